@@ -1,0 +1,41 @@
+# make demo   paint the kingfisher after the café terrace
+# make test   lint, types and tests
+# Both set up what they need in $(VENV) first, once.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+# Used only where the environment has no torch yet; a CPU build does.
+TORCH ?= torch==2.13.0
+
+run := $(VENV)/bin/python -m
+ready := $(VENV)/.impasto-ready
+samples := src/impasto/samples
+
+.PHONY: demo test lint format gallery bench clean
+
+demo: $(ready)
+	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
+		--style $(samples)/paintings/cafe_terrace_at_night.jpg \
+		--output demo.png --force
+
+test: lint
+	$(run) pytest
+
+lint: $(ready)
+	$(run) ruff check .
+	$(run) ruff format --check .
+	$(run) mypy
+
+format: $(ready)
+	$(run) ruff check --fix .
+	$(run) ruff format .
+
+clean:
+	rm -rf $(VENV) build dist demo.png
+
+$(ready): pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(run) pip --version >/dev/null
+	$(run) pip show --quiet torch 2>/dev/null || $(run) pip install --quiet "$(TORCH)"
+	$(run) pip install --quiet --editable ".[dev]"
+	touch $@
