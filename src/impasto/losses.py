@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from impasto.settings import Scaling
 from impasto.vgg import IMAGE
-
-Scaling = Literal["relative", "gatys", "lecture"]
 
 
 def gram(features: Tensor) -> Tensor:

@@ -7,21 +7,18 @@ knows which colours, means and ranges the network was trained on.
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.errors import ImpastoError
-
-Pooling = Literal["avg", "max"]
+from impasto.settings import Pooling, nearest
 
 IMAGE = "image"
 """The name of the layer before the first: the image tensor itself."""
@@ -98,8 +95,6 @@ class Vgg(nn.Module):
         pooling: Pooling = "avg",
     ) -> None:
         super().__init__()
-        if pooling not in get_args(Pooling):
-            raise ImpastoError(f"pooling {pooling!r} is unknown; use 'avg' or 'max'")
         self.blocks = VGG19 if "conv3_4.weight" in state else VGG16
         self.preprocessing = preprocessing
         self.pooling = pooling
@@ -125,8 +120,9 @@ class Vgg(nn.Module):
             canonical = name
         if canonical in self.layers:
             return canonical
-        near = difflib.get_close_matches(canonical, self.layers, n=1, cutoff=0)[0]
-        raise ImpastoError(f"there is no layer {name!r}; did you mean {near!r}?")
+        raise ImpastoError(
+            f"there is no layer {name!r}; did you mean {nearest(canonical, self.layers)!r}?"
+        )
 
     def min_size(self, layers: Iterable[str]) -> int:
         """The smallest height and width in pixels at which all `layers` have a position."""

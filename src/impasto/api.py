@@ -1,0 +1,51 @@
+"""The public names of impasto, all in one place; use them as `impasto.NAME`."""
+
+from __future__ import annotations
+
+from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.images import read_record, to_image, to_tensor
+from impasto.losses import (
+    ContentLoss,
+    Loss,
+    StyleLoss,
+    TotalVariationLoss,
+    gram,
+    total_variation,
+)
+from impasto.objective import Evaluation, Objective
+from impasto.optimise import Outcome, Step, adam, cg, lbfgs
+from impasto.recipes import Artwork, Interrupted, Stylizer, stylize
+from impasto.samples import sample, sample_names
+from impasto.settings import PRESETS, Settings
+from impasto.vgg import Vgg, load_encoder
+
+__all__ = [
+    "PRESETS",
+    "Artwork",
+    "ContentLoss",
+    "Evaluation",
+    "ImpastoError",
+    "ImpastoNotice",
+    "Interrupted",
+    "Loss",
+    "Objective",
+    "Outcome",
+    "Settings",
+    "Step",
+    "StyleLoss",
+    "Stylizer",
+    "TotalVariationLoss",
+    "Vgg",
+    "adam",
+    "cg",
+    "gram",
+    "lbfgs",
+    "load_encoder",
+    "read_record",
+    "sample",
+    "sample_names",
+    "stylize",
+    "to_image",
+    "to_tensor",
+    "total_variation",
+]
