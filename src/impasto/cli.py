@@ -112,6 +112,7 @@ def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", default=argparse.SUPPRESS, **options)
 
     default = Settings()
+    default_layers = " ".join(f"{layer}:{share:g}" for layer, share in default.style_shares.items())
     group = parser.add_argument_group("what to paint")
     choice(
         "size",
@@ -163,8 +164,7 @@ def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         type=_layer_share,
-        help="layers whose Gram matrices are the style, L or L:SHARE "
-        f"(default {' '.join(default.style_shares)})",
+        help=f"layers whose Gram matrices are the style, L or L:SHARE (default {default_layers})",
     )
     choice("pooling", metavar="avg|max", help=f"default {default.pooling}")
     choice("tv", type=float, metavar="X", help=f"weight of smoothness (default {default.tv:g})")

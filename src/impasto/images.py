@@ -261,10 +261,10 @@ def _decode(data: bytes, name: str) -> Image.Image:
     with _reading(name), Image.open(io.BytesIO(data)) as image:
         frames = getattr(image, "n_frames", 1)
         image.load()
-        picture = _to_srgb(_apply_orientation(image), name)
+        upright = _apply_orientation(image)
     if frames > 1:
         _notice(f"{name} has {frames} frames; the first one is used")
-    return picture
+    return _to_srgb(upright, name)
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:

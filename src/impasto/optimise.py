@@ -10,24 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from impasto.errors import ImpastoError
 from impasto.objective import Evaluation
 
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
 Evaluate = Callable[[Tensor], Evaluation]
-Vector = npt.NDArray[np.float64]
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 FLAT_STEPS = 20
 FLAT_DECREASE = 1e-4
 """The loss has stopped falling when this many steps lowered it by less than this share."""
 
 _GREY_LEVEL = 1 / 255
+_ENDLESS = 2**31 - 1  # the journal ends a run
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,10 @@ def lbfgs(
     """
     from scipy.optimize import Bounds, minimize
 
-    descent = _Descent(objective, image, _PIXELS, steps, evaluations, restart, callback)
+    journal = _Journal(steps, evaluations, callback)
+    # Its first trial step is the gradient itself.
+    descent = _Descent(objective, image, _PIXELS, journal, restart, gradient_length=1)
     bounds = Bounds(0.0, descent.per_unit)
-    options = {"maxcor": 10, "maxiter": 2**31 - 1, "maxfun": 2**31 - 1, "ftol": 0, "gtol": 0}
 
     def round_(start: Vector) -> None:
         minimize(
@@ -115,7 +119,7 @@ def lbfgs(
             method="L-BFGS-B",
             bounds=bounds,
             callback=descent.accept,
-            options=options,
+            options={"maxcor": 10, "maxiter": _ENDLESS, "maxfun": _ENDLESS, "ftol": 0, "gtol": 0},
         )
 
     return descent.run(round_)
@@ -137,8 +141,10 @@ def cg(
     """
     from scipy.optimize import minimize
 
-    descent = _Descent(objective, image, _ANGLES, steps, evaluations, restart, callback)
-    options = {"maxiter": 2**31 - 1, "gtol": 0}
+    journal = _Journal(steps, evaluations, callback)
+    # Its first trial step has length 1, later ones at most that of the gradient, which would hold
+    # it back (four evaluations a step instead of two) if the gradient were not made long.
+    descent = _Descent(objective, image, _ANGLES, journal, restart, gradient_length=1e4)
 
     def round_(start: Vector) -> None:
         minimize(
@@ -147,7 +153,7 @@ def cg(
             jac=True,
             method="CG",
             callback=descent.accept,
-            options=options,
+            options={"maxiter": _ENDLESS, "gtol": 0},
         )
 
     return descent.run(round_)
@@ -242,31 +248,35 @@ class _Journal:
 
 
 class _Map(NamedTuple):
-    """A change of variables u -> pixel in [0, 1], its inverse and its derivative."""
+    """A change of variables u -> pixel in [0, 1], its inverse and its derivative.
+
+    Starts are drawn inwards by `margin`, so that no pixel begins where the derivative is zero.
+    """
 
     pixels: Callable[[Vector], Vector]
     variables: Callable[[Vector], Vector]
     slope: Callable[[Vector], Vector | float]
+    margin: float
 
 
-_PIXELS = _Map(lambda u: u, lambda x: x, lambda _: 1.0)
+_PIXELS = _Map(lambda u: u, lambda x: x, lambda _: 1.0, margin=0.0)
 
-# pixel = (1 - cos(pi u)) / 2. The slope is zero at black and white, where a pixel would be stuck
-# for ever: starts are drawn inwards by half a grey level, which rounding to 8 bits undoes.
+# pixel = (1 - cos(pi u)) / 2, flat at black and white. Rounding to 8 bits undoes the margin.
 _ANGLES = _Map(
     lambda u: (1 - np.cos(np.pi * u)) / 2,
-    lambda x: np.arccos(1 - 2 * np.clip(x, _GREY_LEVEL / 2, 1 - _GREY_LEVEL / 2)) / np.pi,
+    lambda x: np.arccos(1 - 2 * x) / np.pi,
     lambda u: np.pi / 2 * np.sin(np.pi * u),
+    margin=0.499 * _GREY_LEVEL,
 )
 
 
 class _Descent:
     """What SciPy sees of an objective: a function of a float64 vector, scaled.
 
-    SciPy's methods take a first step of length 1 along a gradient of length 1. Variables are
-    scaled so that this moves pixels by one grey level (root mean square), the loss so that its
-    gradient has that length. Unscaled, the first trial can be far below the float32 resolution
-    of the loss, or far out of range, and the line search gives up at once.
+    SciPy's methods begin with a step of length 1. Variables are scaled so that this moves pixels
+    by one grey level (root mean square), the loss so that its gradient begins with
+    `gradient_length`. Unscaled, the first trial can be far below the float32 resolution of the
+    loss, or far out of range, and the line search gives up at once.
     """
 
     def __init__(
@@ -274,16 +284,17 @@ class _Descent:
         objective: Evaluate,
         image: Tensor,
         change: _Map,
-        steps: int,
-        evaluations: int | None,
+        journal: _Journal,
         restart: int | None,
-        callback: Callback | None,
+        *,
+        gradient_length: float,
     ) -> None:
         self.objective = objective
         self.image = image
         self.change = change
+        self.journal = journal
         self.restart = restart or math.inf
-        self.journal = _Journal(steps, evaluations, callback)
+        self.gradient_length = gradient_length
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
         self.round_evaluations = 0
         self.loss_scale = 1.0
@@ -300,9 +311,11 @@ class _Descent:
             steps_before = len(self.journal.losses)
             self.round_evaluations = 0
             last = self.journal.last
+            margin = 0.0 if last else self.change.margin
             pixels = (last.image if last else self.image).detach().cpu().double().numpy().ravel()
+            inside = pixels.clip(margin, 1 - margin)
             try:
-                round_(self.change.variables(pixels) * self.per_unit)
+                round_(self.change.variables(inside) * self.per_unit)
             except _Stop:
                 return self.journal.outcome()
             except _Restart:
@@ -326,7 +339,7 @@ class _Descent:
         gradient = gradient * self.change.slope(u) / self.per_unit
         if self.round_evaluations == 1:
             length = float(np.linalg.norm(gradient))
-            self.loss_scale = 1 / length if length > 0 else 1.0
+            self.loss_scale = self.gradient_length / length if length > 0 else 1.0
         loss = evaluation.loss * self.loss_scale
         self.trials[loss] = (evaluation, image)
         if self.journal.last is None:
@@ -334,7 +347,7 @@ class _Descent:
         return loss, gradient * self.loss_scale
 
     # SciPy looks at the name of this parameter to know what to pass.
-    def accept(self, intermediate_result: Any) -> None:
+    def accept(self, intermediate_result: OptimizeResult) -> None:
         """Report the point that the line search has settled on."""
         evaluation, image = self.trials[float(intermediate_result.fun)]
         self.trials.clear()

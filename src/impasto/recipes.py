@@ -24,6 +24,9 @@ from impasto.optimise import OPTIMISERS, Callback, Step
 from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest
 from impasto.vgg import Vgg, load_encoder
 
+MIN_STYLE_DISTANCE = 0.05
+"""A photo whose relative style loss is below this counts as being so far from the painting."""
+
 Source = PathLike | Image.Image | Picture
 Stopped = Literal["budget", "flat", "interrupted"]
 
@@ -168,16 +171,28 @@ class Stylizer:
 
     def _objective(self, content: Tensor, targets: Mapping[str, Tensor]) -> Objective:
         settings = self.settings
-        content_weight = 2 * (1 - settings.strength) * settings.content_weight
-        style_weight = 2 * settings.strength * settings.style_weight
         with torch.no_grad():
-            activations = self.encoder(content, [self.content_layer])[self.content_layer]
-        losses: list[Loss] = [
-            ContentLoss(self.content_layer, activations, content_weight, settings.scaling)
+            features = self.encoder(content, [self.content_layer, *self.style_shares])
+        total = sum(self.style_shares.values())
+        style = [
+            StyleLoss(layer, targets[layer], share / total, settings.scaling)
+            for layer, share in self.style_shares.items()
         ]
-        for layer, share in self.style_shares.items():
-            weight = style_weight * share / sum(self.style_shares.values())
-            losses.append(StyleLoss(layer, targets[layer], weight, settings.scaling))
+        style_weight = 2 * settings.strength * settings.style_weight
+        if settings.scaling == "relative":
+            # Relative to the photo's own style loss, too: a photo that is far from the painting
+            # would else be burdened with more style than one that is close.
+            own = sum(loss.weight * loss(features[loss.layer]).item() for loss in style)
+            style_weight /= max(own, MIN_STYLE_DISTANCE)
+        losses: list[Loss] = [
+            ContentLoss(
+                self.content_layer,
+                features[self.content_layer],
+                2 * (1 - settings.strength) * settings.content_weight,
+                settings.scaling,
+            ),
+            *(dataclasses.replace(loss, weight=style_weight * loss.weight) for loss in style),
+        ]
         if settings.tv:
             losses.append(TotalVariationLoss(settings.tv))
         return Objective(self.encoder, losses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -20,7 +20,10 @@ STARTS = ("photo", "noise", "painting")
 OPTIMIZERS = ("lbfgs", "cg", "adam")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-_DEFAULT_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+# Early layers (colours, fine strokes) cost the content little and are slowest to converge.
+_DEFAULT_STYLE = MappingProxyType(
+    {"relu1_1": 0.3, "relu2_1": 0.25, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,8 @@ class Settings:
         weights: a file with other VGG weights, see `load_encoder`.
         scaling: of the losses, see `ContentLoss` and `StyleLoss`.
         content_weight: of the content loss at strength 1/2.
-        style_weight: of all style layers together at strength 1/2.
+        style_weight: of all style layers together at strength 1/2; with relative scaling it is
+            divided by the photo's own style loss, so that it means the same for every pair.
         evaluations: how many values and gradients to spend at most; none for no limit.
         restart: start the optimiser anew after so many evaluations; none for never.
 
@@ -61,7 +65,9 @@ class Settings:
     optimizer: str = "lbfgs"
     init: str | Path = "photo"
     content_layer: str = "relu4_2"
-    style_layers: Mapping[str, float] | Iterable[str] = _DEFAULT_STYLE
+    style_layers: Mapping[str, float] | Iterable[str] = field(
+        default_factory=lambda: dict(_DEFAULT_STYLE)
+    )
     pooling: Pooling = "avg"
     tv: float = 0.0
     style_scale: float = 1.0
@@ -111,6 +117,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # style layer 1/5, from white noise.
         "gatys": {
             "scaling": "gatys",
+            "style_layers": tuple(_DEFAULT_STYLE),
             "content_weight": 1.0,
             "style_weight": 1000.0,
             "init": "noise",
@@ -141,8 +148,9 @@ def make_settings(preset: str | None = None, **choices: Any) -> Settings:
     """
     if preset is not None:
         _check_choice("preset", preset, PRESETS)
+    known = [setting.name for setting in fields(Settings)]
     for name in choices:
-        _check_choice("setting", name, [field.name for field in fields(Settings)])
+        _check_choice("setting", name, known)
     return Settings(**{**(PRESETS[preset] if preset else {}), **choices})
 
 

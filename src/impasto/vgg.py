@@ -134,12 +134,17 @@ class Vgg(nn.Module):
                 smallest = 2**pools
         return smallest
 
-    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """The activations of `layers` for an image [batch, 3, height, width] in 0..1.
 
         Returns a tensor [batch, channels, height / 2^p, width / 2^p] for every name, p being the
         number of poolings before it. Nothing after the last layer needed is computed.
         """
+        features: dict[str, Tensor] = super().__call__(image, layers)  # by way of torch's hooks
+        return features
+
+    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """What a call computes."""
         wanted = {self.layer(name) for name in layers}
         missing = set(wanted)
         features = {IMAGE: image} if IMAGE in wanted else {}

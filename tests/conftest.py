@@ -1,0 +1,40 @@
+"""What the tests share: the real encoder and the real samples, loaded once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from impasto import Vgg, images, load_encoder, sample
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Vgg:
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def encoder64() -> Vgg:
+    return load_encoder().double()
+
+
+def sample_tensor(name: str, longer: int) -> Tensor:
+    """A sample picture as an image tensor."""
+    image = images.read(sample(name)).image
+    return images.to_tensor(images.resize(image, images.fitted_size(image.size, longer)))
+
+
+@pytest.fixture(scope="session")
+def photo() -> Tensor:
+    return sample_tensor("kingfisher", 64)
+
+
+@pytest.fixture(scope="session")
+def painting() -> Tensor:
+    return sample_tensor("cafe_terrace_at_night", 64)
+
+
+@pytest.fixture
+def noise() -> Tensor:
+    return torch.rand(1, 3, 36, 64, generator=torch.Generator().manual_seed(0))

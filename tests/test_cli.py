@@ -1,0 +1,335 @@
+"""The command line, as a process where it matters, in this one where it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from impasto import __version__, read_record, sample
+from impasto.cli import main
+
+PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
+STYLE = ["--style", str(sample("cafe_terrace_at_night"))]
+QUICK = ["--size", "32", "--steps", "2"]
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "impasto", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def files() -> list[str]:
+    return sorted(path.name for path in Path().iterdir())
+
+
+def test_one_photo() -> None:
+    done = run("stylize", PHOTO, *STYLE, *QUICK, "-o", "out.png")
+    assert done.returncode == 0
+    assert done.stdout.startswith("out.png  (32 x 18 pixels, 2 steps")
+    assert "kingfisher.jpg: step 1/2, loss" in done.stderr
+    assert "left" in done.stderr
+    with Image.open("out.png") as image:
+        assert image.size == (32, 18)
+
+
+def test_help_and_version_do_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from impasto.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'scipy', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for arguments in (["--help"], ["stylize", "--help"], ["--version"], ["samples"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_help_names_every_option(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["stylize", "--help"])
+    text = capsys.readouterr().out
+    options = (
+        "style output size strength steps optimizer init content-layer style-layer pooling tv "
+        "style-scale keep-colors preset seed device weights force quiet json"
+    )
+    for option in options.split():
+        assert f"--{option}" in text
+
+
+def test_default_name_and_existing_files(capsys: Captured) -> None:
+    for _ in range(2):
+        assert main(["stylize", PHOTO, *STYLE, *QUICK, "--quiet"]) == 0
+    first = "kingfisher-cafe_terrace_at_night.png"
+    assert files() == ["kingfisher-cafe_terrace_at_night-2.png", first]
+    assert capsys.readouterr() == ("", "")
+    before = Path(first).stat().st_mtime_ns
+    assert main(["stylize", PHOTO, *STYLE, *QUICK]) == 0
+    told = capsys.readouterr()
+    assert "kingfisher-cafe_terrace_at_night-3.png  (" in told.out
+    assert f"note: {first} exists already" in told.err
+    assert Path(first).stat().st_mtime_ns == before
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "--force"]) == 0
+    assert Path(first).stat().st_mtime_ns > before
+
+
+def test_many_photos_into_a_folder_and_one_that_fails(capsys: Captured) -> None:
+    code = main(["stylize", PHOTO, "none.jpg", *STYLE, *QUICK, "-o", "painted", OTHER, "--json"])
+    assert code == 1
+    told = capsys.readouterr()
+    assert "there is no file none.jpg" in told.err
+    results = json.loads(told.out)["results"]
+    assert [result["photo"] for result in results] == [PHOTO, "none.jpg", OTHER]
+    assert "no file" in results[1]["error"]
+    assert sorted(p.name for p in Path("painted").iterdir()) == [
+        "kingfisher-cafe_terrace_at_night.png",
+        "owl-cafe_terrace_at_night.png",
+    ]
+    assert results[2]["output"] == "painted/owl-cafe_terrace_at_night.png"
+
+
+def test_json_is_one_object(capsys: Captured) -> None:
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "--json", "-o", "a.jpg"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["impasto"] == __version__
+    (result,) = told["results"]
+    assert result["output"] == "a.jpg"
+    assert result["size"] == [32, 18]
+    assert result["steps"] == 2
+    assert len(result["losses"]) == 3
+    assert result["loss"] == result["losses"][-1]
+    assert set(result["parts"]) >= {"content relu4_2", "style relu5_1"}
+    with Image.open("a.jpg") as image:
+        assert image.format == "JPEG"
+
+
+def test_options_reach_the_painting() -> None:
+    options = (
+        "--strength 0.7 --optimizer cg --init noise --content-layer block3_conv3 "
+        "--style-layer relu1_1 relu2_1:2 --style-layer relu3_1 --pooling max --tv 0.5 "
+        "--style-scale 1.5 --keep-colors --seed 3 --device cpu -o a.png"
+    )
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, *options.split()]) == 0
+    settings = read_record("a.png")["settings"]
+    assert settings["style_layers"] == {"relu1_1": 1, "relu2_1": 2, "relu3_1": 1}
+    expected = {
+        "strength": 0.7,
+        "optimizer": "cg",
+        "init": "noise",
+        "content_layer": "relu3_3",
+        "pooling": "max",
+        "tv": 0.5,
+        "style_scale": 1.5,
+        "keep_colors": True,
+        "seed": 3,
+        "steps": 2,
+    }
+    assert {name: settings[name] for name in expected} == expected
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "--preset", "lecture", "-o", "b.png"]) == 0
+    assert read_record("b.png")["settings"]["restart"] == 20
+
+
+def test_show(capsys: Captured) -> None:
+    main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"])
+    assert main(["show", "a.png"]) == 0
+    text = capsys.readouterr().out
+    for part in ('"impasto": "', '"sha256": "', '"strength": 0.5', "losses, step 0 to 2"):
+        assert part in text
+    assert main(["show", PHOTO]) == 2
+    assert "does not say how it was made" in capsys.readouterr().err
+
+
+def test_samples(capsys: Captured) -> None:
+    assert main(["samples"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert len(listed) == 2 + 4 + 5
+    assert main(["samples", "great_wave"]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+    assert main(["samples", "mona_lisa"]) == 2
+
+
+def make_bad_files() -> None:
+    Path("folder").mkdir()
+    Path("file").write_text("x")
+    Path("text.jpg").write_text("no picture")
+    Path("empty.jpg").touch()
+    Path("cut.jpg").write_bytes(Path(PHOTO).read_bytes()[:50_000])
+    Image.new("RGB", (1, 1)).save("dot.png")
+    Image.new("RGB", (5000, 4)).save("strip.png")
+    Path("bad.pth").write_text("no weights")
+
+
+BAD = {
+    "missing.jpg": "there is no file missing.jpg",
+    "folder": "folder is a folder",
+    "text.jpg": "text.jpg is not a picture",
+    "empty.jpg": "empty.jpg is empty",
+    "cut.jpg": "cut.jpg is damaged or cut short",
+    "dot.png --size full": "dot.png would be 1 x 1 pixels",
+    "strip.png": "strip.png would be 512 x 1 pixels",
+    "PHOTO --style missing.jpg": "there is no file missing.jpg",
+    "PHOTO --style strip.png": "strip.png would be 512 x 1 pixels",
+    "PHOTO --content-layer relu4_7": "no layer 'relu4_7'; did you mean 'relu4_",
+    "PHOTO --style-layer conv6_1": "no layer 'conv6_1'; did you mean 'conv",
+    "PHOTO --style-layer relu1_1:x": "is no layer",
+    "PHOTO -o out.xyz": "out.xyz has no extension that impasto can write; use one of .png",
+    "PHOTO -o out": "out has no extension",
+    "PHOTO -o nowhere/out.png": "there is no folder nowhere",
+    "PHOTO -o /proc/out.png": "/proc/out.png cannot be written",
+    "PHOTO PHOTO -o file": "file is a file, and 2 photos need a folder",
+    "PHOTO -o file/": "is a file",
+    "PHOTO -o /proc/new/": "cannot be created",
+    "PHOTO --strength 1.01": "strength is 1.01; give a number from 0 to 1",
+    "PHOTO --strength nan": "strength is nan",
+    "PHOTO --strength some": "invalid float value: 'some'",
+    "PHOTO --steps -3": "steps is -3; give a whole number of at least 0",
+    "PHOTO --steps 1.5": "invalid int value: '1.5'",
+    "PHOTO --size 0": "size is 0",
+    "PHOTO --size tiny": "'tiny' is no size",
+    "PHOTO --tv nan": "tv is nan",
+    "PHOTO --style-scale 0": "style_scale is 0",
+    "PHOTO --seed -1": "seed is -1",
+    "PHOTO --init elsewhere.png": "there is no file elsewhere.png",
+    "PHOTO --optimizer sgd": "no optimizer 'sgd'",
+    "PHOTO --pooling min": "no pooling 'min'",
+    "PHOTO --preset none": "no preset 'none'",
+    "PHOTO --device tpu": "no device 'tpu'",
+    "PHOTO --weights missing.pth": "no weights file missing.pth",
+    "PHOTO --weights bad.pth": "bad.pth cannot be read as weights",
+    "PHOTO --unknown 3": "unrecognized arguments: --unknown",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_gets_one_sentence_and_exit_code_2(arguments: str, capsys: Captured) -> None:
+    make_bad_files()
+    before = files()
+    words = [PHOTO if word == "PHOTO" else word for word in arguments.split()]
+    style = [] if "--style" in words else STYLE
+    try:
+        code: object = main(["stylize", *words, *style])
+    except SystemExit as exit_:
+        code = exit_.code
+    told = capsys.readouterr()
+    assert code == 2
+    assert BAD[arguments] in told.err
+    assert told.err.startswith("impasto: ")
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+    assert files() == before
+
+
+def test_no_command_and_a_wrong_one() -> None:
+    for arguments in ([], ["paint"], ["stylize"]):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "Traceback" not in done.stderr
+
+
+def test_an_input_is_never_overwritten(capsys: Captured) -> None:
+    Path("photo.jpg").write_bytes(Path(PHOTO).read_bytes())
+    assert main(["stylize", "photo.jpg", *STYLE, *QUICK, "-o", "photo.jpg", "--force"]) == 2
+    assert "is one of the inputs" in capsys.readouterr().err
+    assert Path("photo.jpg").read_bytes() == Path(PHOTO).read_bytes()
+
+
+def test_no_device_that_is_not_there(capsys: Captured) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    assert main(["stylize", PHOTO, *STYLE, "--device", "cuda"]) == 2
+    assert "'cuda' is not on this machine" in capsys.readouterr().err
+
+
+def interrupted_run(*arguments: str, after: str) -> tuple[int, str, str]:
+    """Start a long run, send Ctrl-C when a line with `after` appears, return how it ended."""
+    command = [sys.executable, "-m", "impasto", "stylize", PHOTO, *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if after in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, "".join(lines) + err
+
+
+def test_ctrl_c_saves_the_picture_as_it_is() -> None:
+    code, out, err = interrupted_run(
+        *STYLE, "--size", "48", "--steps", "5000", "-o", "a.png", after="step 0/5000"
+    )
+    assert code == 130
+    assert "the picture is saved as it is" in err
+    assert "a.png" in out
+    assert "Traceback" not in err
+    record = read_record("a.png")
+    assert record["stopped"] == "interrupted"
+    assert record["steps"] < 5000
+    assert files() == ["a.png"]
+
+
+def test_ctrl_c_ends_a_series_too() -> None:
+    code, out, _ = interrupted_run(
+        OTHER, *STYLE, "--size", "32", "--steps", "3000", "--json", after="step 0/3000"
+    )
+    assert code == 130
+    assert len(json.loads(out)["results"]) == 1
+
+
+def test_ctrl_c_before_anything_is_painted() -> None:
+    command = [sys.executable, "-m", "impasto", "stylize", PHOTO, *STYLE]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert files() == [] or "saved" in err
+
+
+def test_the_end_of_the_descent_is_said(capsys: Captured) -> None:
+    assert main(["stylize", PHOTO, *STYLE, "--size", "32", "--strength", "0", "-o", "a.png"]) == 0
+    assert "stopped after 0 steps: the loss has stopped falling" in capsys.readouterr().err
+
+
+def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
+    """Nothing is fetched at run time: it is all in the wheel, with its licences."""
+    import zipfile
+
+    root = Path(__file__).parent.parent
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")],
+        cwd=root,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "impasto/data/vgg16_features.safetensors" in names
+    assert "impasto/py.typed" in names
+    assert sum(name.endswith(".jpg") for name in names) == 9
+    for licence in ("LICENSE", "CC-BY-4.0.txt", "CC0-1.0.txt"):
+        assert any(name.endswith(licence) and "dist-info/licenses" in name for name in names)

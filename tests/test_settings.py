@@ -1,0 +1,70 @@
+"""What may be set, and what is said of what may not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impasto import PRESETS, ImpastoError, Settings
+from impasto.settings import make_settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "match"),
+    [
+        ("size", 0, "size is 0; give a whole number of at least 1 or 'full'"),
+        ("size", -5, "size is -5"),
+        ("size", 3.5, "size is 3.5"),
+        ("size", "big", "size is 'big'"),
+        ("strength", 1.5, "strength is 1.5; give a number from 0 to 1"),
+        ("strength", -0.1, "strength is -0.1"),
+        ("strength", math.nan, "strength is nan"),
+        ("strength", "much", "strength is much"),
+        ("steps", -1, "steps is -1; give a whole number of at least 0"),
+        ("steps", True, "steps is True"),
+        ("optimizer", "bfgs", "did you mean 'lbfgs'"),
+        ("pooling", "mean", "there are: avg, max"),
+        ("tv", -1.0, "tv is -1.0; give a number of at least 0"),
+        ("tv", math.inf, "tv is inf"),
+        ("style_scale", 0.0, "style_scale is 0.0"),
+        ("style_scale", math.nan, "style_scale is nan"),
+        ("seed", -1, "seed is -1"),
+        ("scaling", "raw", "no scaling 'raw'"),
+        ("style_layers", {}, "name at least one"),
+        ("style_layers", {"relu1_1": 0.0}, "name at least one"),
+        ("style_layers", {"relu1_1": -1.0}, "share of style layer relu1_1 is -1.0"),
+        ("preset", "gaty", "no preset 'gaty'; did you mean 'gatys'"),
+        ("sise", 3, "no setting 'sise'; did you mean 'size'"),
+    ],
+)
+def test_bad_values_get_one_clear_sentence(setting: str, value: Any, match: str) -> None:
+    with pytest.raises(ImpastoError) as caught:
+        make_settings(**{setting: value})
+    assert match in str(caught.value)
+
+
+def test_presets_are_the_published_ones() -> None:
+    gatys = make_settings("gatys")
+    assert gatys.style_shares == dict.fromkeys([f"relu{i}_1" for i in range(1, 6)], 1.0)
+    assert gatys.content_layer == "relu4_2"
+    assert gatys.content_weight / gatys.style_weight == pytest.approx(1e-3)
+    assert gatys.scaling == "gatys"
+    lecture = make_settings("lecture")
+    assert list(lecture.style_shares) == [f"relu{i}_2" for i in range(1, 6)]
+    # summed: the weight of all five layers together is five
+    assert (lecture.content_weight, lecture.style_weight) == (0.1, 5.0)
+    assert (lecture.evaluations, lecture.restart, lecture.init) == (200, 20, "noise")
+    assert make_settings("lecture", init="photo").init == "photo"
+    assert set(PRESETS) == {"gatys", "lecture"}
+
+
+def test_defaults() -> None:
+    settings = make_settings()
+    assert settings == Settings()
+    assert (settings.size, settings.pooling, settings.optimizer) == (512, "avg", "lbfgs")
+    assert (settings.init, settings.content_layer) == ("photo", "relu4_2")
+    assert Settings(style_layers="relu2_1").style_shares == {"relu2_1": 1.0}
+    assert Settings(init=Path("a.png")).init == Path("a.png")
