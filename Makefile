@@ -1,6 +1,6 @@
 # make demo   paint the kingfisher after the café terrace
 # make test   lint, types and tests
-# Both set up what they need in $(VENV) first, once.
+# Both set up what they need in $(VENV) first, once. More targets: CONTRIBUTING.md.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -11,7 +11,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
 
-.PHONY: demo test lint format gallery bench clean
+.PHONY: demo test lint format bench quality gallery clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -29,6 +29,16 @@ lint: $(ready)
 format: $(ready)
 	$(run) ruff check --fix .
 	$(run) ruff format .
+
+bench: $(ready)
+	$(VENV)/bin/python benchmarks/step_cost.py
+	$(VENV)/bin/python benchmarks/memory.py
+
+quality: $(ready)
+	$(VENV)/bin/python benchmarks/quality.py
+
+gallery: $(ready)
+	$(VENV)/bin/python examples/gallery.py
 
 clean:
 	rm -rf $(VENV) build dist demo.png

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from impasto import ContentLoss, StyleLoss, TotalVariationLoss, Vgg, gram, total_variation
+from impasto import (
+    BorderLoss,
+    ContentLoss,
+    StyleLoss,
+    TotalVariationLoss,
+    Vgg,
+    border_variation,
+    gram,
+    total_variation,
+)
 from impasto.settings import Scaling
 
 LAYER = "relu3_1"
@@ -104,3 +113,16 @@ def test_total_variation(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32
     assert total_variation(image).item() == pytest.approx(expected, rel=1e-5, abs=1e-12)
     assert TotalVariationLoss()(image).item() == total_variation(image).item()
     assert total_variation(torch.full_like(image, 0.3)).item() == 0
+
+
+def test_border_variation_sees_the_outermost_pixels_only() -> None:
+    image = torch.zeros(1, 1, 20, 30)
+    image[..., 4:-4, 4:-4] = torch.rand(12, 22, generator=torch.Generator().manual_seed(0))
+    assert border_variation(image).item() == 0
+    framed = image.clone()
+    framed[..., 0] = 1.0
+    assert border_variation(framed).item() == pytest.approx(20 / 600)
+    assert BorderLoss()(framed).item() == border_variation(framed).item()
+    stripes = torch.arange(30.0).expand(1, 1, 20, 30)
+    assert border_variation(stripes).item() == pytest.approx(2 * 3 * 20 / 600)
+    assert border_variation(torch.rand(1, 3, 1, 1)).item() == 0

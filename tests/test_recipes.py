@@ -47,6 +47,8 @@ def test_the_result(artwork: Artwork, tmp_path: Path) -> None:
     assert set(artwork.parts) == {
         "content relu4_2",
         *(f"style relu{block}_1" for block in range(1, 6)),
+        "total variation",
+        "border",
     }
     path = artwork.save(tmp_path / "a.png")
     record = read_record(path)

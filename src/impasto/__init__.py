@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
+    if name == "__all__" or not name.startswith("_"):
         api = importlib.import_module("impasto.api")
-        if name in api.__all__:
+        if name in ("__all__", *api.__all__):
             return getattr(api, name)
     raise AttributeError(f"module 'impasto' has no attribute {name!r}")
 

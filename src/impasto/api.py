@@ -5,10 +5,12 @@ from __future__ import annotations
 from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.images import read_record, to_image, to_tensor
 from impasto.losses import (
+    BorderLoss,
     ContentLoss,
     Loss,
     StyleLoss,
     TotalVariationLoss,
+    border_variation,
     gram,
     total_variation,
 )
@@ -22,6 +24,7 @@ from impasto.vgg import Vgg, load_encoder
 __all__ = [
     "PRESETS",
     "Artwork",
+    "BorderLoss",
     "ContentLoss",
     "Evaluation",
     "ImpastoError",
@@ -37,6 +40,7 @@ __all__ = [
     "TotalVariationLoss",
     "Vgg",
     "adam",
+    "border_variation",
     "cg",
     "gram",
     "lbfgs",

@@ -18,7 +18,7 @@ from torch import Tensor
 from impasto import __version__, images
 from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.images import PathLike, Picture
-from impasto.losses import ContentLoss, Loss, StyleLoss, TotalVariationLoss, gram
+from impasto.losses import BorderLoss, ContentLoss, Loss, StyleLoss, TotalVariationLoss, gram
 from impasto.objective import Objective
 from impasto.optimise import OPTIMISERS, Callback, Step
 from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest
@@ -194,7 +194,9 @@ class Stylizer:
             *(dataclasses.replace(loss, weight=style_weight * loss.weight) for loss in style),
         ]
         if settings.tv:
-            losses.append(TotalVariationLoss(settings.tv))
+            losses.append(TotalVariationLoss(2 * settings.strength * settings.tv))
+        if settings.border:
+            losses.append(BorderLoss(2 * settings.strength * settings.border))
         return Objective(self.encoder, losses)
 
     def _style_targets(self, longer: int, matching: Tensor | None = None) -> dict[str, Tensor]:

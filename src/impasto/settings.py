@@ -41,8 +41,10 @@ class Settings:
         content_layer: the layer whose activations are the content.
         style_layers: the layers whose Gram matrices are the style, each with its share of
             `style_weight`; plain names share it equally.
-        pooling: `"avg"` or `"max"`.
-        tv: weight of the total variation, which smooths.
+        pooling: `"avg"` or `"max"`, see `Vgg`.
+        tv: weight of the total variation; takes away the speckle that style adds. Like the
+            style weight it is the one at strength 1/2 and grows with the strength.
+        border: weight of the smoothness across the outermost pixels, see `BorderLoss`; likewise.
         style_scale: size of the painting relative to the result; larger gives larger strokes.
         keep_colors: transfer luminance only and keep the photo's colours.
         seed: of the noise.
@@ -69,7 +71,8 @@ class Settings:
         default_factory=lambda: dict(_DEFAULT_STYLE)
     )
     pooling: Pooling = "avg"
-    tv: float = 0.0
+    tv: float = 5.0
+    border: float = 50.0
     style_scale: float = 1.0
     keep_colors: bool = False
     seed: int = 0
@@ -89,6 +92,7 @@ class Settings:
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("pooling", self.pooling, get_args(Pooling))
         _check_number("tv", self.tv, 0)
+        _check_number("border", self.border, 0)
         _check_number("style_scale", self.style_scale, 0.01, 100)
         _check_count("seed", self.seed, 0)
         _check_choice("scaling", self.scaling, get_args(Scaling))
@@ -117,6 +121,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # style layer 1/5, from white noise.
         "gatys": {
             "scaling": "gatys",
+            "tv": 0.0,
+            "border": 0.0,
             "style_layers": tuple(_DEFAULT_STYLE),
             "content_weight": 1.0,
             "style_weight": 1000.0,
@@ -127,6 +133,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # 10 rounds of 20 evaluations, each of which starts the optimiser anew.
         "lecture": {
             "scaling": "lecture",
+            "tv": 0.0,
+            "border": 0.0,
             "style_layers": ("relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"),
             "content_weight": 0.1,
             "style_weight": 5.0,

@@ -175,7 +175,7 @@ def load_encoder(weights: str | Path | None = None, pooling: Pooling = "avg") ->
         weights: none for the bundled original VGG-16 (Caffe release, CC BY 4.0); or a
             `.safetensors` or `.pth` file: a state dict of torchvision's `vgg16` or `vgg19`
             (with torchvision's own preprocessing), or one with the bundled file's names.
-        pooling: `"avg"` or `"max"`.
+        pooling: `"avg"` or `"max"`, see `Vgg`.
 
     Raises:
         ImpastoError: the file is missing, is no state dict, or its tensors are of another shape.
