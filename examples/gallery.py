@@ -46,8 +46,7 @@ def main() -> None:
     for name in tqdm(sys.argv[1:] or PAIRS):
         photo, painting = (sample(part) for part in name.split("-"))
         artwork = Stylizer(painting, **PAIRS.get(name, {})).paint(photo)
-        pictures = (images.read(file).image for file in (photo, painting))
-        sheet = triptych(*pictures, artwork.image)
+        sheet = triptych(images.read(photo).image, images.read(painting).image, artwork.image)
         sheet.save(FOLDER / f"{name}.jpg", quality=85, optimize=True, progressive=True)
 
 

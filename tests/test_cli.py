@@ -47,6 +47,41 @@ def test_one_photo() -> None:
         assert image.size == (32, 18)
 
 
+def test_the_same_command_gives_the_same_bytes() -> None:
+    for name in ("a.png", "b.png"):
+        assert run("stylize", PHOTO, *STYLE, *QUICK, "-o", name).returncode == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "impasto", "stylize", PHOTO, *STYLE, *QUICK]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, check=True)
+    os.close(slave)
+    shown = os.read(master, 65536).decode()
+    os.close(master)
+    assert "kingfisher.jpg |" in shown
+    assert "step 2/2, loss" in shown
+    assert "left" in shown
+    assert done.stdout.startswith(b"kingfisher-cafe_terrace_at_night.png")
+
+
+def test_a_picture_too_large_for_the_memory() -> None:
+    code = (
+        "import resource, sys, torch, scipy.optimize; from impasto.cli import main\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, resource.RLIM_INFINITY))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux says how much memory is used")
+    command = [sys.executable, "-c", code, "stylize", PHOTO, *STYLE, "--size", "1500", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "does not fit into memory; use a smaller size" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_help_and_version_do_not_wait_for_torch() -> None:
     code = (
         "import sys; from impasto.cli import main\n"

@@ -174,20 +174,18 @@ def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _stylize(options: argparse.Namespace) -> int:
-    targets = _targets(options.photos, options.style, options.output)
-    for target in targets:
-        if options.force and any(_same_file(target, p) for p in [*options.photos, options.style]):
-            raise ImpastoError(f"{target} is one of the inputs; choose another --output")
-
     from impasto.images import check_writable
     from impasto.recipes import Interrupted, Stylizer
 
-    for target in targets:
-        check_writable(target)
     settings = {name: value for name, value in vars(options).items() if name in _SETTINGS}
     if "style_layers" in settings:
         settings["style_layers"] = dict(settings["style_layers"])
     stylizer = Stylizer(options.style, **settings)
+    targets = _targets(options.photos, options.style, options.output)
+    for target in targets:
+        check_writable(target)
+        if options.force and any(_same_file(target, p) for p in [*options.photos, options.style]):
+            raise ImpastoError(f"{target} is one of the inputs; choose another --output")
 
     results: list[dict[str, Any]] = []
     failed = interrupted = False

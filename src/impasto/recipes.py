@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import re
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.images import PathLike, Picture
 from impasto.losses import BorderLoss, ContentLoss, Loss, StyleLoss, TotalVariationLoss, gram
 from impasto.objective import Objective
-from impasto.optimise import OPTIMISERS, Callback, Step
+from impasto.optimise import OPTIMISERS, Callback, Outcome, Step
 from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest
 from impasto.vgg import Vgg, load_encoder
 
@@ -120,22 +122,10 @@ class Stylizer:
         began = time.perf_counter()
         picture = images.read(photo)
         size = self._result_size(picture)
-        content = self._tensor(images.resize(picture.image, size))
-        start = self._starting_image(content, size)
-        if self.settings.keep_colors:
-            grey = images.luminance(content)
-            objective = self._objective(grey, self._style_targets(max(size), matching=grey))
-            start = images.luminance(start)
-        else:
-            objective = self._objective(content, self._style_targets(max(size)))
-
         losses: list[float] = []
         last: list[Step] = []
 
         def note(step: Step) -> None:
-            if self.settings.keep_colors:
-                coloured = images.with_luminance(content, step.image)
-                step = dataclasses.replace(step, image=coloured)
             losses.append(step.loss)
             last[:] = [step]
             if callback:
@@ -155,19 +145,38 @@ class Stylizer:
             return Artwork(image, losses, step.parts, step.evaluations, stopped, seconds, record)
 
         try:
-            outcome = OPTIMISERS[self.settings.optimizer](
-                objective,
-                start,
-                steps=self.settings.steps,
-                evaluations=self.settings.evaluations,
-                restart=self.settings.restart,
-                callback=note,
-            )
+            with _fitting_into_memory(picture.name, size):
+                outcome = self._optimise(picture, size, note)
+            return artwork(outcome.reason)
         except KeyboardInterrupt:
             if not last:
                 raise
             raise Interrupted(artwork("interrupted")) from None
-        return artwork(outcome.reason)
+
+    def _optimise(self, photo: Picture, size: tuple[int, int], callback: Callback) -> Outcome:
+        content = self._tensor(images.resize(photo.image, size))
+        start = self._starting_image(content, size)
+        report = callback
+        if self.settings.keep_colors:
+            grey = images.luminance(content)
+            objective = self._objective(grey, self._style_targets(max(size), matching=grey))
+            start = images.luminance(start)
+
+            def report_in_colour(step: Step) -> None:
+                coloured = images.with_luminance(content, step.image)
+                callback(dataclasses.replace(step, image=coloured))
+
+            report = report_in_colour
+        else:
+            objective = self._objective(content, self._style_targets(max(size)))
+        return OPTIMISERS[self.settings.optimizer](
+            objective,
+            start,
+            steps=self.settings.steps,
+            evaluations=self.settings.evaluations,
+            restart=self.settings.restart,
+            callback=report,
+        )
 
     def _objective(self, content: Tensor, targets: Mapping[str, Tensor]) -> Objective:
         settings = self.settings
@@ -302,6 +311,21 @@ def choose_device(name: str) -> torch.device:
     if not there[name]:
         raise ImpastoError(f"the device {name!r} is not on this machine; use 'cpu' or 'auto'")
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def _fitting_into_memory(name: str, size: tuple[int, int]) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # How torch says it, on a CPU and on accelerators.
+        told = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
+        if isinstance(error, MemoryError) or told:
+            raise ImpastoError(
+                f"{name} at {size[0]} x {size[1]} pixels does not fit into memory; "
+                "use a smaller size"
+            ) from None
+        raise
 
 
 def _canonical(shares: Mapping[str, float], encoder: Vgg) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -67,7 +67,7 @@ class Settings:
     optimizer: str = "lbfgs"
     init: str | Path = "photo"
     content_layer: str = "relu4_2"
-    style_layers: Mapping[str, float] | Iterable[str] = field(
+    style_layers: Mapping[str, float] | Sequence[str] = field(
         default_factory=lambda: dict(_DEFAULT_STYLE)
     )
     pooling: Pooling = "avg"
