@@ -119,7 +119,7 @@ def lbfgs(
             method="L-BFGS-B",
             bounds=bounds,
             callback=descent.accept,
-            options={"maxcor": 10, "maxiter": _ENDLESS, "maxfun": _ENDLESS, "ftol": 0, "gtol": 0},
+            options={"maxcor": 20, "maxiter": _ENDLESS, "maxfun": _ENDLESS, "ftol": 0, "gtol": 0},
         )
 
     return descent.run(round_)

@@ -72,7 +72,7 @@ class Settings:
     )
     pooling: Pooling = "avg"
     tv: float = 5.0
-    border: float = 50.0
+    border: float = 20.0
     style_scale: float = 1.0
     keep_colors: bool = False
     seed: int = 0
@@ -80,7 +80,7 @@ class Settings:
     weights: str | Path | None = None
     scaling: Scaling = "relative"
     content_weight: float = 1.0
-    style_weight: float = 13.0
+    style_weight: float = 14.8
     evaluations: int | None = None
     restart: int | None = None
 
