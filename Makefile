@@ -41,7 +41,7 @@ gallery: $(ready)
 	$(VENV)/bin/python examples/gallery.py
 
 clean:
-	rm -rf $(VENV) build dist demo.png
+	rm -rf .venv build dist demo.png
 
 $(ready): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

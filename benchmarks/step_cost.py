@@ -18,7 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto import ContentLoss, Objective, StyleLoss, Vgg, gram, images, load_encoder, sample
+from impasto import (
+    BorderLoss,
+    ContentLoss,
+    Objective,
+    StyleLoss,
+    TotalVariationLoss,
+    Vgg,
+    border_variation,
+    gram,
+    images,
+    load_encoder,
+    sample,
+    total_variation,
+)
 from impasto.settings import Settings
 
 STYLE = Settings().style_shares
@@ -65,6 +78,7 @@ class Plain:
             target = self.style[layer]
             error = (self.gram(features[layer]) - target).square().sum()
             loss = loss + 10 * share * error / target.square().sum()
+        loss = loss + total_variation(x) + border_variation(x)
         (gradient,) = torch.autograd.grad(loss, x)
         return loss.item(), gradient
 
@@ -99,6 +113,8 @@ def main() -> None:
             [
                 ContentLoss(CONTENT, content),
                 *(StyleLoss(layer, gram(style[layer]), 10 * STYLE[layer]) for layer in STYLE),
+                TotalVariationLoss(),
+                BorderLoss(),
             ],
         )
         ours, (loss, gradient) = objective(image), plain(image)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
+import resource
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -55,6 +60,7 @@ def test_the_same_command_gives_the_same_bytes() -> None:
 
 def test_a_terminal_gets_a_bar() -> None:
     master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     command = [sys.executable, "-m", "impasto", "stylize", PHOTO, *STYLE, *QUICK]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, check=True)
     os.close(slave)
@@ -107,7 +113,7 @@ def test_help_names_every_option(capsys: Captured) -> None:
         "style-scale keep-colors preset seed device weights force quiet json"
     )
     for option in options.split():
-        assert f"--{option}" in text
+        assert re.search(rf"--{option}\b(?!-)", text), option
 
 
 def test_default_name_and_existing_files(capsys: Captured) -> None:
@@ -182,6 +188,41 @@ def test_options_reach_the_painting() -> None:
     assert read_record("b.png")["settings"]["restart"] == 20
 
 
+def test_photos_of_the_same_name_do_not_overwrite_each_other() -> None:
+    Path("other").mkdir()
+    Path("other/kingfisher.jpg").write_bytes(Path(OTHER).read_bytes())
+    photos = [PHOTO, "other/kingfisher.jpg"]
+    assert main(["stylize", *photos, *STYLE, *QUICK, "-o", "out", "--force"]) == 0
+    first = "kingfisher-cafe_terrace_at_night"
+    written = [f"{first}-2.png", f"{first}.png"]
+    assert sorted(path.name for path in Path("out").iterdir()) == written
+    assert read_record(f"out/{first}-2.png")["size"] == [32, 21]
+
+
+def test_a_file_name_that_is_no_text(capsys: Captured) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    Path(name).write_bytes(Path(PHOTO).read_bytes())
+    assert main(["stylize", name, *STYLE, *QUICK, "-o", "a.png"]) == 0
+    assert main(["show", "a.png"]) == 0
+    assert "caf" in capsys.readouterr().out
+
+
+def test_a_result_that_cannot_be_written_fails_alone(capsys: Captured) -> None:
+    code = main(["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--json", "--quiet"])
+    assert code == 0
+    capsys.readouterr()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1]))
+    try:
+        code = main(["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--json", "--quiet"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capsys.readouterr()
+    assert code == 1
+    assert all("cannot be written" in result["error"] for result in json.loads(told.out)["results"])
+    assert len(list(Path("out").iterdir())) == 2
+
+
 def test_show(capsys: Captured) -> None:
     main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"])
     assert main(["show", "a.png"]) == 0
@@ -229,8 +270,12 @@ BAD = {
     "PHOTO -o out": "out has no extension",
     "PHOTO -o nowhere/out.png": "there is no folder nowhere",
     "PHOTO -o /proc/out.png": "/proc/out.png cannot be written",
-    "PHOTO PHOTO -o file": "file is a file, and 2 photos need a folder",
-    "PHOTO -o file/": "is a file",
+    "PHOTO PHOTO -o file": "file is a file and no folder",
+    "PHOTO PHOTO -o out.png": "out.png is a file, and 2 photos need a folder",
+    "PHOTO -o file/": "file/ is a file and no folder",
+    "PHOTO -o LONG.png": "cannot be written (File name too long)",
+    "PHOTO --size 3000000000": "give a whole number from 1 to 65535",
+    "PHOTO --seed 18446744073709551616": "seed is 18446744073709551616",
     "PHOTO -o /proc/new/": "cannot be created",
     "PHOTO --strength 1.01": "strength is 1.01; give a number from 0 to 1",
     "PHOTO --strength nan": "strength is nan",
@@ -257,7 +302,7 @@ BAD = {
 def test_bad_input_gets_one_sentence_and_exit_code_2(arguments: str, capsys: Captured) -> None:
     make_bad_files()
     before = files()
-    words = [PHOTO if word == "PHOTO" else word for word in arguments.split()]
+    words = arguments.replace("PHOTO", PHOTO).replace("LONG", "x" * 251).split()
     style = [] if "--style" in words else STYLE
     try:
         code: object = main(["stylize", *words, *style])

@@ -136,7 +136,22 @@ def test_exif_orientation(tmp_path: Path, picture: Image.Image, orientation: int
     read = images.read(path).image
     assert distance(read, upright) == 0
     assert (read.size == picture.size) == (orientation < 5)
-    assert (distance(read, picture) == 0) if orientation == 1 else True
+    corners = {
+        1: (0, 0),
+        2: (23, 0),
+        3: (23, 15),
+        4: (0, 15),
+        5: (0, 0),
+        6: (15, 0),
+        7: (15, 23),
+        8: (0, 23),
+    }
+    assert read.getpixel(corners[orientation]) == picture.getpixel((0, 0))
+
+
+def test_exif_that_makes_no_sense_is_ignored(tmp_path: Path, picture: Image.Image) -> None:
+    path = save(picture, tmp_path / "odd.png", exif=b"II*\0\xff\xff\xff\xffrubbish")
+    assert distance(images.read(path).image, picture) == 0
 
 
 def swapped_profile() -> bytes:
@@ -193,6 +208,8 @@ def test_the_first_frame_is_used_and_said(tmp_path: Path, suffix: str) -> None:
 def test_pil_images_are_taken_too(picture: Image.Image) -> None:
     clear = Image.new("RGBA", (3, 3), (0, 0, 0, 0))
     assert images.read(clear).image.getpixel((0, 0)) == (255, 255, 255)
+    for mode in ("RGBa", "La"):
+        assert images.read(clear.convert("RGBA" if mode == "RGBa" else "LA").convert(mode)).image
     assert images.read(picture).sha256 == images.read(picture.copy()).sha256
 
 
@@ -256,9 +273,14 @@ def test_tensors_and_back(picture: Image.Image) -> None:
 
 
 def test_cover_keeps_proportions() -> None:
-    circle = Image.new("RGB", (100, 50), "white")
-    covered = images.cover(circle, (30, 30))
+    halves = Image.new("RGB", (100, 50), "white")
+    halves.paste("black", (50, 0, 100, 50))
+    halves.paste("red", (0, 0, 25, 50))
+    halves.paste("red", (75, 0, 100, 50))
+    covered = images.cover(halves, (30, 30))
     assert covered.size == (30, 30)
+    assert covered.getpixel((2, 15)) == pytest.approx((255, 255, 255), abs=3)
+    assert covered.getpixel((27, 15)) == pytest.approx((0, 0, 0), abs=3)
 
 
 def test_colours_kept_with_another_luminance() -> None:

@@ -144,6 +144,14 @@ def test_a_restart_goes_on_from_where_it_was(name: str) -> None:
     assert len(set(losses)) == len(losses) > 20
 
 
+@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("restart", [1, 2, 3])
+def test_rounds_too_short_for_a_step_come_to_an_end(name: str, restart: int) -> None:
+    objective = quadratic(random(1, 1, 3, 9, 9), 10 ** (2 * random(2, 1, 3, 9, 9).double()))
+    outcome = SEARCHING[name](objective, random(0, 1, 3, 9, 9), steps=10**6, restart=restart)
+    assert outcome.reason == "flat"
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_is_an_error(name: str, bad: float) -> None:

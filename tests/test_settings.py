@@ -15,7 +15,7 @@ from impasto.settings import make_settings
 @pytest.mark.parametrize(
     ("setting", "value", "match"),
     [
-        ("size", 0, "size is 0; give a whole number of at least 1 or 'full'"),
+        ("size", 0, "size is 0; give a whole number from 1 to 65535 or 'full'"),
         ("size", -5, "size is -5"),
         ("size", 3.5, "size is 3.5"),
         ("size", "big", "size is 'big'"),
@@ -31,7 +31,10 @@ from impasto.settings import make_settings
         ("tv", math.inf, "tv is inf"),
         ("style_scale", 0.0, "style_scale is 0.0"),
         ("style_scale", math.nan, "style_scale is nan"),
+        ("size", 10**400, "give a whole number from 1 to 65535"),
         ("seed", -1, "seed is -1"),
+        ("seed", 2**64, "seed is 18446744073709551616"),
+        ("restart", 1, "restart is 1; give a whole number of at least 2"),
         ("scaling", "raw", "no scaling 'raw'"),
         ("style_layers", {}, "name at least one"),
         ("style_layers", {"relu1_1": 0.0}, "name at least one"),

@@ -10,6 +10,7 @@ neither importing impasto nor `impasto --help` waits for torch.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "__all__" or not name.startswith("_"):
+        if importlib.util.find_spec(f"impasto.{name}"):
+            return importlib.import_module(f"impasto.{name}")
         api = importlib.import_module("impasto.api")
         if name in ("__all__", *api.__all__):
             return getattr(api, name)

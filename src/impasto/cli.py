@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -31,8 +35,12 @@ SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # A job that a script starts in the background has Ctrl-C switched off; it shall save, too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        # A job that a script starts in the background has Ctrl-C switched off; it shall save, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be no text
     parser, commands = _parsers()
     if given and given[0] in commands:
         # Options may stand between the photos, which a parser with sub-commands cannot do.
@@ -46,11 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"impasto: {error}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        _say("impasto: interrupted before the painting began; nothing was written")
+        _say("impasto: interrupted")
         return INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation that works today would break a script when an option is added.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         _say(f"impasto: {message}; see {self.prog} --help")
         raise SystemExit(BAD_INPUT)
@@ -193,28 +205,27 @@ def _stylize(options: argparse.Namespace) -> int:
         name = Path(photo).name
         title = name if len(targets) == 1 else f"{name} ({number} of {len(targets)})"
         try:
-            with _Progress(title, stylizer.settings.steps, quiet=options.quiet) as progress:
-                artwork = stylizer.paint(photo, callback=progress.update)
+            try:
+                with _Progress(title, stylizer.settings.steps, quiet=options.quiet) as progress:
+                    artwork = stylizer.paint(photo, callback=progress.update)
+            except Interrupted as interruption:
+                artwork, interrupted = interruption.artwork, True
+            with _uninterrupted():
+                written = artwork.save(target, force=options.force)
         except ImpastoError as error:
             if len(targets) == 1:
                 raise
             _say(f"impasto: {error}")
             results.append({"photo": photo, "error": str(error)})
             failed = True
-            continue
-        except Interrupted as interruption:
-            artwork, interrupted = interruption.artwork, True
         except KeyboardInterrupt:
             if not results:
                 raise
             _say("impasto: interrupted; what was painted before is kept")
             interrupted = True
-            break
-        with _uninterrupted():
-            written = artwork.save(target, force=options.force)
-        results.append(_summary(photo, written, artwork))
-        if not options.json:
-            _tell(written, artwork, quiet=options.quiet)
+        else:
+            results.append(_summary(photo, written, artwork))
+            _tell(written, artwork, quiet=options.quiet, result=not options.json)
         if interrupted:
             break
     if options.json:
@@ -227,18 +238,25 @@ _SETTINGS = {*Settings.__dataclass_fields__, "preset"}
 
 def _targets(photos: Sequence[str], painting: str, output: str | None) -> list[Path]:
     """The file that each photo is to be written to; creates the folder if there is to be one."""
-    names = [f"{Path(photo).stem}-{Path(painting).stem}.png" for photo in photos]
+    names: list[str] = []
+    for photo in photos:
+        stem = f"{Path(photo).stem}-{Path(painting).stem}"
+        numbered = (f"{stem}{number}.png" for number in chain([""], (f"-{n}" for n in count(2))))
+        names.append(next(name for name in numbered if name not in names))
     if output is None:
         return [Path(name) for name in names]
     folder = Path(output)
-    if len(photos) == 1 and not folder.is_dir() and not output.endswith(("/", "\\")):
-        return [folder]
+    if not os.path.isdir(output) and not output.endswith(("/", os.sep)):  # noqa: PTH112
+        if len(photos) == 1:
+            return [folder]
+        if folder.suffix:
+            raise ImpastoError(
+                f"{output} is a file, and {len(photos)} photos need a folder; end it with a /"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise ImpastoError(
-            f"{output} is a file, and {len(photos)} photos need a folder; name one"
-        ) from None
+        raise ImpastoError(f"{output} is a file and no folder; name another") from None
     except OSError as error:
         raise ImpastoError(
             f"the folder {output} cannot be created ({error.strerror}); choose another"
@@ -268,12 +286,12 @@ def _summary(photo: str, written: Path, artwork: Artwork) -> dict[str, Any]:
     }
 
 
-def _tell(written: Path, artwork: Artwork, *, quiet: bool) -> None:
+def _tell(written: Path, artwork: Artwork, *, quiet: bool, result: bool) -> None:
     if artwork.stopped == "flat" and not quiet:
         _say(f"stopped after {artwork.steps} steps: the loss has stopped falling")
     if artwork.stopped == "interrupted":
         _say(f"interrupted after {artwork.steps} steps; the picture is saved as it is")
-    if not quiet:
+    if result and not quiet:
         width, height = artwork.image.size
         print(
             f"{written}  ({width} x {height} pixels, {artwork.steps} steps, "
@@ -316,23 +334,20 @@ class _Progress:
         self.bar: Any = None
 
     def __enter__(self) -> _Progress:
-        if not self.quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=self.steps,
-                desc=self.title,
-                leave=False,
-                bar_format="{desc} |{bar}| step {n_fmt}/{total_fmt}, {postfix}, {remaining} left",
-                postfix="loss ...",
-            )
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
+            self.bar.refresh()
             self.bar.close()
 
     def update(self, step: Step) -> None:
+        if self.bar is None and not self.quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            # tqdm puts a comma before a postfix itself.
+            form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}, {remaining} left"
+            self.bar = tqdm(total=self.steps, desc=self.title, leave=False, bar_format=form)
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {step.loss:.4g}", refresh=False)
             self.bar.update(step.step - self.bar.n)

@@ -71,7 +71,8 @@ def read(source: PathLike | Image.Image | Picture) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
-        upright = _to_srgb(_apply_orientation(source), "the picture")
+        with _reading("the picture"):
+            upright = _to_srgb(_apply_orientation(source), "the picture")
         digest = hashlib.sha256(repr(upright.size).encode() + upright.tobytes())
         return Picture(upright, "the picture", digest.hexdigest())
     name = os.fspath(source)
@@ -145,11 +146,15 @@ def check_writable(target: Path) -> None:
     """
     if target.suffix.lower() not in FORMATS:
         raise ImpastoError(
-            f"{target} has no extension that impasto can write; use one of {', '.join(FORMATS)}"
+            f"{target} has no extension that impasto can write; use one of "
+            f"{', '.join(FORMATS)}, or end a folder with a /"
         )
-    if not target.parent.is_dir():
-        raise ImpastoError(f"there is no folder {target.parent}; create it first")
     try:
+        if target.is_dir():
+            raise ImpastoError(f"{target} is a folder; name a file")
+        if not target.parent.is_dir():
+            raise ImpastoError(f"there is no folder {target.parent}; create it first")
+        target.with_stem(target.stem + "-99").exists()  # a name too long is known at once
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
@@ -177,7 +182,7 @@ def write(
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=".part", delete=False
+            dir=path.parent, prefix=".impasto-", suffix=".part", delete=False
         ) as file:
             temporary = Path(file.name)
             file.write(encoded)
@@ -216,11 +221,11 @@ def read_record(path: PathLike) -> dict[str, Any]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise ImpastoError(f"{path} is a folder; give a picture file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise ImpastoError(f"there is no file {path}; check the path") from None
+    except IsADirectoryError:
+        raise ImpastoError(f"{path} is a folder; give a picture file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImpastoError(f"{path} cannot be opened ({reason}); check the path") from None
@@ -231,10 +236,10 @@ def _read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on bad files into one sentence."""
+    """Turn whatever Pillow raises on bad files into one sentence, and keep its remarks quiet."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
             yield
     except ImpastoError:
         raise
@@ -255,21 +260,27 @@ def _reading(name: str) -> Iterator[None]:
         raise ImpastoError(
             f"{name} is damaged or cut short ({error}); get a whole copy of it"
         ) from None
+    for remark in remarks:
+        if issubclass(remark.category, ImpastoNotice):
+            _notice(str(remark.message))
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
     with _reading(name), Image.open(io.BytesIO(data)) as image:
         frames = getattr(image, "n_frames", 1)
         image.load()
-        upright = _apply_orientation(image)
-    if frames > 1:
-        _notice(f"{name} has {frames} frames; the first one is used")
-    return _to_srgb(upright, name)
+        picture = _to_srgb(_apply_orientation(image), name)
+        if frames > 1:
+            _notice(f"{name} has {frames} frames; the first one is used")
+    return picture
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
     """Turn a picture upright as its EXIF says, profile and transparency kept."""
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that makes no sense, of which there are many kinds
+        upright = image.copy()
     for key in ("icc_profile", "transparency"):
         if key in image.info:
             upright.info[key] = image.info[key]
@@ -280,11 +291,13 @@ def _to_srgb(image: Image.Image, name: str) -> Image.Image:
     """Any mode of Pillow to RGB in sRGB, alpha composed on white."""
     profile = image.info.get("icc_profile")
     image = _to_8_bits(image)
-    if image.mode in ("P", "PA") or "transparency" in image.info:
+    if image.mode in ("P", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-    alpha = image.getchannel("A").copy() if image.mode in ("RGBA", "LA", "La", "RGBa") else None
+    elif image.mode == "La":
+        image = image.convert("LA")
+    alpha = image.getchannel("A").copy() if image.mode in ("RGBA", "LA") else None
     if alpha:
-        image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     if profile:
         image = _convert_profile(image, profile, name)
     rgb = image.convert("RGB")
@@ -298,7 +311,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     """Deep grey pictures to 8 bits; `convert` would cut their values off at 255."""
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        white = 1.0 if values.max(initial=0) <= 1 else 255.0 if values.max() <= 255 else 65535.0
+        highest = values.max(initial=0)
+        white = 1.0 if highest <= 2 else 255.0 if highest <= 511 else 65535.0
     elif image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.float64)
         white = 65535.0
@@ -337,7 +351,7 @@ def _encode(image: Image.Image, path: Path, record: Mapping[str, Any] | None) ->
     options: dict[str, Any] = {}
     if kind == "PNG" and record is not None:
         text = PngInfo()
-        text.add_itxt(RECORD, json.dumps(record, ensure_ascii=False, indent=1))
+        text.add_itxt(RECORD, json.dumps(record, indent=1))
         options["pnginfo"] = text
     elif kind == "JPEG":
         options = {"quality": 95, "subsampling": 0}

@@ -189,4 +189,4 @@ def _inverse_energy(target: Tensor) -> float:
 def _sum(x: Tensor) -> Tensor:
     # A line search compares losses that differ in the seventh digit: rows are summed where they
     # are, their sums in float64, which some devices know only on the CPU.
-    return x.sum(-1).to("cpu", torch.float64).sum()
+    return x.sum(-1).cpu().double().sum()

@@ -299,17 +299,18 @@ class _Descent:
         self.round_evaluations = 0
         self.loss_scale = 1.0
         # What was evaluated since the last accepted step, by its scaled loss.
-        self.trials: dict[float, tuple[Evaluation, Tensor]] = {}
+        self.trials: dict[float, tuple[float, Mapping[str, float], Tensor]] = {}
 
     def run(self, round_: Callable[[Vector], None]) -> Outcome:
         """Call `round_` with a start until the run is over.
 
         A round ends of itself when its line search finds nothing lower. With a fresh history the
-        next may; when it can't make a single step either, float32 has no more to give.
+        next may; when that can't make a single step either, there is no more to be had.
         """
         while True:
             steps_before = len(self.journal.losses)
             self.round_evaluations = 0
+            self.trials.clear()
             last = self.journal.last
             margin = 0.0 if last else self.change.margin
             pixels = (last.image if last else self.image).detach().cpu().double().numpy().ravel()
@@ -319,7 +320,7 @@ class _Descent:
             except _Stop:
                 return self.journal.outcome()
             except _Restart:
-                continue
+                pass
             if len(self.journal.losses) <= max(steps_before, 1):
                 self.journal.reason = "flat"
                 return self.journal.outcome()
@@ -331,8 +332,8 @@ class _Descent:
         self.journal.spend()
         self.round_evaluations += 1
         u = variables / self.per_unit
-        pixels = torch.from_numpy(self.change.pixels(u).astype(np.float32))
-        image = pixels.view(self.image.shape).to(self.image)
+        pixels = torch.from_numpy(self.change.pixels(u)).to(self.image.dtype)
+        image = pixels.view(self.image.shape).to(self.image.device)
         evaluation = self.objective(image)
         _check_finite(evaluation, self.journal.evaluations)
         gradient: Vector = evaluation.gradient.cpu().double().numpy().ravel()
@@ -341,7 +342,7 @@ class _Descent:
             length = float(np.linalg.norm(gradient))
             self.loss_scale = self.gradient_length / length if length > 0 else 1.0
         loss = evaluation.loss * self.loss_scale
-        self.trials[loss] = (evaluation, image)
+        self.trials[loss] = (evaluation.loss, evaluation.parts, image)
         if self.journal.last is None:
             self.journal.accept(evaluation.loss, evaluation.parts, image)
         return loss, gradient * self.loss_scale
@@ -349,9 +350,9 @@ class _Descent:
     # SciPy looks at the name of this parameter to know what to pass.
     def accept(self, intermediate_result: OptimizeResult) -> None:
         """Report the point that the line search has settled on."""
-        evaluation, image = self.trials[float(intermediate_result.fun)]
+        accepted = self.trials[float(intermediate_result.fun)]
         self.trials.clear()
-        self.journal.accept(evaluation.loss, evaluation.parts, image)
+        self.journal.accept(*accepted)
 
 
 def _check_finite(evaluation: Evaluation, evaluations: int) -> None:

@@ -114,6 +114,7 @@ class Stylizer:
         self.content_layer = self.encoder.layer(self.settings.content_layer)
         self.style_shares = _canonical(self.settings.style_shares, self.encoder)
         self._targets: dict[int, dict[str, Tensor]] = {}
+        self._weights = self._hash_weights()
         if self.settings.size != FULL:
             self._painting_size(int(self.settings.size))  # a painting too small is known at once
 
@@ -284,13 +285,18 @@ class Stylizer:
         }
         for role, picture in inputs.items():
             record[role] = {"name": Path(picture.name).name, "sha256": picture.sha256}
-        if self.settings.weights is not None:
-            path = Path(self.settings.weights)
-            settings["weights"] = path.name
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            record["weights"] = {"name": path.name, "sha256": digest}
+        if self._weights:
+            settings["weights"] = self._weights["name"]
+            record["weights"] = self._weights
         return record
+
+    def _hash_weights(self) -> dict[str, str] | None:
+        if self.settings.weights is None:
+            return None
+        path = Path(self.settings.weights)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"name": path.name, "sha256": digest}
 
 
 def choose_device(name: str) -> torch.device:

@@ -86,7 +86,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.size != FULL:
-            _check_count("size", self.size, 1, " or 'full'")
+            _check_count("size", self.size, 1, 65535, " or 'full'")
         _check_number("strength", self.strength, 0, 1)
         _check_count("steps", self.steps, 0)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -94,13 +94,14 @@ class Settings:
         _check_number("tv", self.tv, 0)
         _check_number("border", self.border, 0)
         _check_number("style_scale", self.style_scale, 0.01, 100)
-        _check_count("seed", self.seed, 0)
+        _check_count("seed", self.seed, 0, 2**63 - 1)
         _check_choice("scaling", self.scaling, get_args(Scaling))
         _check_number("content_weight", self.content_weight, 0)
         _check_number("style_weight", self.style_weight, 0)
-        for name in ("evaluations", "restart"):
-            if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name), 1)
+        if self.evaluations is not None:
+            _check_count("evaluations", self.evaluations, 1)
+        if self.restart is not None:
+            _check_count("restart", self.restart, 2)
         for layer, share in self.style_shares.items():
             _check_number(f"the share of style layer {layer}", share, 0)
         if not sum(self.style_shares.values()):
@@ -176,11 +177,12 @@ def _check_choice(name: str, value: object, known: Iterable[str]) -> None:
         )
 
 
-def _check_count(name: str, value: object, least: int, alternative: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ImpastoError(
-            f"{name} is {value!r}; give a whole number of at least {least}{alternative}"
-        )
+def _check_count(
+    name: str, value: object, least: int, most: float = math.inf, alternative: str = ""
+) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        allowed = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+        raise ImpastoError(f"{name} is {value!r}; give a whole number {allowed}{alternative}")
 
 
 def _check_number(name: str, value: object, least: float, most: float = math.inf) -> None:

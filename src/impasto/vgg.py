@@ -8,6 +8,7 @@ knows which colours, means and ranges the network was trained on.
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -226,7 +227,7 @@ def _check_shapes(state: Mapping[str, Tensor], blocks: tuple[int, ...]) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where it may not look
         raise ImpastoError(f"there is no weights file {path}; check the path")
     try:
         if path.suffix == ".safetensors":
