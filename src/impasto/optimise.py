@@ -1,8 +1,9 @@
 """Optimisers that move an image down an objective: L-BFGS, conjugate gradient, Adam.
 
 All three have the same interface and know nothing of what the objective means: it is any function
-from an image to an `Evaluation`. Pixels stay in [0, 1] *during* the optimisation: clipping only at
-the end would throw away what was paid for out there (on a bright painting, most of the style).
+from an image [batch, channels, height, width] to an `Evaluation`. Pixels stay in [0, 1] *during*
+the optimisation: clipping only at the end would throw away what was paid for out there (on a
+bright painting, most of the style).
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 Evaluate = Callable[[Tensor], Evaluation]
+Array = npt.NDArray[np.float64]
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 FLAT_STEPS = 20
@@ -99,30 +102,13 @@ def lbfgs(
     restart: int | None = None,
     callback: Callback | None = None,
 ) -> Outcome:
-    """L-BFGS within bounds (SciPy's L-BFGS-B; Byrd, Lu, Nocedal & Zhu 1995), see `Optimiser`.
+    """L-BFGS (SciPy's L-BFGS-B; Byrd, Lu, Nocedal & Zhu 1995) with 20 pairs, see `Optimiser`.
 
     Line search by Moré & Thuente: bracket, then narrow, until the strong Wolfe conditions hold; so
     an accepted step never raises the loss.
     """
-    from scipy.optimize import Bounds, minimize
-
-    journal = _Journal(steps, evaluations, callback)
-    # Its first trial step is the gradient itself.
-    descent = _Descent(objective, image, _PIXELS, journal, restart, gradient_length=1)
-    bounds = Bounds(0.0, descent.per_unit)
-
-    def round_(start: Vector) -> None:
-        minimize(
-            descent.evaluate,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            callback=descent.accept,
-            options={"maxcor": 20, "maxiter": _ENDLESS, "maxfun": _ENDLESS, "ftol": 0, "gtol": 0},
-        )
-
-    return descent.run(round_)
+    descent = _Descent(objective, image, _Journal(steps, evaluations, callback), restart)
+    return descent.run("L-BFGS-B", maxcor=20, maxiter=_ENDLESS, maxfun=_ENDLESS, ftol=0, gtol=0)
 
 
 def cg(
@@ -136,27 +122,10 @@ def cg(
 ) -> Outcome:
     """Nonlinear conjugate gradient (SciPy's CG: Polak & Ribière), see `Optimiser`.
 
-    Strong Wolfe line search; an accepted step never raises the loss. The method knows no bounds:
-    it moves angles whose cosine is the pixel, so that every angle is a pixel in range.
+    Strong Wolfe line search, likewise: an accepted step never raises the loss.
     """
-    from scipy.optimize import minimize
-
-    journal = _Journal(steps, evaluations, callback)
-    # Its first trial step has length 1, later ones at most that of the gradient, which would hold
-    # it back (four evaluations a step instead of two) if the gradient were not made long.
-    descent = _Descent(objective, image, _ANGLES, journal, restart, gradient_length=1e4)
-
-    def round_(start: Vector) -> None:
-        minimize(
-            descent.evaluate,
-            start,
-            jac=True,
-            method="CG",
-            callback=descent.accept,
-            options={"maxiter": _ENDLESS, "gtol": 0},
-        )
-
-    return descent.run(round_)
+    descent = _Descent(objective, image, _Journal(steps, evaluations, callback), restart)
+    return descent.run("CG", maxiter=_ENDLESS, gtol=0)
 
 
 def adam(
@@ -201,7 +170,7 @@ class _Stop(Exception):
     """The run is over."""
 
 
-class _Restart(Exception):
+class _RoundOver(Exception):
     """The round is over, the run is not."""
 
 
@@ -247,112 +216,127 @@ class _Journal:
         return Outcome(self.last, self.reason)
 
 
-class _Map(NamedTuple):
-    """A change of variables u -> pixel in [0, 1], its inverse and its derivative.
-
-    Starts are drawn inwards by `margin`, so that no pixel begins where the derivative is zero.
-    """
-
-    pixels: Callable[[Vector], Vector]
-    variables: Callable[[Vector], Vector]
-    slope: Callable[[Vector], Vector | float]
-    margin: float
-
-
-_PIXELS = _Map(lambda u: u, lambda x: x, lambda _: 1.0, margin=0.0)
-
-# pixel = (1 - cos(pi u)) / 2, flat at black and white. Rounding to 8 bits undoes the margin.
-_ANGLES = _Map(
-    lambda u: (1 - np.cos(np.pi * u)) / 2,
-    lambda x: np.arccos(1 - 2 * x) / np.pi,
-    lambda u: np.pi / 2 * np.sin(np.pi * u),
-    margin=0.499 * _GREY_LEVEL,
-)
-
-
 class _Descent:
-    """What SciPy sees of an objective: a function of a float64 vector, scaled.
+    """What SciPy sees of an objective: a function of a float64 vector z without bounds.
 
-    SciPy's methods begin with a step of length 1. Variables are scaled so that this moves pixels
-    by one grey level (root mean square), the loss so that its gradient begins with
-    `gradient_length`. Unscaled, the first trial can be far below the float32 resolution of the
-    loss, or far out of range, and the line search gives up at once.
+        pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
+
+    The cosine keeps every pixel in range, whatever z is. P damps high spatial frequencies by
+    f^-1/2: style and content losses bend far more for these than for broad changes of colour, and
+    without it the optimiser spends its first fifty steps on finding that out. s and the scale of
+    the loss are such that SciPy's first step, which has length 1, moves pixels by about a grey
+    level: unscaled, it can be far below the float32 resolution of the loss, or far out of range,
+    and the line search gives up at once.
     """
 
     def __init__(
-        self,
-        objective: Evaluate,
-        image: Tensor,
-        change: _Map,
-        journal: _Journal,
-        restart: int | None,
-        *,
-        gradient_length: float,
+        self, objective: Evaluate, image: Tensor, journal: _Journal, restart: int | None
     ) -> None:
         self.objective = objective
-        self.image = image
-        self.change = change
+        self.image = image.detach()
         self.journal = journal
         self.restart = restart or math.inf
-        self.gradient_length = gradient_length
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
+        self.gain = _spectral_gain(image.shape[-2], image.shape[-1])
+        self.angles: Array = np.empty(0)
         self.round_evaluations = 0
         self.loss_scale = 1.0
         # What was evaluated since the last accepted step, by its scaled loss.
         self.trials: dict[float, tuple[float, Mapping[str, float], Tensor]] = {}
 
-    def run(self, round_: Callable[[Vector], None]) -> Outcome:
-        """Call `round_` with a start until the run is over.
+    def run(self, method: Literal["L-BFGS-B", "CG"], **options: float) -> Outcome:
+        """Minimise in rounds until the run is over.
 
         A round ends of itself when its line search finds nothing lower. With a fresh history the
         next may; when that can't make a single step either, there is no more to be had.
         """
+        from scipy.optimize import minimize
+
         while True:
             steps_before = len(self.journal.losses)
-            self.round_evaluations = 0
-            self.trials.clear()
-            last = self.journal.last
-            margin = 0.0 if last else self.change.margin
-            pixels = (last.image if last else self.image).detach().cpu().double().numpy().ravel()
-            inside = pixels.clip(margin, 1 - margin)
+            self._begin_round()
             try:
-                round_(self.change.variables(inside) * self.per_unit)
+                minimize(  # type: ignore[call-overload]  # which wants the options one by one
+                    self.evaluate,
+                    np.zeros(self.image.numel()),
+                    jac=True,
+                    method=method,
+                    callback=self.accept,
+                    options=options,
+                )
             except _Stop:
                 return self.journal.outcome()
-            except _Restart:
+            except _RoundOver:
                 pass
             if len(self.journal.losses) <= max(steps_before, 1):
                 self.journal.reason = "flat"
                 return self.journal.outcome()
 
+    def _begin_round(self) -> None:
+        if self.journal.last:
+            self.image = self.journal.last.image
+        # At black and white the cosine is flat and a pixel would be stuck: they begin half a grey
+        # level inside, which rounding to 8 bits undoes.
+        margin = 0.499 * _GREY_LEVEL
+        pixels = self.image.cpu().double().numpy().clip(margin, 1 - margin)
+        self.angles = np.arccos(1 - 2 * pixels) / np.pi
+        self.round_evaluations = 0
+        self.trials.clear()
+
     def evaluate(self, variables: Vector) -> tuple[float, Vector]:
-        """The scaled loss and its gradient with respect to the scaled variables."""
+        """The scaled loss and its gradient with respect to the variables."""
         if self.round_evaluations >= self.restart:
-            raise _Restart
+            raise _RoundOver
         self.journal.spend()
         self.round_evaluations += 1
-        u = variables / self.per_unit
-        pixels = torch.from_numpy(self.change.pixels(u)).to(self.image.dtype)
-        image = pixels.view(self.image.shape).to(self.image.device)
+        angles = self.angles + self._filtered(variables)
+        if self.round_evaluations == 1:
+            image = self.image  # the start itself, without the margin: it may be the minimum
+        else:
+            pixels = torch.from_numpy((1 - np.cos(np.pi * angles)) / 2)
+            image = pixels.to(self.image.dtype).to(self.image.device)
         evaluation = self.objective(image)
         _check_finite(evaluation, self.journal.evaluations)
-        gradient: Vector = evaluation.gradient.cpu().double().numpy().ravel()
-        gradient = gradient * self.change.slope(u) / self.per_unit
+        slope = np.pi / 2 * np.sin(np.pi * angles)
+        gradient = self._filtered(evaluation.gradient.cpu().double().numpy() * slope)
         if self.round_evaluations == 1:
+            # CG's later first trials are at most as long as the gradient: it must not begin short.
             length = float(np.linalg.norm(gradient))
-            self.loss_scale = self.gradient_length / length if length > 0 else 1.0
+            self.loss_scale = 1e4 / length if length > 0 else 1.0
         loss = evaluation.loss * self.loss_scale
         self.trials[loss] = (evaluation.loss, evaluation.parts, image)
         if self.journal.last is None:
             self.journal.accept(evaluation.loss, evaluation.parts, image)
-        return loss, gradient * self.loss_scale
+        return loss, gradient.ravel() * self.loss_scale
 
     # SciPy looks at the name of this parameter to know what to pass.
     def accept(self, intermediate_result: OptimizeResult) -> None:
         """Report the point that the line search has settled on."""
         accepted = self.trials[float(intermediate_result.fun)]
         self.trials.clear()
+        if self.journal.last and accepted[0] > self.journal.last.loss:
+            raise _RoundOver  # how L-BFGS-B ends a line search that rounding errors defeat
         self.journal.accept(*accepted)
+
+    def _filtered(self, x: Array) -> Array:
+        """P x / s, which is symmetric: it serves variables and gradients alike."""
+        from scipy.fft import dctn, idctn
+
+        # The cosine transform mirrors a picture at its borders, so none wraps around.
+        spectrum = dctn(x.reshape(self.image.shape), axes=(-2, -1), norm="ortho")
+        filtered: Array = idctn(self.gain * spectrum, axes=(-2, -1), norm="ortho")
+        return filtered / self.per_unit
+
+
+def _spectral_gain(height: int, width: int) -> Array:
+    """f^-1/2 for every cosine [height, width], of mean square 1; f in cycles a pixel."""
+    vertical = np.arange(height)[:, None] / (2 * height)
+    horizontal = np.arange(width)[None] / (2 * width)
+    frequency = np.hypot(vertical, horizontal)
+    frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
+    gain = frequency**-0.5
+    normalised: Array = gain / np.sqrt(np.square(gain).mean())
+    return normalised
 
 
 def _check_finite(evaluation: Evaluation, evaluations: int) -> None:
