@@ -80,7 +80,7 @@ class Settings:
     weights: str | Path | None = None
     scaling: Scaling = "relative"
     content_weight: float = 1.0
-    style_weight: float = 13.8
+    style_weight: float = 14.2
     evaluations: int | None = None
     restart: int | None = None
 
