@@ -34,7 +34,7 @@ def main() -> None:
             command += ["--optimizer", options.optimizer, "-o", f"{folder}/out-{size}.png"]
             subprocess.run(command, check=True)
             # the largest child so far: sizes must be given in growing order
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
             print(f"| {size} x {size} | {peak:.0f} |", flush=True)
 
 

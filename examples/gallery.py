@@ -22,7 +22,6 @@ PAIRS: dict[str, dict[str, Any]] = {
     "kingfisher-cafe_terrace_at_night": {},
     "owl-church_at_auvers": {},
     "neuschwanstein-great_wave": {},
-    "scarlet_macaw-night_cafe": {},
     "kingfisher-composition_viii": {},
     "scarlet_macaw-great_wave": {"keep_colors": True},
 }

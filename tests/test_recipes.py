@@ -124,7 +124,7 @@ def test_presets(preset: str) -> None:
 
 
 def test_the_lecture_ends_after_ten_rounds_of_twenty_evaluations() -> None:
-    result = stylize(PHOTO, PAINTING, size=16, preset="lecture")
+    result = stylize(PHOTO, PAINTING, size=32, preset="lecture")
     assert result.evaluations == 200
     assert result.steps < 200
 
@@ -165,10 +165,10 @@ def test_style_scale_changes_the_painting_not_the_result() -> None:
 
 def test_smoothing_smooths() -> None:
     def roughness(tv: float) -> float:
-        result = stylize(PHOTO, PAINTING, size=64, steps=15, tv=tv)
+        result = stylize(PHOTO, PAINTING, size=64, steps=20, tv=tv)
         return float(np.abs(np.diff(pixels(result.image), axis=1)).mean())
 
-    assert roughness(50.0) < 0.8 * roughness(0.0)
+    assert roughness(500.0) < 0.8 * roughness(0.0)
 
 
 def test_pooling_and_layers_matter() -> None:
@@ -208,7 +208,7 @@ def test_pictures_too_small_for_the_layers() -> None:
         stylize(dot, PAINTING, size="full")
     with pytest.raises(ImpastoError, match="512 x 1 pixels"):
         stylize(PHOTO, strip)
-    with pytest.raises(ImpastoError, match="8 x 4 pixels, but relu5_1"):
+    with pytest.raises(ImpastoError, match="6 x 8 pixels, but relu5_1"):
         stylize(PHOTO, PAINTING, size=8)
     tiny = stylize(PHOTO, PAINTING, size=8, style_layers=["relu1_1"], content_layer="relu2_1")
     assert tiny.image.size == (8, 4)

@@ -251,12 +251,21 @@ class _Descent:
         next may; when that can't make a single step either, there is no more to be had.
         """
         from scipy.optimize import minimize
+        from threadpoolctl import ThreadpoolController
 
+        # SciPy's BLAS keeps its idle threads spinning, on the very cores that torch works on:
+        # one and a half times the time an evaluation, on two cores.
+        with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+            return self._rounds(minimize, method, options)
+
+    def _rounds(
+        self, minimize: Callable[..., object], method: str, options: dict[str, float]
+    ) -> Outcome:
         while True:
             steps_before = len(self.journal.losses)
             self._begin_round()
             try:
-                minimize(  # type: ignore[call-overload]  # which wants the options one by one
+                minimize(
                     self.evaluate,
                     np.zeros(self.image.numel()),
                     jac=True,
