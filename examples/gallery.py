@@ -23,7 +23,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "owl-church_at_auvers": {},
     "neuschwanstein-great_wave": {},
     "kingfisher-composition_viii": {},
-    "scarlet_macaw-great_wave": {"keep_colors": True},
+    "kingfisher-night_cafe": {"keep_colors": True},
 }
 
 
