@@ -398,5 +398,5 @@ def _usual_mode() -> int:
 def _unwritable(path: Path, error: OSError) -> ImpastoError:
     reason = error.strerror or error
     return ImpastoError(
-        f"{path} cannot be written ({reason}); choose another place with free space"
+        f"{path} cannot be written ({reason}); choose a place with free space where you may write"
     )
