@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from impasto import compiled
 from impasto.settings import Scaling
 from impasto.vgg import IMAGE
 
@@ -27,6 +28,8 @@ def gram(features: Tensor) -> Tensor:
     Which channels are active together, wherever that is: positions are summed out. Gatys et al.
     2015, eq. 3, divided by the number of positions so that it does not grow with the picture.
     """
+    if compiled.suits(features) and features.shape[1] >= 64:
+        return compiled.gram(features)
     # Positions first: the layout in which channels-last features lie in memory.
     f = features.flatten(2).transpose(1, 2)
     return f.transpose(1, 2) @ f / f.shape[1]
