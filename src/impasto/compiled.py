@@ -8,6 +8,7 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -41,6 +42,9 @@ CACHE = "IMPASTO_CACHE"
 
 STRIPS = 8
 """Parts that a sum over positions is made of, whatever the number of threads."""
+
+TILES = 72
+"""Tiles of 4x4 that a convolution works on at once: what it needs for them stays in cache."""
 
 Floats = npt.NDArray[np.float32]
 Task = TypeVar("Task")
@@ -254,9 +258,7 @@ class _Averaged(torch.autograd.Function):
         source, target = _flat(gradient), _flat(out)
 
         def spread(rows: range) -> None:
-            _kernels().average_back(
-                source, target, height, width, channels, rows.start, rows.stop
-            )
+            _kernels().average_back(source, target, height, width, channels, rows.start, rows.stop)
 
         _share_out(_ranges(height, 16), spread)
         return out
@@ -303,7 +305,7 @@ class _Gram(torch.autograd.Function):
         channels, positions = features.shape[1], features.shape[2] * features.shape[3]
         flat = _flat(features)
         kernels = _kernels()
-        length = -(-positions // STRIPS)
+        length = max(kernels.DEPTH, -(-positions // STRIPS))
         starts = range(0, positions, length)
         sums = np.zeros((len(starts), channels, channels))
 
@@ -314,8 +316,9 @@ class _Gram(torch.autograd.Function):
             kernels.gram(flat, sums[strip].reshape(-1), products, channels, first, last)
 
         _share_out(range(len(starts)), add)
-        upper = torch.from_numpy(sums).sum(0).triu() / positions
-        return (upper + upper.triu(1).T).float()[None]
+        result = np.empty(channels**2, np.float32)
+        kernels.mean_gram(sums.reshape(-1), result, len(starts), channels, positions)
+        return torch.from_numpy(result).view(1, channels, channels)
 
     @staticmethod
     @once_differentiable
@@ -355,15 +358,15 @@ def _convolve(
     added = _NOTHING if bias is None else bias.numpy()
     panels = out_channels // kernels.PANEL
     tiles = -(-height // 4) * -(-width // 4)
-    blocks = _ranges(tiles, kernels.TILES)
-    # Wide layers in slices, so that the products stay in cache, and few blocks too, so that
-    # every thread has work.
-    slices = 1 if out_channels < 256 else 2
-    while slices < panels and len(blocks) * slices < 2 * torch.get_num_threads():
+    capacity = -(-tiles // (-(-tiles // TILES) * kernels.ROWS)) * kernels.ROWS
+    blocks = _ranges(tiles, capacity)
+    # Few blocks are cut into slices of channels, so that every thread has work.
+    slices = 1
+    while slices < panels and len(blocks) * slices < 2 * _threads():
         slices *= 2
     groups = _ranges(panels, -(-panels // slices))
-    plane = kernels.TILES * in_channels + kernels.SKEW
-    product_plane = kernels.TILES * len(groups[0]) * kernels.PANEL + kernels.SKEW
+    plane = capacity * in_channels + kernels.SKEW
+    product_plane = capacity * kernels.PANEL + kernels.SKEW
     patch_size = max(36 * in_channels, 16 * kernels.LANES)
 
     def convolve(task: tuple[range, range]) -> None:
@@ -371,7 +374,7 @@ def _convolve(
         kernels.convolve(
             source, hidden, weights, added, target,
             height, width, in_channels, out_channels,
-            block.start, len(block), group.start, group.stop, finish,
+            block.start, len(block), capacity, group.start, group.stop, finish,
             *_buffers(36 * plane, 36 * product_plane, patch_size),
         )  # fmt: skip
 
@@ -416,7 +419,7 @@ def _convolve_colours_back(gradient: Tensor, mask: Tensor | None, weights: Float
 
 
 def _winograd(weight: Tensor) -> Floats:
-    """G g G^T of kernels [out, in, 3, 3]: [36, out / PANEL, in, PANEL], flat.
+    """G g G^T of kernels [out, in, 3, 3]: [out / PANEL, 36, in, PANEL], flat.
 
     Lavin & Gray 2015, section 4.3.
     """
@@ -437,11 +440,11 @@ def _winograd(weight: Tensor) -> Floats:
 
 
 def _panels(matrices: Tensor) -> Floats:
-    """Matrices [n, rows, columns] as [n, columns / PANEL, rows, PANEL], flat."""
+    """Matrices [n, rows, columns] as [columns / PANEL, n, rows, PANEL], flat."""
     n, rows, _ = matrices.shape
-    panels = matrices.reshape(n, rows, -1, _kernels().PANEL).transpose(1, 2)
-    flat: Floats = panels.contiguous().view(-1).numpy()
-    return flat
+    panels = matrices.reshape(n, rows, -1, _kernels().PANEL).permute(2, 0, 1, 3)
+    # NumPy asks for large pages, torch does not: a tenth of the time of wide layers.
+    return np.ascontiguousarray(panels.numpy()).reshape(-1)
 
 
 class _Recycler:
@@ -525,6 +528,30 @@ def _buffers(*sizes: int) -> list[Floats]:
     return [_mine.memory[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
+@contextlib.contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Let the kernels have the cores; what torch itself has to do meanwhile is small.
+
+    After each of its parallel operations torch's threads keep a core busy for some milliseconds,
+    waiting for the next one: on two cores that makes the kernels a fifth slower.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or not status().ready:
+        yield
+        return
+    _mine.threads = threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del _mine.threads
+
+
+def _threads() -> int:
+    return getattr(_mine, "threads", None) or torch.get_num_threads()
+
+
 def _share_out(tasks: Iterable[Task], work: Callable[[Task], None]) -> None:
     """Do every task, on as many threads as torch uses; each takes the next that is left."""
     left: Iterator[Task] = iter(list(tasks))
@@ -533,7 +560,7 @@ def _share_out(tasks: Iterable[Task], work: Callable[[Task], None]) -> None:
         for task in left:
             work(task)
 
-    threads = torch.get_num_threads()
+    threads = _threads()
     others = [_pool(threads).submit(work_on) for _ in range(threads - 1)]
     try:
         work_on()

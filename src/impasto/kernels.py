@@ -17,7 +17,13 @@ from impasto.vectors import (
     LANES,
     PANEL,
     ROWS,
+    add_to,
+    average_four,
     multiply,
+    put_biased,
+    put_masked,
+    put_quarter,
+    put_rectified,
     transform_biased_output,
     transform_input,
     transform_masked_input,
@@ -25,8 +31,6 @@ from impasto.vectors import (
     transform_rectified_output,
 )
 
-TILES = 48
-"""Tiles that `convolve` works on at once: its buffers and a panel of weights stay in cache."""
 DEPTH = 256
 """Positions that `gram` sums in float32 before it adds them up in float64."""
 SKEW = 16
@@ -80,12 +84,13 @@ def _transform_in(
     channels: int,
     first: int,
     count: int,
+    capacity: int,
     v: Any,
     patch: Any,
 ) -> None:
-    """V [36, TILES, channels] of `count` tiles."""
+    """V [36, capacity, channels] of `count` tiles."""
     across = (width + 3) // 4
-    plane = TILES * channels + SKEW
+    plane = capacity * channels + SKEW
     row = width * channels
     for tile in range(count):
         top, left = (first + tile) // across * 4 - 1, (first + tile) % across * 4 - 1
@@ -107,26 +112,22 @@ def _multiply_points(
     v: Any,
     weights: Any,
     in_channels: int,
-    panels: int,
-    first_panel: int,
-    last_panel: int,
+    panel: int,
     count: int,
+    capacity: int,
     m: Any,
 ) -> None:
-    """M [36, TILES, columns] = V times the weights, at each of the 36 points."""
-    m_row = (last_panel - first_panel) * PANEL
+    """M [36, capacity, PANEL] = V times one panel of the weights, at each of the 36 points."""
     for point in range(36):
-        for panel in range(first_panel, last_panel):
-            start = (point * panels + panel) * in_channels * PANEL
-            column = point * (TILES * m_row + SKEW) + (panel - first_panel) * PANEL
-            for tile in range(0, count, ROWS):
-                row = point * (TILES * in_channels + SKEW) + tile * in_channels
-                multiply(
-                    v, row, in_channels, 1,
-                    weights, start, PANEL,
-                    m, column + tile * m_row, m_row,
-                    in_channels,
-                )  # fmt: skip
+        start = (panel * 36 + point) * in_channels * PANEL
+        v_plane, m_plane = capacity * in_channels + SKEW, capacity * PANEL + SKEW
+        for tile in range(0, count, ROWS):
+            multiply(
+                v, point * v_plane + tile * in_channels, in_channels, 1,
+                weights, start, PANEL,
+                m, point * m_plane + tile * PANEL, PANEL,
+                in_channels,
+            )  # fmt: skip
 
 
 @_helper
@@ -151,7 +152,43 @@ def _finish(
         transform_output(m, place, plane, out, start, row, column)
 
 
-@_compiled(*[_floats] * 5, *[_n] * 9, *[_floats] * 3)
+@_helper
+def _transform_out(
+    m: Any,
+    bias: Any,
+    out: Any,
+    height: int,
+    width: int,
+    channels: int,
+    first: int,
+    count: int,
+    capacity: int,
+    first_channel: int,
+    finish: int,
+    patch: Any,
+) -> None:
+    """The PANEL channels from `first_channel` on of `count` tiles."""
+    across = (width + 3) // 4
+    plane = capacity * PANEL + SKEW
+    row = width * channels
+    for tile in range(count):
+        top, left = (first + tile) // across * 4, (first + tile) % across * 4
+        inside = top + 4 <= height and left + 4 <= width
+        for c in range(0, PANEL, LANES):
+            place, channel = tile * PANEL + c, first_channel + c
+            start = (top * width + left) * channels + channel
+            if inside:
+                _finish(m, place, plane, bias, channel, out, start, row, channels, finish)
+                continue
+            _finish(m, place, plane, bias, channel, patch, 0, 4 * LANES, LANES, finish)
+            for i in range(min(4, height - top)):
+                for j in range(min(4, width - left)):
+                    for lane in range(LANES):
+                        value = patch[(4 * i + j) * LANES + lane]
+                        out[start + i * row + j * channels + lane] = value
+
+
+@_compiled(*[_floats] * 5, *[_n] * 10, *[_floats] * 3)
 def convolve(
     x: Any,
     mask: Any,
@@ -164,6 +201,7 @@ def convolve(
     out_channels: int,
     first: int,
     count: int,
+    capacity: int,
     first_panel: int,
     last_panel: int,
     finish: int,
@@ -173,32 +211,18 @@ def convolve(
 ) -> None:
     """3x3 convolution with zero padding of `count` tiles of 4x4, from tile `first` on.
 
-    weights: G g G^T, [36, out_channels / PANEL, in_channels, PANEL]; only the panels from
+    weights: G g G^T, [out_channels / PANEL, 36, in_channels, PANEL]; only the panels from
     `first_panel` to before `last_panel` are computed. x counts as zero where `mask` is not
-    positive; an empty mask masks nothing. v, m, patch: buffers for V, M and a tile at a border.
+    positive; an empty mask masks nothing. v, m, patch: buffers for V and M of `capacity` tiles, a
+    multiple of ROWS, and for a tile at a border.
     """
-    _transform_in(x, mask, height, width, in_channels, first, count, v, patch)
-    panels = out_channels // PANEL
-    _multiply_points(v, weights, in_channels, panels, first_panel, last_panel, count, m)
-    across = (width + 3) // 4
-    m_row = (last_panel - first_panel) * PANEL
-    plane = TILES * m_row + SKEW
-    row = width * out_channels
-    for tile in range(count):
-        top, left = (first + tile) // across * 4, (first + tile) % across * 4
-        inside = top + 4 <= height and left + 4 <= width
-        for c in range(0, m_row, LANES):
-            place, channel = tile * m_row + c, first_panel * PANEL + c
-            start = (top * width + left) * out_channels + channel
-            if inside:
-                _finish(m, place, plane, bias, channel, out, start, row, out_channels, finish)
-                continue
-            _finish(m, place, plane, bias, channel, patch, 0, 4 * LANES, LANES, finish)
-            for i in range(min(4, height - top)):
-                for j in range(min(4, width - left)):
-                    for lane in range(LANES):
-                        value = patch[(4 * i + j) * LANES + lane]
-                        out[start + i * row + j * out_channels + lane] = value
+    _transform_in(x, mask, height, width, in_channels, first, count, capacity, v, patch)
+    for panel in range(first_panel, last_panel):
+        _multiply_points(v, weights, in_channels, panel, count, capacity, m)
+        _transform_out(
+            m, bias, out, height, width, out_channels, first, count, capacity,
+            panel * PANEL, finish, patch,
+        )  # fmt: skip
 
 
 @_compiled(*[_floats] * 4, *[_n] * 6, *[_floats] * 2)
@@ -249,12 +273,12 @@ def convolve_colours(
                     TAPS,
                 )
             start = (row * width + left) * out_channels
-            for p in range(count):
-                for c in range(out_channels):
-                    value = products[p * out_channels + c] + bias[c]
-                    if rectified and not value > 0:
-                        value = np.float32(0)
-                    out[start + p * out_channels + c] = value
+            for index in range(0, count * out_channels, LANES):
+                channel = index % out_channels
+                if rectified:
+                    put_rectified(products, index, bias, channel, out, start + index)
+                else:
+                    put_biased(products, index, bias, channel, out, start + index)
 
 
 @_compiled(*[_floats] * 4, *[_n] * 5, *[_floats] * 2)
@@ -283,11 +307,11 @@ def convolve_colours_back(
         for left in range(0, width, ROWS):
             count = min(ROWS, width - left)
             start = (row * width + left) * channels
-            for index in range(count * channels):
-                value = gradient[start + index]
-                if mask.size and not mask[start + index] > 0:
-                    value = np.float32(0)
-                masked[index] = value
+            if mask.size:
+                for index in range(0, count * channels, LANES):
+                    put_masked(gradient, mask, start + index, masked, index)
+            else:
+                masked[: count * channels] = gradient[start : start + count * channels]
             for panel in range(TAPS_WIDTH // PANEL):
                 multiply(
                     masked,
@@ -345,6 +369,17 @@ def gram(features: Any, sums: Any, products: Any, channels: int, first: int, las
                 sums[i * channels + j] += products[i * channels + j]
 
 
+@_compiled(_doubles, _floats, *[_n] * 3)
+def mean_gram(sums: Any, out: Any, strips: int, channels: int, positions: int) -> None:
+    """The Gram matrix from the sums of several strips, in their order."""
+    for i in range(channels):
+        for j in range(i, channels):
+            total = 0.0
+            for strip in range(strips):
+                total += sums[(strip * channels + i) * channels + j]
+            out[i * channels + j] = out[j * channels + i] = total / positions
+
+
 @_compiled(*[_floats] * 3, *[_n] * 3)
 def product(a: Any, b: Any, out: Any, channels: int, first: int, last: int) -> None:
     """Rows `first` to before `last`, at least ROWS of them, of A [.., channels] B.
@@ -378,10 +413,8 @@ def average(x: Any, out: Any, width: int, channels: int, first: int, last: int) 
         for j in range(half):
             target = (i * half + j) * channels
             source = (2 * i * width + 2 * j) * channels
-            for c in range(channels):
-                above = x[source + c] + x[source + channels + c]
-                below = x[source + row + c] + x[source + row + channels + c]
-                out[target + c] = np.float32(0.25) * (above + below)
+            for c in range(0, channels, LANES):
+                average_four(x, source + c, row, channels, out, target + c)
 
 
 @_compiled(*[_floats] * 2, *[_n] * 5)
@@ -395,8 +428,8 @@ def average_back(
             target = (i * width + j) * channels
             if i // 2 < height // 2 and j // 2 < half:
                 source = (i // 2 * half + j // 2) * channels
-                for c in range(channels):
-                    out[target + c] = np.float32(0.25) * gradient[source + c]
+                for c in range(0, channels, LANES):
+                    put_quarter(gradient, source + c, out, target + c)
             else:
                 for c in range(channels):
                     out[target + c] = 0
@@ -404,6 +437,6 @@ def average_back(
 
 @_compiled(*[_floats] * 2, *[_n] * 2)
 def add(total: Any, term: Any, first: int, last: int) -> None:
-    """Add the values of `term` from `first` to before `last` to those of `total`."""
-    for index in range(first, last):
-        total[index] += term[index]
+    """Add the values of `term` from `first` to before `last`, whole vectors, to those of `total`."""
+    for index in range(first, last, LANES):
+        add_to(total, term, index)

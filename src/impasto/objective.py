@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from impasto import compiled
 from impasto.errors import ImpastoError
 from impasto.losses import Loss
 from impasto.vgg import Vgg
@@ -48,7 +49,7 @@ class Objective:
 
     def __call__(self, image: Tensor) -> Evaluation:
         variables = image.detach().requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), compiled.torch_on_one_thread():
             features = self.encoder(variables, self.layers.values())
             terms = {loss.name: loss(features[self.layers[loss.name]]) for loss in self.losses}
             total = torch.stack([loss.weight * terms[loss.name] for loss in self.losses]).sum()

@@ -301,3 +301,49 @@ def _everywhere(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(
         first, undefined, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
     )
+
+
+@_kernel
+def average_four(
+    builder: Any, x: Any, start: Any, row: Any, column: Any, out: Any, target: Any
+) -> None:
+    """The mean of a 2x2 patch."""
+    corners = [_at(builder, start, (i, row), (j, column)) for i in range(2) for j in range(2)]
+    a, b, c, d = (_load(builder, x, corner) for corner in corners)
+    _store(builder, out, target, 0.25 * ((a + b) + (c + d)))
+
+
+@_kernel
+def put_quarter(builder: Any, x: Any, start: Any, out: Any, target: Any) -> None:
+    """A quarter of x."""
+    _store(builder, out, target, 0.25 * _load(builder, x, start))
+
+
+@_kernel
+def put_masked(builder: Any, x: Any, mask: Any, start: Any, out: Any, target: Any) -> None:
+    """x where the mask is positive, zero elsewhere."""
+    kept = _load(builder, x, start).where_positive(_load(builder, mask, start))
+    _store(builder, out, target, kept)
+
+
+@_kernel
+def put_biased(
+    builder: Any, x: Any, start: Any, bias: Any, channel: Any, out: Any, target: Any
+) -> None:
+    """x + bias."""
+    _store(builder, out, target, _load(builder, x, start) + _load(builder, bias, channel))
+
+
+@_kernel
+def put_rectified(
+    builder: Any, x: Any, start: Any, bias: Any, channel: Any, out: Any, target: Any
+) -> None:
+    """max(x + bias, 0)."""
+    biased = _load(builder, x, start) + _load(builder, bias, channel)
+    _store(builder, out, target, biased.where_positive(biased))
+
+
+@_kernel
+def add_to(builder: Any, total: Any, term: Any, index: Any) -> None:
+    """total += term."""
+    _store(builder, total, index, _load(builder, total, index) + _load(builder, term, index))
