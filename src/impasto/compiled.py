@@ -40,6 +40,8 @@ SWITCH = "IMPASTO_KERNELS"
 CACHE = "IMPASTO_CACHE"
 """Environment variable: the folder for compiled kernels, instead of the user's own cache."""
 
+GRID = 4
+"""Side of the tiles that convolutions are computed in."""
 STRIPS = 8
 """Parts that a sum over positions is made of, whatever the number of threads."""
 
@@ -278,7 +280,7 @@ class _Forked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    def backward(_: Any, first: Tensor | None, second: Tensor | None) -> Tensor | None:
         if first is None or second is None:
             return second if first is None else first
         if not first.is_contiguous(memory_format=torch.channels_last):

@@ -437,6 +437,6 @@ def average_back(
 
 @_compiled(*[_floats] * 2, *[_n] * 2)
 def add(total: Any, term: Any, first: int, last: int) -> None:
-    """Add the values of `term` from `first` to before `last`, whole vectors, to those of `total`."""
+    """Add `term` to `total` from `first` to before `last`, whole vectors."""
     for index in range(first, last, LANES):
         add_to(total, term, index)

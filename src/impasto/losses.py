@@ -12,16 +12,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from impasto import compiled
+from impasto.errors import ImpastoError
 from impasto.settings import Scaling
+from impasto.tiles import Part
 from impasto.vgg import IMAGE
 
+BORDER = 3
+"""How many pixels of each side `border_variation` looks at."""
 
+Statistic = Callable[[Tensor], Tensor]
+_MEANS: set[Statistic] = set()
+
+
+def mean_over_positions(statistic: Statistic) -> Statistic:
+    """Declare that a statistic is a mean over positions of a function of the features there.
+
+    Its mean over a picture then follows from its means over tiles. A decorator.
+    """
+    _MEANS.add(statistic)
+    return statistic
+
+
+@mean_over_positions
 def gram(features: Tensor) -> Tensor:
     """Gram matrices [batch, C, C] of features [batch, C, height, width]: G = F F^T / N.
 
@@ -50,7 +68,7 @@ def total_variation(image: Tensor) -> Tensor:
     return (_sum(vertical.square()) + _sum(horizontal.square())) / image.numel()
 
 
-def border_variation(image: Tensor, width: int = 3) -> Tensor:
+def border_variation(image: Tensor, width: int = BORDER) -> Tensor:
     """The part of `total_variation` that lies across the outermost `width` pixels of each side.
 
     Squared differences of neighbours along the normal of the side, summed, divided by the number
@@ -80,6 +98,18 @@ class Loss(Protocol):
     def __call__(self, features: Tensor, /) -> Tensor: ...
 
 
+@runtime_checkable
+class SumLoss(Loss, Protocol):
+    """A loss that is a function of sums over positions: it can be computed in tiles, exactly.
+
+    `sums` is what a part of the layer adds to the sums, `value` the loss that follows from the
+    sums over a whole layer of (height, width). Calling it is one after the other.
+    """
+
+    def sums(self, features: Tensor, part: Part) -> Tensor: ...
+    def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class ContentLoss:
     """Squared error of a layer's activations.
@@ -103,6 +133,13 @@ class ContentLoss:
     def __call__(self, features: Tensor) -> Tensor:
         return self._factor * squared_error(features, self.target)
 
+    def sums(self, features: Tensor, part: Part) -> Tensor:
+        target = self.target[(..., *part.core)]
+        return squared_error(part.core_of(features), target)
+
+    def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002
+        return self._factor * sums
+
     @property
     def _factor(self) -> float:
         if self.scaling == "gatys":
@@ -124,13 +161,15 @@ class StyleLoss:
 
     Gatys' eq. 4 is written for a painting as large as the picture, with Gram matrices that are
     sums. With means it reads the same there and stays meaningful when the sizes differ.
+
+    In tiles, `statistic` has to be a `mean_over_positions`.
     """
 
     layer: str
     target: Tensor
     weight: float = 1.0
     scaling: Scaling = "relative"
-    statistic: Callable[[Tensor], Tensor] = gram
+    statistic: Statistic = gram
 
     @property
     def name(self) -> str:
@@ -142,6 +181,15 @@ class StyleLoss:
     def distance(self, statistic: Tensor) -> Tensor:
         """The loss as a function of the statistic alone."""
         return self._factor * squared_error(statistic, self.target)
+
+    def sums(self, features: Tensor, part: Part) -> Tensor:
+        if self.statistic not in _MEANS:
+            name = getattr(self.statistic, "__name__", "statistic")
+            raise not_in_tiles(f"{self.name} with {name}")
+        return self.statistic(part.core_of(features)) * part.positions
+
+    def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.distance((sums / (size[0] * size[1])).to(self.target))
 
     @property
     def _factor(self) -> float:
@@ -165,6 +213,13 @@ class TotalVariationLoss:
     def __call__(self, image: Tensor) -> Tensor:
         return total_variation(image)
 
+    def sums(self, image: Tensor, part: Part) -> Tensor:
+        height, width = part.size
+        return _squared_steps(image, part, range(height - 1), range(width - 1))
+
+    def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor:
+        return sums / (size[0] * size[1])
+
 
 @dataclass(frozen=True)
 class BorderLoss:
@@ -181,6 +236,43 @@ class BorderLoss:
 
     def __call__(self, image: Tensor) -> Tensor:
         return border_variation(image)
+
+    def sums(self, image: Tensor, part: Part) -> Tensor:
+        ends = [[range(n - 1)[:BORDER], range(n - 1)[-BORDER:]] for n in part.size]
+        first, last = zip(*ends, strict=True)
+        return _squared_steps(image, part, *first) + _squared_steps(image, part, *last)
+
+    def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor:
+        return sums / (size[0] * size[1])
+
+
+def not_in_tiles(name: str) -> ImpastoError:
+    """What a loss says that has to see the whole picture at once."""
+    return ImpastoError(
+        f"{name} is no function of sums over positions, so it cannot be computed in tiles; "
+        "allow more memory, or use a smaller size"
+    )
+
+
+def _squared_steps(image: Tensor, part: Part, rows: range, columns: range) -> Tensor:
+    """Squared differences from the core's pixels to the next below and right, summed.
+
+    Only those from the given rows down and from the given columns right; divided by channels.
+    """
+    top, left = (span.start for span in part.crop)
+    core_rows, core_columns = part.core
+    down = range(max(rows.start, core_rows.start), min(rows.stop, core_rows.stop))
+    right = range(max(columns.start, core_columns.start), min(columns.stop, core_columns.stop))
+    across = slice(core_columns.start - left, core_columns.stop - left)
+    along = slice(core_rows.start - top, core_rows.stop - top)
+    total = _sum(image.new_zeros(1))
+    if down:
+        vertical = image[..., down.start - top : down.stop - top + 1, across].diff(dim=-2)
+        total = total + _sum(vertical.square())
+    if right:
+        horizontal = image[..., along, right.start - left : right.stop - left + 1].diff(dim=-1)
+        total = total + _sum(horizontal.square())
+    return total / image.shape[1]
 
 
 def _inverse_energy(target: Tensor) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from impasto import compiled
 from impasto.errors import ImpastoError
-from impasto.losses import Loss
+from impasto.losses import Loss, SumLoss, not_in_tiles
+from impasto.tiles import Part, Segment, plan, sweep
 from impasto.vgg import Vgg
 
 
@@ -33,11 +34,30 @@ class Objective:
     Calling it with an image [1, 3, height, width] in 0..1 (or [1, 1, height, width], a grey one)
     gives an `Evaluation`. Loss and gradient are those of exactly the same computation.
 
+    In tiles the result is the same, not an approximation: losses depend on the whole picture only
+    through sums over positions. A first pass over the tiles adds these up, their derivative is
+    taken once, and a second pass pulls it back to the pixels.
+
+    Args:
+        encoder: the network.
+        losses: the terms.
+        memory: how many bytes an evaluation may take, with weights and targets; where the picture
+            as a whole needs more, it is computed in tiles. None for no bound.
+        tile: compute in tiles of about this many pixels a side, whatever the memory.
+
     Raises:
-        ImpastoError: there are no losses, two share a name, or a layer does not exist.
+        ImpastoError: there are no losses, two share a name, or a layer does not exist; when
+            called, a loss that is no `SumLoss` would have to be computed in tiles.
     """
 
-    def __init__(self, encoder: Vgg, losses: Sequence[Loss]) -> None:
+    def __init__(
+        self,
+        encoder: Vgg,
+        losses: Sequence[Loss],
+        *,
+        memory: float | None = None,
+        tile: int | None = None,
+    ) -> None:
         if not losses:
             raise ImpastoError("an objective needs at least one loss; give it content or style")
         names = [loss.name for loss in losses]
@@ -46,13 +66,108 @@ class Objective:
         self.encoder = encoder
         self.losses = tuple(losses)
         self.layers = {loss.name: encoder.layer(loss.layer) for loss in losses}
+        self.tile = tile
+        targets = [target for loss in losses if isinstance(target := _target(loss), Tensor)]
+        held = sum(target.numel() * target.element_size() for target in targets)
+        self.memory = None if memory is None else memory - held
 
     def __call__(self, image: Tensor) -> Evaluation:
+        with compiled.torch_on_one_thread():
+            segments = self.segments((image.shape[-2], image.shape[-1]))
+            return self._in_tiles(image, segments) if segments else self._whole(image)
+
+    def segments(self, size: tuple[int, int]) -> list[Segment] | None:
+        """How a picture of (height, width) is computed: as a whole (none), or in these tiles."""
+        layers = self.layers.values()
+        return plan(self.encoder, layers, size, memory=self.memory, tile=self.tile)
+
+    def _whole(self, image: Tensor) -> Evaluation:
         variables = image.detach().requires_grad_(True)
-        with torch.enable_grad(), compiled.torch_on_one_thread():
+        with torch.enable_grad():
             features = self.encoder(variables, self.layers.values())
             terms = {loss.name: loss(features[self.layers[loss.name]]) for loss in self.losses}
+            del features
             total = torch.stack([loss.weight * terms[loss.name] for loss in self.losses]).sum()
             (gradient,) = torch.autograd.grad(total, variables)
         parts = {name: term.item() for name, term in terms.items()}
         return Evaluation(total.item(), gradient, parts)
+
+    def _in_tiles(self, image: Tensor, segments: Sequence[Segment]) -> Evaluation:
+        for loss in self.losses:
+            if not isinstance(loss, SumLoss):
+                raise not_in_tiles(loss.name)
+        sums: dict[str, Tensor] = {}
+        sizes: dict[str, tuple[int, int]] = {}
+
+        def add(layer: str, features: Tensor, part: Part) -> None:
+            for loss in self._losses_of(layer):
+                sizes[loss.name] = part.size
+                if part.positions:
+                    term = loss.sums(features, part).cpu().double()
+                    sums[loss.name] = sums[loss.name] + term if loss.name in sums else term
+
+        starts = sweep(self.encoder, image, segments, add)
+        with torch.enable_grad():
+            for total in sums.values():
+                total.requires_grad_(True)
+            terms = {
+                loss.name: loss.value(sums[loss.name], sizes[loss.name])
+                for loss in self.losses
+                if isinstance(loss, SumLoss)
+            }
+            loss_ = torch.stack([loss.weight * terms[loss.name] for loss in self.losses]).sum()
+            slopes = dict(zip(sums, torch.autograd.grad(loss_, list(sums.values())), strict=True))
+        gradient: Tensor | None = None
+        for segment in reversed(segments):
+            gradient = self._pull_back(starts.pop(segment.start), segment, slopes, gradient)
+        assert gradient is not None
+        parts = {name: term.item() for name, term in terms.items()}
+        return Evaluation(loss_.item(), gradient, parts)
+
+    def _pull_back(
+        self,
+        start: Tensor,
+        segment: Segment,
+        slopes: Mapping[str, Tensor],
+        following: Tensor | None,
+    ) -> Tensor:
+        """The gradient with respect to a segment's start.
+
+        slopes: the derivative with respect to each loss's sums. following: the gradient with
+        respect to the start of the next segment, which is the last of this one's layers.
+        """
+        gradient = torch.zeros_like(start)
+        for parts in segment.tiles((start.shape[-2], start.shape[-1])):
+            place = parts[segment.start].crop
+            crop = start[(..., *place)].detach().requires_grad_(True)
+            outputs, factors = [], []
+            with torch.enable_grad():
+                features = self.encoder(crop, segment.layers, segment.start)
+                for layer in segment.layers:
+                    if not parts[layer].positions:
+                        continue
+                    for loss in self._losses_of(layer):
+                        term = loss.sums(features[layer], parts[layer])
+                        if term.requires_grad:  # it does not where no pixel counts
+                            outputs.append(term)
+                            factors.append(slopes[loss.name].to(term))
+                last = segment.layers[-1]
+                if following is not None and parts[last].positions:
+                    outputs.append(parts[last].core_of(features[last]))
+                    factors.append(following[(..., *parts[last].core)])
+            del features
+            if outputs:
+                (pulled,) = torch.autograd.grad(outputs, crop, factors)
+                gradient[(..., *place)] += pulled
+        return gradient
+
+    def _losses_of(self, layer: str) -> list[SumLoss]:
+        return [
+            loss
+            for loss in self.losses
+            if self.layers[loss.name] == layer and isinstance(loss, SumLoss)
+        ]
+
+
+def _target(loss: Loss) -> object:
+    return getattr(loss, "target", None)

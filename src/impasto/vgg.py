@@ -137,26 +137,28 @@ class Vgg(nn.Module):
                 smallest = 2**pools
         return smallest
 
-    def __call__(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
         """The activations of `layers` for an image [batch, 3, height, width] in 0..1.
 
         Returns a tensor [batch, channels, height / 2^p, width / 2^p] for every name, p being the
-        number of poolings before it. Nothing after the last layer needed is computed.
+        number of poolings before it. Nothing after the last layer needed is computed. With
+        `start`, x are the activations of that layer, and all `layers` are after it.
         """
-        features: dict[str, Tensor] = super().__call__(image, layers)  # by way of torch's hooks
+        features: dict[str, Tensor] = super().__call__(x, layers, start)  # by way of torch's hooks
         return features
 
-    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
         """What a call computes."""
         wanted = {self.layer(name) for name in layers}
         missing = set(wanted)
-        features = {IMAGE: image} if IMAGE in wanted else {}
+        features = {IMAGE: x} if IMAGE in wanted else {}
         missing.discard(IMAGE)
         if not missing:
             return features
-        x = self.preprocessing.apply(image).contiguous(memory_format=torch.channels_last)
+        if start == IMAGE:
+            x = self.preprocessing.apply(x).contiguous(memory_format=torch.channels_last)
         rectified = False
-        for name in self.layers[1:]:
+        for name in self.layers[self.layers.index(start) + 1 :]:
             if name.startswith("conv"):
                 # With its ReLU in one go, unless the value before it was asked for.
                 rectified = name not in wanted
@@ -172,6 +174,10 @@ class Vgg(nn.Module):
                     break
                 x, features[name] = compiled.fork(x) if compiled.suits(x) else (x, x)
         return features
+
+    def channels(self, name: str) -> int:
+        """How many channels a layer has."""
+        return 3 if name == IMAGE else _CHANNELS[int(name[4]) - 1]
 
     def _convolve(self, name: str, x: Tensor, rectify: bool) -> Tensor:
         convolution = self.get_submodule(name)
