@@ -8,6 +8,7 @@ bright painting, most of the style).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,14 +26,19 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 Evaluate = Callable[[Tensor], Evaluation]
-Array = npt.NDArray[np.float64]
+State = dict[str, Tensor]
+Array = npt.NDArray[np.floating]
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 FLAT_STEPS = 20
 FLAT_DECREASE = 1e-4
 """The loss has stopped falling when this many steps lowered it by less than this share."""
 
+HISTORY = 20
+"""How many pairs of past steps L-BFGS remembers, where there is memory for them."""
+
 _GREY_LEVEL = 1 / 255
+_LINE_SEARCH = 25  # evaluations at most for one step
 _ENDLESS = 2**31 - 1  # the journal ends a run
 
 
@@ -41,7 +47,8 @@ class Step:
     """Where an optimiser has got to; step 0 is the start.
 
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
-    [1, channels, height, width] in 0..1 and is not changed afterwards.
+    [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
+    callback returns, gives what the optimiser has learned: from there another run can go on.
     """
 
     step: int
@@ -49,6 +56,7 @@ class Step:
     loss: float
     parts: Mapping[str, float]
     image: Tensor
+    state: Callable[[], State] = dict
 
 
 Callback = Callable[[Step], None]
@@ -76,6 +84,7 @@ class Optimiser(Protocol):
         restart: forget what was learned of the curvature after so many evaluations.
         callback: called with every `Step`, the start (step 0) included; what it raises ends
             the run.
+        state: of the `Step` whose image this is, to go on from there.
 
     Raises:
         ImpastoError: the loss or its gradient is not a finite number.
@@ -90,6 +99,7 @@ class Optimiser(Protocol):
         evaluations: int | None = None,
         restart: int | None = None,
         callback: Callback | None = None,
+        state: State | None = None,
     ) -> Outcome: ...
 
 
@@ -101,14 +111,17 @@ def lbfgs(
     evaluations: int | None = None,
     restart: int | None = None,
     callback: Callback | None = None,
+    state: State | None = None,
+    history: int = HISTORY,
 ) -> Outcome:
-    """L-BFGS (SciPy's L-BFGS-B; Byrd, Lu, Nocedal & Zhu 1995) with 20 pairs, see `Optimiser`.
+    """L-BFGS (torch's; Nocedal & Wright 2006, algorithm 7.5), see `Optimiser`.
 
-    Line search by Moré & Thuente: bracket, then narrow, until the strong Wolfe conditions hold; so
-    an accepted step never raises the loss.
+    Line search until the strong Wolfe conditions hold, by cubic interpolation; so an accepted step
+    never raises the loss. `history` is how many pairs of past steps it remembers: each takes 8
+    bytes for every value of the image, and fewer make it slower.
     """
-    descent = _Descent(objective, image, _Journal(steps, evaluations, callback), restart)
-    return descent.run("L-BFGS-B", maxcor=20, maxiter=_ENDLESS, maxfun=_ENDLESS, ftol=0, gtol=0)
+    journal = _Journal(steps, evaluations, callback)
+    return _Lbfgs(objective, image, journal, restart, history).run(state)
 
 
 def cg(
@@ -119,13 +132,17 @@ def cg(
     evaluations: int | None = None,
     restart: int | None = None,
     callback: Callback | None = None,
+    state: State | None = None,
 ) -> Outcome:
     """Nonlinear conjugate gradient (SciPy's CG: Polak & Ribière), see `Optimiser`.
 
-    Strong Wolfe line search, likewise: an accepted step never raises the loss.
+    Strong Wolfe line search, likewise: an accepted step never raises the loss. It keeps no
+    `state` beyond the image.
     """
-    descent = _Descent(objective, image, _Journal(steps, evaluations, callback), restart)
-    return descent.run("CG", maxiter=_ENDLESS, gtol=0)
+    del state
+    return _ConjugateGradient(
+        objective, image, _Journal(steps, evaluations, callback), restart
+    ).run()
 
 
 def adam(
@@ -136,6 +153,7 @@ def adam(
     evaluations: int | None = None,
     restart: int | None = None,
     callback: Callback | None = None,
+    state: State | None = None,
     learning_rate: float = 0.02,
 ) -> Outcome:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980), each step followed by clipping to [0, 1].
@@ -146,14 +164,21 @@ def adam(
     pixels = image.detach().clone().requires_grad_(True)
     journal = _Journal(steps, evaluations, callback)
     learned = restart or steps + 1
+    moments = _restored_moments(pixels, state)
+
+    def keep() -> State:
+        return {name: value.detach().clone() for name, value in optimiser.state[pixels].items()}
+
     try:
         for step in range(steps + 1):
             if step % learned == 0:
                 optimiser = torch.optim.Adam([pixels], lr=learning_rate)
+                if step == 0 and moments:
+                    optimiser.state[pixels] = moments
             journal.spend()
             evaluation = objective(pixels)
             _check_finite(evaluation, journal.evaluations)
-            journal.accept(evaluation.loss, evaluation.parts, pixels.detach().clone())
+            journal.accept(evaluation.loss, evaluation.parts, pixels.detach().clone(), keep)
             pixels.grad = evaluation.gradient
             optimiser.step()
             with torch.no_grad():
@@ -192,10 +217,16 @@ class _Journal:
             raise _Stop
         self.evaluations += 1
 
-    def accept(self, loss: float, parts: Mapping[str, float], image: Tensor) -> None:
+    def accept(
+        self,
+        loss: float,
+        parts: Mapping[str, float],
+        image: Tensor,
+        state: Callable[[], State] = dict,
+    ) -> None:
         """Note a step, report it, and stop if it was the last."""
         self.losses.append(loss)
-        self.last = Step(len(self.losses) - 1, self.evaluations, loss, parts, image)
+        self.last = Step(len(self.losses) - 1, self.evaluations, loss, parts, image, state)
         if self.callback:
             self.callback(self.last)
         if self.last.step == self.steps:
@@ -216,18 +247,215 @@ class _Journal:
         return Outcome(self.last, self.reason)
 
 
-class _Descent:
-    """What SciPy sees of an objective: a function of a float64 vector z without bounds.
+class _Variables:
+    """The variables z that stand for an image while it is optimised, without bounds.
 
         pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
 
     The cosine keeps every pixel in range, whatever z is. P damps high spatial frequencies by
     f^-1/2: style and content losses bend far more for these than for broad changes of colour, and
     without it the optimiser spends its first fifty steps on finding that out. s and the scale of
-    the loss are such that SciPy's first step, which has length 1, moves pixels by about a grey
-    level: unscaled, it can be far below the float32 resolution of the loss, or far out of range,
-    and the line search gives up at once.
+    the loss are such that a step of length 1 moves pixels by about a grey level: unscaled, an
+    optimiser's first step can be far below the float32 resolution of the loss, or far out of
+    range, and the line search gives up at once.
     """
+
+    def __init__(self, image: Tensor, dtype: torch.dtype, angles: Tensor | None = None) -> None:
+        self.image = image.detach()
+        self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
+        gain = _spectral_gain(image.shape[-2], image.shape[-1]) / self.per_unit
+        self.gain: Array = gain.astype(torch.empty(0, dtype=dtype).numpy().dtype)
+        if angles is None:
+            # At black and white the cosine is flat and a pixel would be stuck: they begin half a
+            # grey level inside, which rounding to 8 bits undoes.
+            margin = 0.499 * _GREY_LEVEL
+            pixels = self.image.cpu().to(dtype).clamp(margin, 1 - margin)
+            angles = (1 - 2 * pixels).acos_().div_(math.pi)
+        self.angles = angles
+        self.scale = 1.0
+
+    def angles_at(self, z: Tensor) -> Tensor:
+        """u, shaped like the image."""
+        return self._filtered(z.view(self.image.shape)).add_(self.angles)
+
+    def image_at(self, z: Tensor) -> Tensor:
+        """The image that z stands for."""
+        pixels = self.angles_at(z).mul_(math.pi).cos_().neg_().add_(1).mul_(0.5)
+        return pixels.to(self.image)
+
+    def slope_at(self, z: Tensor, gradient: Tensor) -> Tensor:
+        """The scaled gradient with respect to z, flat."""
+        slope = self.angles_at(z).mul_(math.pi).sin_().mul_(0.5 * math.pi * self.scale)
+        return self._filtered(slope.mul_(gradient.to(slope))).view(-1)
+
+    def scale_by(self, slope: Tensor) -> None:
+        """Choose the scale of the loss, from its first gradient."""
+        # CG's later first trials are at most as long as the gradient: it must not begin short.
+        length = float(slope.norm())
+        self.scale *= 1e4 / length if length > 0 else 1.0
+
+    def _filtered(self, x: Tensor) -> Tensor:
+        """P x / s, which is symmetric: it serves variables and gradients alike."""
+        from scipy.fft import dctn, idctn
+
+        # The cosine transform mirrors a picture at its borders, so none wraps around.
+        workers = torch.get_num_threads()
+        spectrum = dctn(x.numpy(), axes=(-2, -1), norm="ortho", workers=workers)
+        spectrum *= self.gain
+        return torch.from_numpy(
+            idctn(spectrum, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True)
+        )
+
+
+class _Lbfgs:
+    """Rounds of torch's L-BFGS on the variables of an image.
+
+    A round ends of itself when its line search finds nothing lower. With a fresh history the next
+    may; when that can't make a single step either, there is no more to be had.
+    """
+
+    def __init__(
+        self,
+        objective: Evaluate,
+        image: Tensor,
+        journal: _Journal,
+        restart: int | None,
+        history: int,
+    ) -> None:
+        self.objective = objective
+        self.image = image.detach()
+        self.journal = journal
+        self.restart = restart or math.inf
+        self.history = history
+        # What was evaluated since the last accepted step, by where.
+        self.trials: dict[bytes, tuple[Evaluation, Tensor]] = {}
+
+    def run(self, state: State | None) -> Outcome:
+        """Optimise until the run is over."""
+        try:
+            while True:
+                steps_before = len(self.journal.losses)
+                self._begin_round(state)
+                state = None
+                with contextlib.suppress(_RoundOver):
+                    while True:
+                        self._step()
+                if len(self.journal.losses) <= max(steps_before, 1):
+                    self.journal.reason = "flat"
+                    break
+                assert self.journal.last
+                self.image = self.journal.last.image
+        except _Stop:
+            pass
+        return self.journal.outcome()
+
+    def _begin_round(self, state: State | None) -> None:
+        angles = state["angles"] if state else None
+        self.variables = _Variables(self.image, torch.float32, angles)
+        self.z = torch.zeros(self.image.numel(), requires_grad=True)
+        self.optimiser = torch.optim.LBFGS(
+            [self.z],
+            max_iter=1,
+            max_eval=_LINE_SEARCH,
+            history_size=self.history,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0,
+            tolerance_change=1e-12,
+        )
+        self.trials.clear()
+        self.round_evaluations = 0
+        if state:
+            self._restore(state)
+
+    def _step(self) -> None:
+        """One accepted step, or the end of the round."""
+        if self.round_evaluations == 0:
+            self._closure()  # also finds the scale
+        group = self.optimiser.param_groups[0]
+        if "d" in self.optimiser.state[self.z]:
+            group["lr"] = 1.0
+        else:
+            # torch divides the first step by the gradient's 1-norm; it shall be of length 1.
+            slope = self._slope()
+            group["lr"] = float(slope.abs().sum() / slope.norm()) if slope.any() else 1.0
+        self.optimiser.step(self._closure)  # type: ignore[no-untyped-call]
+        evaluation, image = self.trials.get(self._place(), (None, None))
+        assert self.journal.last
+        if evaluation is None or image is None or evaluation.loss >= self.journal.last.loss:
+            raise _RoundOver
+        self.trials = {self._place(): (evaluation, image)}
+        self.journal.accept(evaluation.loss, evaluation.parts, image, self._keep)
+
+    def _closure(self) -> float:
+        """The scaled loss at z; its gradient goes to z.grad."""
+        place = self._place()
+        if place not in self.trials:
+            if self.round_evaluations >= self.restart:
+                raise _RoundOver
+            self.journal.spend()
+            z = self.z.detach()
+            # The start itself, without the margin: it may be the minimum.
+            image = self.variables.image_at(z) if self.round_evaluations else self.image
+            evaluation = self.objective(image)
+            _check_finite(evaluation, self.journal.evaluations)
+            self.trials[place] = evaluation, image
+            if self.round_evaluations == 0 and self.variables.scale == 1.0:
+                self.variables.scale_by(self._slope())
+            self.round_evaluations += 1
+            if self.journal.last is None:
+                self.journal.accept(evaluation.loss, evaluation.parts, image, self._keep)
+        self.z.grad = self._slope()
+        return self.trials[place][0].loss * self.variables.scale
+
+    def _slope(self) -> Tensor:
+        return self.variables.slope_at(self.z.detach(), self.trials[self._place()][0].gradient)
+
+    def _place(self) -> bytes:
+        """What tells one point of a line from another: some of its coordinates."""
+        z = self.z.detach()
+        return z[:: max(1, z.numel() // 1024)].numpy().tobytes()
+
+    def _keep(self) -> State:
+        """What it takes to go on from the last accepted step as if nothing had happened."""
+        inner = self.optimiser.state[self.z]
+        state = {
+            "angles": self.variables.angles_at(self.z.detach()),
+            "scale": torch.tensor(self.variables.scale, dtype=torch.float64),
+        }
+        if "d" in inner:
+            state |= {name: inner[name].clone() for name in ("d", "prev_flat_grad")}
+            state["t"] = torch.as_tensor(inner["t"], dtype=torch.float64)
+            state["H_diag"] = torch.as_tensor(inner["H_diag"], dtype=torch.float64)
+            state["prev_loss"] = torch.tensor(inner["prev_loss"], dtype=torch.float64)
+            for name in ("old_dirs", "old_stps"):
+                for index, vector in enumerate(inner[name]):
+                    state[f"{name}.{index}"] = vector
+            state["ro"] = torch.tensor([float(value) for value in inner["ro"]])
+        return state
+
+    def _restore(self, state: State) -> None:
+        self.variables.scale = float(state["scale"])
+        if "d" not in state:
+            return
+        inner = self.optimiser.state[self.z]
+        count = len(state["ro"])
+        kept = range(max(0, count - self.history), count)
+        inner.update(
+            func_evals=1,
+            n_iter=count + 1,
+            d=state["d"],
+            t=float(state["t"]),
+            prev_flat_grad=state["prev_flat_grad"],
+            prev_loss=float(state["prev_loss"]),
+            H_diag=state["H_diag"].float(),
+            old_dirs=[state[f"old_dirs.{index}"] for index in kept],
+            old_stps=[state[f"old_stps.{index}"] for index in kept],
+            ro=[state["ro"][index] for index in kept],
+        )
+
+
+class _ConjugateGradient:
+    """Rounds of SciPy's conjugate gradient on the variables of an image, in float64."""
 
     def __init__(
         self, objective: Evaluate, image: Tensor, journal: _Journal, restart: int | None
@@ -236,42 +464,37 @@ class _Descent:
         self.image = image.detach()
         self.journal = journal
         self.restart = restart or math.inf
-        self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
-        self.gain = _spectral_gain(image.shape[-2], image.shape[-1])
-        self.angles: Array = np.empty(0)
         self.round_evaluations = 0
-        self.loss_scale = 1.0
         # What was evaluated since the last accepted step, by its scaled loss.
         self.trials: dict[float, tuple[float, Mapping[str, float], Tensor]] = {}
 
-    def run(self, method: Literal["L-BFGS-B", "CG"], **options: float) -> Outcome:
-        """Minimise in rounds until the run is over.
-
-        A round ends of itself when its line search finds nothing lower. With a fresh history the
-        next may; when that can't make a single step either, there is no more to be had.
-        """
-        from scipy.optimize import minimize
+    def run(self) -> Outcome:
+        """Optimise until the run is over."""
         from threadpoolctl import ThreadpoolController
 
         # SciPy's BLAS keeps its idle threads spinning, on the very cores that torch works on:
         # one and a half times the time an evaluation, on two cores.
         with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
-            return self._rounds(minimize, method, options)
+            return self._rounds()
 
-    def _rounds(
-        self, minimize: Callable[..., object], method: str, options: dict[str, float]
-    ) -> Outcome:
+    def _rounds(self) -> Outcome:
+        from scipy.optimize import minimize
+
         while True:
             steps_before = len(self.journal.losses)
-            self._begin_round()
+            if self.journal.last:
+                self.image = self.journal.last.image
+            self.variables = _Variables(self.image, torch.float64)
+            self.round_evaluations = 0
+            self.trials.clear()
             try:
                 minimize(
                     self.evaluate,
                     np.zeros(self.image.numel()),
                     jac=True,
-                    method=method,
+                    method="CG",
                     callback=self.accept,
-                    options=options,
+                    options={"maxiter": _ENDLESS, "gtol": 0},
                 )
             except _Stop:
                 return self.journal.outcome()
@@ -281,42 +504,26 @@ class _Descent:
                 self.journal.reason = "flat"
                 return self.journal.outcome()
 
-    def _begin_round(self) -> None:
-        if self.journal.last:
-            self.image = self.journal.last.image
-        # At black and white the cosine is flat and a pixel would be stuck: they begin half a grey
-        # level inside, which rounding to 8 bits undoes.
-        margin = 0.499 * _GREY_LEVEL
-        pixels = self.image.cpu().double().numpy().clip(margin, 1 - margin)
-        self.angles = np.arccos(1 - 2 * pixels) / np.pi
-        self.round_evaluations = 0
-        self.trials.clear()
-
     def evaluate(self, variables: Vector) -> tuple[float, Vector]:
         """The scaled loss and its gradient with respect to the variables."""
         if self.round_evaluations >= self.restart:
             raise _RoundOver
         self.journal.spend()
-        self.round_evaluations += 1
-        angles = self.angles + self._filtered(variables)
-        if self.round_evaluations == 1:
-            image = self.image  # the start itself, without the margin: it may be the minimum
-        else:
-            pixels = torch.from_numpy((1 - np.cos(np.pi * angles)) / 2)
-            image = pixels.to(self.image.dtype).to(self.image.device)
+        z = torch.from_numpy(variables)
+        # The start itself, without the margin: it may be the minimum.
+        image = self.variables.image_at(z) if self.round_evaluations else self.image
         evaluation = self.objective(image)
         _check_finite(evaluation, self.journal.evaluations)
-        slope = np.pi / 2 * np.sin(np.pi * angles)
-        gradient = self._filtered(evaluation.gradient.cpu().double().numpy() * slope)
-        if self.round_evaluations == 1:
-            # CG's later first trials are at most as long as the gradient: it must not begin short.
-            length = float(np.linalg.norm(gradient))
-            self.loss_scale = 1e4 / length if length > 0 else 1.0
-        loss = evaluation.loss * self.loss_scale
+        slope = self.variables.slope_at(z, evaluation.gradient)
+        if self.round_evaluations == 0:
+            self.variables.scale_by(slope)
+            slope = slope * self.variables.scale
+        self.round_evaluations += 1
+        loss = evaluation.loss * self.variables.scale
         self.trials[loss] = (evaluation.loss, evaluation.parts, image)
         if self.journal.last is None:
             self.journal.accept(evaluation.loss, evaluation.parts, image)
-        return loss, gradient.ravel() * self.loss_scale
+        return loss, slope.numpy()
 
     # SciPy looks at the name of this parameter to know what to pass.
     def accept(self, intermediate_result: OptimizeResult) -> None:
@@ -324,17 +531,17 @@ class _Descent:
         accepted = self.trials[float(intermediate_result.fun)]
         self.trials.clear()
         if self.journal.last and accepted[0] > self.journal.last.loss:
-            raise _RoundOver  # how L-BFGS-B ends a line search that rounding errors defeat
+            raise _RoundOver  # what rounding errors defeat
         self.journal.accept(*accepted)
 
-    def _filtered(self, x: Array) -> Array:
-        """P x / s, which is symmetric: it serves variables and gradients alike."""
-        from scipy.fft import dctn, idctn
 
-        # The cosine transform mirrors a picture at its borders, so none wraps around.
-        spectrum = dctn(x.reshape(self.image.shape), axes=(-2, -1), norm="ortho")
-        filtered: Array = idctn(self.gain * spectrum, axes=(-2, -1), norm="ortho")
-        return filtered / self.per_unit
+def _restored_moments(pixels: Tensor, state: State | None) -> State | None:
+    """Adam's, for these pixels."""
+    if not state:
+        return None
+    return {
+        name: value.to(pixels.device) if value.dim() else value for name, value in state.items()
+    }
 
 
 def _spectral_gain(height: int, width: int) -> Array:
