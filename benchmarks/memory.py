@@ -1,41 +1,53 @@
-"""Peak memory of the whole process while painting, weights, libraries and all.
+"""Peak memory of the whole process for one evaluation, by size and bound.
 
-    python benchmarks/memory.py [SIZE ...]
+    python benchmarks/memory.py [--quick]
 
-Paints a square picture (the worst case for its longer side) for a few steps in a process of its
-own for each size, and prints the largest resident set that the system saw.
+Each case in a process of its own (`evaluation.py`), weights, libraries, targets and all.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from impasto import images, sample
+CASES = (
+    (256, None),
+    (512, None),
+    (1024, None),
+    (1024, "1G"),
+    (2048, "1G"),
+    (4096, "2G"),
+)
+
+
+def measured(size: int, memory: str | None) -> dict[str, float]:
+    script = Path(__file__).with_name("evaluation.py")
+    command = [sys.executable, str(script), str(size)]
+    command += ["--memory", memory] if memory else []
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("sizes", type=int, nargs="*", default=[256, 512])
-    parser.add_argument("--optimizer", default="lbfgs")
+    parser.add_argument("--quick", action="store_true", help="without 4096")
     options = parser.parse_args()
-    print("| size | peak resident memory, MB |")
-    print("| --- | --- |")
-    with tempfile.TemporaryDirectory() as folder:
-        for size in options.sizes:
-            photo = Path(folder) / f"{size}.png"
-            images.write(images.cover(images.read(sample("owl")).image, (size, size)), photo)
-            command = [sys.executable, "-m", "impasto", "stylize", str(photo), "--quiet"]
-            command += ["--style", str(sample("night_cafe")), "--size", "full", "--steps", "12"]
-            command += ["--optimizer", options.optimizer, "-o", f"{folder}/out-{size}.png"]
-            subprocess.run(command, check=True)
-            # the largest child so far: sizes must be given in growing order
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-            print(f"| {size} x {size} | {peak:.0f} |", flush=True)
+    print("| size | `--memory` | tiles | peak, MB | s an evaluation | s a megapixel |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    for size, memory in CASES:
+        if options.quick and size > 2048:
+            continue
+        result = measured(size, memory)
+        print(
+            f"| {size} x {size} | {memory or ''} | {result['tiles']:.0f} "
+            f"| {result['peak'] / 1e6:.0f} | {result['seconds']:.2f} "
+            f"| {result['seconds'] / size**2 * 1e6:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""What a step costs: one value and gradient of the default objective against the plain one.
+"""What a step costs, and what each optimisation buys of it.
 
     python benchmarks/step_cost.py [--repeats 7] [SIZE ...]
 
-The plain implementation is the textbook's: conv2d, relu and avg_pool2d in contiguous NCHW, the
-same losses by autograd. Both are timed in turns in one run; the medians' ratio counts. Both must
-find the same loss and gradient, or the comparison is none. The last columns are a whole step with
-L-BFGS around it, as its callbacks see it, against the plain value and gradient.
+One value and gradient of the default objective, against the textbook's implementation of it:
+conv2d, relu and avg_pool2d in contiguous NCHW, the same losses by autograd. All are timed in turns
+in one run; the medians' ratio counts. All must find the same loss and gradient, or the comparison
+is none. The last row is a whole step with L-BFGS around it. The share of the machine's peak is of a
+large matrix product's rate, measured in the same run, and counts the multiplications of plain
+convolution: Winograd's makes do with a quarter of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -23,15 +26,18 @@ from torch import Tensor
 from impasto import (
     BorderLoss,
     ContentLoss,
+    Evaluation,
+    Loss,
     Objective,
     StyleLoss,
     TotalVariationLoss,
     Vgg,
     border_variation,
-    gram,
+    compiled,
     images,
     lbfgs,
     load_encoder,
+    measure,
     sample,
     total_variation,
 )
@@ -99,6 +105,35 @@ def seconds_a_step(objective: Objective, image: Tensor, steps: int) -> float:
     return statistics.median(after - before for before, after in pairwise(times[3:]))
 
 
+def peak() -> float:
+    """Floating-point operations a second in a large matrix product."""
+    a = torch.rand(3000, 3000)
+    times = [seconds(lambda x: x @ x, a) for _ in range(5)]
+    return 2 * 3000**3 / statistics.median(times[1:])
+
+
+def operations(size: int) -> float:
+    """Of the convolutions to relu5_1 of a square picture, forward and back, done plainly."""
+    total, before, pools = 0.0, 3, 0
+    for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 1)):
+        for _ in range(count):
+            total += 2 * 9 * before * channels * (size >> pools) ** 2
+            before = channels
+        pools += 1
+    return 2 * total
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """As on a machine where nothing can be compiled."""
+    status = compiled.status
+    compiled.status = lambda: compiled.Status(False, "the benchmark")  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        compiled.status = status
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sizes", type=int, nargs="*", default=[256, 512])
@@ -106,8 +141,10 @@ def main() -> None:
     options = parser.parse_args()
 
     encoder = load_encoder()
-    print(f"{torch.get_num_threads()} threads, median of {options.repeats}\n")
-    print("| size | plain, s | impasto, s | ratio | loss differs by | step, s | ratio |")
+    best = peak()
+    print(f"{torch.get_num_threads()} threads, median of {options.repeats}; ", end="")
+    print(f"{best / 1e9:.0f} GFLOP/s in a large matrix product\n")
+    print("| size | what | s | against plain | share of peak | loss differs by | cosine |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for size in options.sizes:
         photo, painting, image = (
@@ -115,27 +152,43 @@ def main() -> None:
             for name in ("kingfisher", "cafe_terrace_at_night", "owl")
         )
         plain = Plain(encoder, photo, painting)
-        with torch.no_grad():
-            content = encoder(photo, [CONTENT])[CONTENT]
-            style = encoder(painting, STYLE)
-        objective = Objective(
-            encoder,
-            [
-                ContentLoss(CONTENT, content),
-                *(StyleLoss(layer, gram(style[layer]), 10 * STYLE[layer]) for layer in STYLE),
-                TotalVariationLoss(),
-                BorderLoss(),
-            ],
-        )
-        ours, (loss, gradient) = objective(image), plain(image)
-        cosine = F.cosine_similarity(ours.gradient.flatten(), gradient.flatten(), dim=0).item()
-        times = [(seconds(plain, image), seconds(objective, image)) for _ in range(options.repeats)]
-        slow, fast = (statistics.median(column) for column in zip(*times, strict=True))
-        assert cosine > 0.9999
-        steps = seconds_a_step(objective, image, options.repeats + 3)
+        targets = measure(encoder, photo, features=[CONTENT])
+        targets |= measure(encoder, painting, means=STYLE)
+        losses: list[Loss] = [
+            ContentLoss(CONTENT, targets[CONTENT]),
+            *(StyleLoss(name, targets[f"gram {name}"], 10 * STYLE[name]) for name in STYLE),
+            TotalVariationLoss(),
+            BorderLoss(),
+        ]
+        objective = Objective(encoder, losses)
+
+        def eager(image: Tensor, objective: Objective = objective) -> Evaluation:
+            with without_kernels():
+                return objective(image)
+
+        ways: dict[str, Callable[[Tensor], object]] = {
+            "plain: contiguous, eager": plain,
+            "channels last, in place, nothing twice": eager,
+            "compiled kernels": objective,
+        }
+        loss, gradient = plain(image)
+        rounds = [[seconds(way, image) for way in ways.values()] for _ in range(options.repeats)]
+        medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+        for name, way, median in zip(ways, ways.values(), medians, strict=True):
+            result = way(image)
+            if isinstance(result, Evaluation):
+                found = result.gradient.flatten()
+                cosine = F.cosine_similarity(found, gradient.flatten(), dim=0).item()
+                same = f"{abs(result.loss - loss) / loss:.1e} | {cosine:.7f}"
+                assert cosine > 0.9999
+            else:
+                same = " | "
+            share = operations(size) / median / best
+            ratio = median / medians[0]
+            print(f"| {size} | {name} | {median:.3f} | {ratio:.2f} | {share:.0%} | {same} |")
+        step = seconds_a_step(objective, image, options.repeats + 3)
         print(
-            f"| {size} | {slow:.2f} | {fast:.2f} | {fast / slow:.2f} "
-            f"| {abs(ours.loss - loss) / loss:.1e} | {steps:.2f} | {steps / slow:.2f} |",
+            f"| {size} | a whole step with L-BFGS | {step:.3f} | {step / medians[0]:.2f} | | | |",
             flush=True,
         )
 

@@ -9,14 +9,16 @@ from impasto.losses import (
     ContentLoss,
     Loss,
     StyleLoss,
+    SumLoss,
     TotalVariationLoss,
     border_variation,
     gram,
+    mean_over_positions,
     total_variation,
 )
-from impasto.objective import Evaluation, Objective
+from impasto.objective import Evaluation, Objective, measure
 from impasto.optimise import Outcome, Step, adam, cg, lbfgs
-from impasto.recipes import Artwork, Interrupted, Stylizer, stylize
+from impasto.recipes import Artwork, Interrupted, Stylizer, resume, stylize
 from impasto.samples import sample, sample_names
 from impasto.settings import PRESETS, Settings
 from impasto.vgg import Vgg, load_encoder
@@ -37,6 +39,7 @@ __all__ = [
     "Step",
     "StyleLoss",
     "Stylizer",
+    "SumLoss",
     "TotalVariationLoss",
     "Vgg",
     "adam",
@@ -45,7 +48,10 @@ __all__ = [
     "gram",
     "lbfgs",
     "load_encoder",
+    "mean_over_positions",
+    "measure",
     "read_record",
+    "resume",
     "sample",
     "sample_names",
     "stylize",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -94,6 +95,23 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     show.set_defaults(run=_show)
     show.add_argument("file", metavar="FILE")
 
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run that broke off",
+        description="Go on with a painting from the checkpoint that it left beside its output.",
+    )
+    resume.set_defaults(run=_resume)
+    resume.add_argument("file", metavar="FILE", help="the .checkpoint file, or the picture's name")
+    _add_running_arguments(resume)
+
+    info = commands.add_parser(
+        "info",
+        help="print what impasto runs on",
+        description="Print versions, device, threads, memory, and which kernels compute, and why.",
+    )
+    info.set_defaults(run=_info)
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+
     samples = commands.add_parser(
         "samples",
         help="list the sample pictures, or print where one is",
@@ -102,6 +120,19 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     samples.set_defaults(run=_samples)
     samples.add_argument("name", metavar="NAME", nargs="?")
     return parser, dict(commands.choices)
+
+
+def _add_running_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--quiet", action="store_true", help="no progress, only errors")
+    add("--json", action="store_true", help="print one JSON object at the end")
+    add(
+        "--checkpoint-every",
+        type=_seconds,
+        metavar="SECONDS",
+        default=30.0,
+        help="how often to keep the run in a file beside the output, to resume it (default 30)",
+    )
 
 
 def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,8 +147,7 @@ def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
         "created (default: PHOTO-PAINTING.png here)",
     )
     add("--force", action="store_true", help="replace a file that exists already")
-    add("--quiet", action="store_true", help="no progress, only errors")
-    add("--json", action="store_true", help="print one JSON object at the end")
+    _add_running_arguments(parser)
 
     def choice(name: str, **options: Any) -> None:
         # Absent unless given: what is not chosen is the preset's, and that the API's.
@@ -156,7 +186,14 @@ def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
         "steps",
         type=int,
         metavar="N",
-        help=f"steps at most (default {default.steps}; presets vary)",
+        help=f"steps at most, on all levels together (default {default.steps}; presets vary)",
+    )
+    choice(
+        "levels",
+        type=int,
+        metavar="N",
+        help="sizes to paint at, each half the next; 1 for the final size alone "
+        "(default: as the size calls for; presets: 1)",
     )
     choice("optimizer", metavar="|".join(OPTIMIZERS), help=f"default {default.optimizer}")
     choice(
@@ -182,12 +219,18 @@ def _add_stylize_arguments(parser: argparse.ArgumentParser) -> None:
     choice("tv", type=float, metavar="X", help=f"weight of smoothness (default {default.tv:g})")
     choice("seed", type=int, metavar="N", help=f"seed of the noise (default {default.seed})")
     choice("device", metavar="|".join(DEVICES), help=f"default {default.device}")
+    choice(
+        "memory",
+        metavar="SIZE",
+        help="how much to use, such as 2G or 800M; larger pictures are painted in tiles "
+        "(default: three quarters of what is free)",
+    )
     choice("weights", metavar="FILE", help="a state dict of torchvision's vgg16 or vgg19")
 
 
 def _stylize(options: argparse.Namespace) -> int:
     from impasto.images import check_writable
-    from impasto.recipes import Interrupted, Stylizer
+    from impasto.recipes import Stylizer
 
     settings = {name: value for name, value in vars(options).items() if name in _SETTINGS}
     if "style_layers" in settings:
@@ -204,14 +247,17 @@ def _stylize(options: argparse.Namespace) -> int:
     for number, (photo, target) in enumerate(zip(options.photos, targets, strict=True), 1):
         name = Path(photo).name
         title = name if len(targets) == 1 else f"{name} ({number} of {len(targets)})"
+        checkpoint = _free_checkpoint(target)
+        paint = functools.partial(
+            stylizer.paint,
+            photo,
+            checkpoint=checkpoint,
+            checkpoint_every=options.checkpoint_every,
+            note={"output": os.path.abspath(target), "force": options.force},  # noqa: PTH100
+        )
         try:
-            try:
-                with _Progress(title, stylizer.settings.steps, quiet=options.quiet) as progress:
-                    artwork = stylizer.paint(photo, callback=progress.update)
-            except Interrupted as interruption:
-                artwork, interrupted = interruption.artwork, True
-            with _uninterrupted():
-                written = artwork.save(target, force=options.force)
+            steps = stylizer.settings.steps
+            written, artwork = _paint_and_save(paint, title, steps, target, checkpoint, options)
         except ImpastoError as error:
             if len(targets) == 1:
                 raise
@@ -225,12 +271,76 @@ def _stylize(options: argparse.Namespace) -> int:
             interrupted = True
         else:
             results.append(_summary(photo, written, artwork))
-            _tell(written, artwork, quiet=options.quiet, result=not options.json)
+            interrupted = artwork.stopped == "interrupted"
         if interrupted:
             break
     if options.json:
         print(json.dumps({"impasto": __version__, "results": results}))
     return INTERRUPTED if interrupted else SOME_FAILED if failed else 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from impasto import checkpoints
+    from impasto.recipes import resume
+
+    path = Path(options.file)
+    beside = path.with_name(path.name + checkpoints.SUFFIX)
+    if path.suffix != checkpoints.SUFFIX and os.path.exists(beside):  # noqa: PTH110
+        path = beside  # the name of the picture will do
+    record = checkpoints.read_record(path)
+    try:
+        note, photo = record["note"], record["inputs"]["photo"]["path"]
+        steps = record["settings"]["steps"]
+        target, options.force = Path(note["output"]), note["force"]
+    except (KeyError, TypeError):
+        raise ImpastoError(f"{path} does not say where its picture was to go; begin anew") from None
+    paint = functools.partial(resume, path, checkpoint_every=options.checkpoint_every)
+    written, artwork = _paint_and_save(paint, Path(photo).name, steps, target, path, options)
+    if options.json:
+        results = [_summary(photo, written, artwork)]
+        print(json.dumps({"impasto": __version__, "results": results}))
+    return INTERRUPTED if artwork.stopped == "interrupted" else 0
+
+
+def _paint_and_save(
+    paint: Callable[..., Artwork],
+    title: str,
+    steps: int,
+    target: Path,
+    checkpoint: Path,
+    options: argparse.Namespace,
+) -> tuple[Path, Artwork]:
+    """Paint with a progress bar, save what there is even after Ctrl-C, and tell of it."""
+    from impasto.recipes import Interrupted
+
+    try:
+        with _Progress(title, steps, quiet=options.quiet) as progress:
+            artwork = paint(callback=progress.update)
+    except Interrupted as interruption:
+        artwork = interruption.artwork
+    with _uninterrupted():
+        try:
+            written = artwork.save(target, force=options.force)
+        except ImpastoError as error:
+            if not checkpoint.exists():
+                raise
+            raise ImpastoError(f"{error}; then go on with: impasto resume {checkpoint}") from None
+    _tell(written, artwork, quiet=options.quiet, result=not options.json)
+    return written, artwork
+
+
+def _free_checkpoint(target: Path) -> Path:
+    """Where to keep a run that makes `target`, without touching what another run has left."""
+    from impasto.checkpoints import SUFFIX
+
+    numbers = chain([""], (f"-{n}" for n in count(2)))
+    names = (target.with_name(f"{target.name}{number}{SUFFIX}") for number in numbers)
+    # os.path.exists, because Path.exists raises where it may not look
+    checkpoint = next(name for name in names if not os.path.exists(name))  # noqa: PTH110
+    first = target.with_name(f"{target.name}{SUFFIX}")
+    if checkpoint != first:
+        _say(f"note: an earlier run is kept in {first}; to go on with it: impasto resume {first}")
+    return checkpoint
 
 
 _SETTINGS = {*Settings.__dataclass_fields__, "preset"}
@@ -290,13 +400,28 @@ def _tell(written: Path, artwork: Artwork, *, quiet: bool, result: bool) -> None
     if artwork.stopped == "flat" and not quiet:
         _say(f"stopped after {artwork.steps} steps: the loss has stopped falling")
     if artwork.stopped == "interrupted":
-        _say(f"interrupted after {artwork.steps} steps; the picture is saved as it is")
+        _say(
+            f"interrupted after {artwork.steps} steps; the picture is saved as it is; "
+            f"to go on: impasto resume {artwork.checkpoint}"
+        )
     if result and not quiet:
         width, height = artwork.image.size
         print(
             f"{written}  ({width} x {height} pixels, {artwork.steps} steps, "
             f"{artwork.seconds:.0f} s, loss {artwork.losses[0]:.4g} -> {artwork.losses[-1]:.4g})"
         )
+
+
+def _info(options: argparse.Namespace) -> int:
+    from impasto.info import info
+
+    facts = info()
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    for name, fact in facts.items():
+        print(f"{name:<9} {fact}")
+    return 0
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -330,7 +455,8 @@ class _Progress:
         self.steps = steps
         self.quiet = quiet
         self.every = max(1, steps // 10)
-        self.began = time.monotonic()
+        self.began: float | None = None
+        self.begun = 0.0
         self.bar: Any = None
 
     def __enter__(self) -> _Progress:
@@ -342,21 +468,29 @@ class _Progress:
             self.bar.close()
 
     def update(self, step: Step) -> None:
+        if self.began is None:
+            self.began, self.begun = time.monotonic(), step.done
         if self.bar is None and not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
             # tqdm puts a comma before a postfix itself.
-            form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}, {remaining} left"
+            form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}"
             self.bar = tqdm(total=self.steps, desc=self.title, leave=False, bar_format=form)
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {step.loss:.4g}", refresh=False)
+            height, width = step.image.shape[-2:]
+            told = f"{width} x {height}, loss {step.loss:.4g}{self._left(step)}"
+            self.bar.set_postfix_str(told, refresh=False)
             self.bar.update(step.step - self.bar.n)
         elif not self.quiet and step.step % self.every == 0:
             line = f"{self.title}: step {step.step}/{self.steps}, loss {step.loss:.4g}"
-            if 0 < step.step < self.steps:
-                left = (time.monotonic() - self.began) * (self.steps / step.step - 1)
-                line += f", about {left:.0f} s left"
-            _say(line)
+            _say(line + self._left(step))
+
+    def _left(self, step: Step) -> str:
+        """How long it will take; steps at small sizes are quick, and count for little."""
+        if self.began is None or step.done <= self.begun or step.step >= self.steps:
+            return ""
+        elapsed = time.monotonic() - self.began
+        return f", about {elapsed * (1 - step.done) / (step.done - self.begun):.0f} s left"
 
 
 @contextlib.contextmanager
@@ -402,6 +536,16 @@ def _size(text: str) -> int | str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no size: give pixels such as 512, or 'full'"
         ) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, such as 30")
+    return seconds
 
 
 def _layer_share(text: str) -> tuple[str, float]:

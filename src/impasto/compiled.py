@@ -332,7 +332,8 @@ class _Gram(torch.autograd.Function):
         kernels = _kernels()
         if positions < kernels.ROWS:
             rows = features.permute(0, 2, 3, 1).reshape(1, positions, channels) @ symmetric
-            return rows.transpose(1, 2).reshape(features.shape)
+            spread: Tensor = rows.transpose(1, 2).reshape(features.shape)
+            return spread
         out = _empty(channels, height, width)
         source, target, weights = _flat(features), _flat(out), _panels(symmetric)
 

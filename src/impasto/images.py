@@ -26,6 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.files import settle, unwritable, written_beside
 
 PathLike = str | os.PathLike[str]
 
@@ -158,7 +159,7 @@ def check_writable(target: Path) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise _unwritable(target, error) from None
+        raise unwritable(target, error) from None
 
 
 def write(
@@ -179,22 +180,13 @@ def write(
     path = Path(target)
     check_writable(path)
     encoded = _encode(image, path, record)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=".impasto-", suffix=".part", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with written_beside(path) as (file, temporary):
             file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(_usual_mode())
-        return _put(temporary, path, force)
+            settle(file, temporary)
+            return _put(temporary, path, force)
     except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        if temporary:
-            temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from None
 
 
 def read_record(path: PathLike) -> dict[str, Any]:
@@ -386,17 +378,3 @@ def _put(temporary: Path, path: Path, force: bool) -> Path:
             _notice(f"{path} exists already; {free} was written instead (force replaces it)")
         return free
     raise AssertionError("unreachable")
-
-
-def _usual_mode() -> int:
-    """The permissions that a new file gets here; temporary files are private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _unwritable(path: Path, error: OSError) -> ImpastoError:
-    reason = error.strerror or error
-    return ImpastoError(
-        f"{path} cannot be written ({reason}); choose a place with free space where you may write"
-    )

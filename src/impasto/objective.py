@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from impasto import compiled
 from impasto.errors import ImpastoError
-from impasto.losses import Loss, SumLoss, not_in_tiles
-from impasto.tiles import Part, Segment, plan, sweep
+from impasto.losses import Loss, SumLoss, gram, not_in_tiles
+from impasto.tiles import Part, Segment, plan, sweep, whole_layer
 from impasto.vgg import Vgg
 
 
@@ -167,6 +167,45 @@ class Objective:
             for loss in self.losses
             if self.layers[loss.name] == layer and isinstance(loss, SumLoss)
         ]
+
+
+def measure(
+    encoder: Vgg,
+    image: Tensor,
+    *,
+    features: Iterable[str] = (),
+    means: Iterable[str] = (),
+    memory: float | None = None,
+) -> dict[str, Tensor]:
+    """Targets: the `features` of some layers of an image, and the Gram matrices of others.
+
+    In tiles where the whole does not fit into `memory` bytes. A layer that is in both is measured
+    twice: its Gram matrix is under `gram NAME`, as all of them are.
+    """
+    kept = [encoder.layer(name) for name in features]
+    summed = [encoder.layer(name) for name in means]
+    size = image.shape[-2], image.shape[-1]
+    segments = plan(encoder, {*kept, *summed}, size, memory=memory)
+    found: dict[str, Tensor] = {}
+
+    def visit(layer: str, activations: Tensor, part: Part) -> None:
+        if layer in kept:
+            if layer not in found:
+                found[layer] = whole_layer(encoder, layer, part.size, image)
+            found[layer][(..., *part.core)] = part.core_of(activations)
+        if layer in summed and part.positions:
+            mean = gram(part.core_of(activations)).double().cpu()
+            share = part.positions / (part.size[0] * part.size[1])
+            name = f"gram {layer}"
+            found[name] = found.get(name, torch.zeros_like(mean)) + share * mean
+
+    with torch.no_grad(), compiled.torch_on_one_thread():
+        if segments:
+            sweep(encoder, image, segments, visit)
+        else:
+            for layer, activations in encoder(image, {*kept, *summed}).items():
+                visit(layer, activations, Part.whole(activations))
+    return {name: value.to(image) for name, value in found.items()}
 
 
 def _target(loss: Loss) -> object:

@@ -49,6 +49,7 @@ class Step:
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
     [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
     callback returns, gives what the optimiser has learned: from there another run can go on.
+    `done` is about how much of the work of a whole painting is done, 0..1.
     """
 
     step: int
@@ -57,6 +58,7 @@ class Step:
     parts: Mapping[str, float]
     image: Tensor
     state: Callable[[], State] = dict
+    done: float = 0.0
 
 
 Callback = Callable[[Step], None]
@@ -85,6 +87,7 @@ class Optimiser(Protocol):
         callback: called with every `Step`, the start (step 0) included; what it raises ends
             the run.
         state: of the `Step` whose image this is, to go on from there.
+        refined: the image's broad colours are about right already, see `_spectral_gains`.
 
     Raises:
         ImpastoError: the loss or its gradient is not a finite number.
@@ -100,6 +103,7 @@ class Optimiser(Protocol):
         restart: int | None = None,
         callback: Callback | None = None,
         state: State | None = None,
+        refined: bool = False,
     ) -> Outcome: ...
 
 
@@ -112,6 +116,7 @@ def lbfgs(
     restart: int | None = None,
     callback: Callback | None = None,
     state: State | None = None,
+    refined: bool = False,
     history: int = HISTORY,
 ) -> Outcome:
     """L-BFGS (torch's; Nocedal & Wright 2006, algorithm 7.5), see `Optimiser`.
@@ -121,7 +126,7 @@ def lbfgs(
     bytes for every value of the image, and fewer make it slower.
     """
     journal = _Journal(steps, evaluations, callback)
-    return _Lbfgs(objective, image, journal, restart, history).run(state)
+    return _Lbfgs(objective, image, journal, restart, refined, history).run(state)
 
 
 def cg(
@@ -133,6 +138,7 @@ def cg(
     restart: int | None = None,
     callback: Callback | None = None,
     state: State | None = None,
+    refined: bool = False,
 ) -> Outcome:
     """Nonlinear conjugate gradient (SciPy's CG: Polak & Ribière), see `Optimiser`.
 
@@ -140,9 +146,8 @@ def cg(
     `state` beyond the image.
     """
     del state
-    return _ConjugateGradient(
-        objective, image, _Journal(steps, evaluations, callback), restart
-    ).run()
+    journal = _Journal(steps, evaluations, callback)
+    return _ConjugateGradient(objective, image, journal, restart, refined).run()
 
 
 def adam(
@@ -154,6 +159,7 @@ def adam(
     restart: int | None = None,
     callback: Callback | None = None,
     state: State | None = None,
+    refined: bool = False,
     learning_rate: float = 0.02,
 ) -> Outcome:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980), each step followed by clipping to [0, 1].
@@ -161,6 +167,7 @@ def adam(
     See `Optimiser`. One evaluation a step, no line search: the loss may rise on the way.
     `learning_rate` is about how far a pixel moves in a step, in 0..1.
     """
+    del refined
     pixels = image.detach().clone().requires_grad_(True)
     journal = _Journal(steps, evaluations, callback)
     learned = restart or steps + 1
@@ -252,19 +259,23 @@ class _Variables:
 
         pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
 
-    The cosine keeps every pixel in range, whatever z is. P damps high spatial frequencies by
-    f^-1/2: style and content losses bend far more for these than for broad changes of colour, and
-    without it the optimiser spends its first fifty steps on finding that out. s and the scale of
-    the loss are such that a step of length 1 moves pixels by about a grey level: unscaled, an
-    optimiser's first step can be far below the float32 resolution of the loss, or far out of
-    range, and the line search gives up at once.
+    The cosine keeps every pixel in range, whatever z is. P weighs spatial frequencies, of
+    luminance and of colour, so that the loss bends about alike for all (`_spectral_gains`). s and
+    the scale of the loss are such that a step of length 1 moves pixels by about a grey level:
+    unscaled, an optimiser's first step can be far below the float32 resolution of the loss, or far
+    out of range, and the line search gives up at once.
     """
 
-    def __init__(self, image: Tensor, dtype: torch.dtype, angles: Tensor | None = None) -> None:
+    def __init__(
+        self, image: Tensor, dtype: torch.dtype, refined: bool, angles: Tensor | None = None
+    ) -> None:
         self.image = image.detach()
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
-        gain = _spectral_gain(image.shape[-2], image.shape[-1]) / self.per_unit
-        self.gain: Array = gain.astype(torch.empty(0, dtype=dtype).numpy().dtype)
+        _, channels, height, width = image.shape
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        self.gains: Array = _spectral_gains(channels, height, width, refined).astype(kind)
+        self.gains /= self.per_unit
+        self.opponents = _OPPONENTS.to(dtype) if channels == 3 and refined else None
         if angles is None:
             # At black and white the cosine is flat and a pixel would be stuck: they begin half a
             # grey level inside, which rounding to 8 bits undoes.
@@ -298,13 +309,18 @@ class _Variables:
         """P x / s, which is symmetric: it serves variables and gradients alike."""
         from scipy.fft import dctn, idctn
 
+        if self.opponents is not None:
+            x = torch.tensordot(self.opponents, x[0], dims=1)[None]
         # The cosine transform mirrors a picture at its borders, so none wraps around.
         workers = torch.get_num_threads()
         spectrum = dctn(x.numpy(), axes=(-2, -1), norm="ortho", workers=workers)
-        spectrum *= self.gain
-        return torch.from_numpy(
+        spectrum *= self.gains
+        filtered = torch.from_numpy(
             idctn(spectrum, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True)
         )
+        if self.opponents is not None:
+            filtered = torch.tensordot(self.opponents.T, filtered[0], dims=1)[None]
+        return filtered
 
 
 class _Lbfgs:
@@ -320,11 +336,13 @@ class _Lbfgs:
         image: Tensor,
         journal: _Journal,
         restart: int | None,
+        refined: bool,
         history: int,
     ) -> None:
         self.objective = objective
         self.image = image.detach()
         self.journal = journal
+        self.refined = refined
         self.restart = restart or math.inf
         self.history = history
         # What was evaluated since the last accepted step, by where.
@@ -351,7 +369,7 @@ class _Lbfgs:
 
     def _begin_round(self, state: State | None) -> None:
         angles = state["angles"] if state else None
-        self.variables = _Variables(self.image, torch.float32, angles)
+        self.variables = _Variables(self.image, torch.float32, self.refined, angles)
         self.z = torch.zeros(self.image.numel(), requires_grad=True)
         self.optimiser = torch.optim.LBFGS(
             [self.z],
@@ -458,11 +476,17 @@ class _ConjugateGradient:
     """Rounds of SciPy's conjugate gradient on the variables of an image, in float64."""
 
     def __init__(
-        self, objective: Evaluate, image: Tensor, journal: _Journal, restart: int | None
+        self,
+        objective: Evaluate,
+        image: Tensor,
+        journal: _Journal,
+        restart: int | None,
+        refined: bool,
     ) -> None:
         self.objective = objective
         self.image = image.detach()
         self.journal = journal
+        self.refined = refined
         self.restart = restart or math.inf
         self.round_evaluations = 0
         # What was evaluated since the last accepted step, by its scaled loss.
@@ -484,7 +508,7 @@ class _ConjugateGradient:
             steps_before = len(self.journal.losses)
             if self.journal.last:
                 self.image = self.journal.last.image
-            self.variables = _Variables(self.image, torch.float64)
+            self.variables = _Variables(self.image, torch.float64, self.refined)
             self.round_evaluations = 0
             self.trials.clear()
             try:
@@ -544,19 +568,46 @@ def _restored_moments(pixels: Tensor, state: State | None) -> State | None:
     }
 
 
-def _spectral_gain(height: int, width: int) -> Array:
-    """f^-1/2 for every cosine [height, width], of mean square 1; f in cycles a pixel."""
+# Orthonormal: luminance, red against blue, green against both.
+_OPPONENTS = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
+_OPPONENTS /= _OPPONENTS.norm(dim=1, keepdim=True)
+
+# How much the default loss bends along waves of each frequency, in cycles a pixel, for each of the
+# opponents: measured on half-painted samples (docs/design.md). Only the ratios matter.
+_FREQUENCIES = (0.004, 0.012, 0.023, 0.045, 0.09, 0.16, 0.25, 0.35, 0.45, 0.625)
+_CURVATURES = (
+    (0.94, 1.68, 3.4, 7.2, 13.7, 13.7, 7.6, 3.2, 1.4, 1.1),
+    (5.1, 6.0, 11.3, 13.0, 5.7, 1.0, 0.55, 0.66, 0.8, 1.06),
+    (7.4, 11.5, 24.2, 25.0, 8.8, 1.44, 0.56, 0.63, 0.8, 1.05),
+)
+
+
+def _spectral_gains(channels: int, height: int, width: int, refined: bool) -> Array:
+    """P for every cosine [1 or channels, height, width], of mean square 1; f in cycles a pixel.
+
+    From a photo, f^-1/2: style and content losses bend far more for high frequencies than for
+    broad changes of colour, and without it the optimiser spends its first fifty steps on finding
+    that out. From what a coarser level has painted, f^-1/4 times the measured curvature to the
+    power -1/4: broad changes are made, and the bends that are left hold up the rest.
+    """
     vertical = np.arange(height)[:, None] / (2 * height)
     horizontal = np.arange(width)[None] / (2 * width)
     frequency = np.hypot(vertical, horizontal)
     frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
-    gain = frequency**-0.5
-    normalised: Array = gain / np.sqrt(np.square(gain).mean())
+    if refined:
+        along = np.log(frequency)
+        known = np.log(_FREQUENCIES)
+        bends = [np.interp(along, known, np.log(row)) for row in _CURVATURES[:channels]]
+        gains = frequency**-0.25 * np.exp(-0.25 * np.stack(bends))
+    else:
+        gains = frequency[None] ** -0.5
+    normalised: Array = gains / np.sqrt(np.square(gains).mean())
     return normalised
 
 
 def _check_finite(evaluation: Evaluation, evaluations: int) -> None:
-    if not (math.isfinite(evaluation.loss) and bool(evaluation.gradient.isfinite().all())):
+    # A sum is finite where all of its terms are.
+    if not (math.isfinite(evaluation.loss) and math.isfinite(evaluation.gradient.sum().item())):
         raise ImpastoError(
             f"the loss is not a finite number after {evaluations} evaluations; "
             "use smaller weights, or pictures without such values"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import os
 import re
 import time
 import warnings
@@ -17,17 +19,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto import __version__, images
+from impasto import __version__, checkpoints, images
+from impasto import memory as memory_of
+from impasto.checkpoints import Keeper
 from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.images import PathLike, Picture
-from impasto.losses import BorderLoss, ContentLoss, Loss, StyleLoss, TotalVariationLoss, gram
-from impasto.objective import Objective
-from impasto.optimise import OPTIMISERS, Callback, Outcome, Step
-from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest
+from impasto.levels import Level, plan_levels
+from impasto.losses import BorderLoss, ContentLoss, Loss, StyleLoss, TotalVariationLoss
+from impasto.objective import Objective, measure
+from impasto.optimise import HISTORY, OPTIMISERS, Callback, Optimiser, Step, lbfgs
+from impasto.painting import Painting
+from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest, parse_memory
 from impasto.vgg import Vgg, load_encoder
 
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
+
+LEAST_HISTORY = 3
+"""Pairs of past steps that L-BFGS remembers even where memory is scarce."""
+
+OPTIMISER_VECTORS = 12
+"""Vectors as large as the image that an optimiser needs beside its history."""
 
 Source = PathLike | Image.Image | Picture
 Stopped = Literal["budget", "flat", "interrupted"]
@@ -40,7 +52,8 @@ class Artwork:
     image: PIL image (RGB). losses: the loss at every step, the start first. parts: the terms of
     the last loss, unweighted, by name. evaluations: how many values and gradients it took.
     stopped: `"budget"` after the steps asked for, `"flat"` when the loss had stopped falling,
-    `"interrupted"`. record: what `save` writes into a PNG.
+    `"interrupted"`. record: what `save` writes into a PNG. checkpoint: the file that the run was
+    kept in, if any.
     """
 
     image: Image.Image
@@ -50,6 +63,7 @@ class Artwork:
     stopped: Stopped
     seconds: float
     record: Mapping[str, Any] = field(repr=False)
+    checkpoint: Path | None = None
 
     @property
     def steps(self) -> int:
@@ -60,9 +74,13 @@ class Artwork:
         """Write the picture in the format of the extension; returns the path written.
 
         Whole or not at all; an existing file is only replaced with `force`, otherwise a free name
-        is chosen (with an `ImpastoNotice`). A PNG carries `record`, see `read_record`.
+        is chosen (with an `ImpastoNotice`). A PNG carries `record`, see `read_record`. Once the
+        picture of a run that has ended is written, its checkpoint is removed.
         """
-        return images.write(self.image, path, record=self.record, force=force)
+        written = images.write(self.image, path, record=self.record, force=force)
+        if self.checkpoint and self.stopped != "interrupted":
+            self.checkpoint.unlink(missing_ok=True)
+        return written
 
 
 class Interrupted(KeyboardInterrupt):
@@ -97,6 +115,51 @@ def stylize(
     return Stylizer(painting, preset=preset, **settings).paint(photo, callback=callback)
 
 
+def resume(
+    checkpoint: PathLike,
+    *,
+    callback: Callback | None = None,
+    checkpoint_every: float = checkpoints.EVERY,
+) -> Artwork:
+    """Go on with a run from the checkpoint that it left, to its end.
+
+    Arguments and errors are those of `Stylizer.paint`.
+
+    Raises:
+        ImpastoError: also, the checkpoint is missing or damaged, or a picture that it was begun
+            with is gone or has changed.
+    """
+    record, tensors = checkpoints.read(checkpoint)
+    try:
+        inputs, settings = record["inputs"], record["settings"]
+        for role, expected in inputs.items():
+            _check_unchanged(checkpoint, role, expected)
+        stylizer = Stylizer(inputs["painting"]["path"], **settings)
+        photo = images.read(inputs["photo"]["path"])
+        keeper = Keeper(Path(checkpoint), checkpoint_every)
+        saved = record | {"progress": record["progress"], "seconds": record["seconds"]}
+        return stylizer._paint(photo, callback, keeper, record["note"], (saved, tensors))
+    except (KeyError, TypeError) as error:
+        raise ImpastoError(
+            f"{checkpoint} was written by another version of impasto ({error}); begin anew"
+        ) from None
+
+
+def _check_unchanged(checkpoint: PathLike, role: str, expected: Mapping[str, str]) -> None:
+    path = Path(expected["path"])
+    if not path.is_file():
+        raise ImpastoError(
+            f"{os.fspath(checkpoint)} was begun with {path}, which is gone; put the {role} back"
+        )
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected["sha256"]:
+        raise ImpastoError(
+            f"{os.fspath(checkpoint)} was begun with another {path}; "
+            f"put the {role} of then back, or begin anew"
+        )
+
+
 class Stylizer:
     """Paints any number of photos after one painting.
 
@@ -114,90 +177,126 @@ class Stylizer:
         self.content_layer = self.encoder.layer(self.settings.content_layer)
         self.style_shares = _canonical(self.settings.style_shares, self.encoder)
         self._targets: dict[int, dict[str, Tensor]] = {}
+        bound = self.settings.memory
+        self._bound = None if bound is None else parse_memory(bound)
         self._weights = self._hash_weights()
         if self.settings.size != FULL:
             self._painting_size(int(self.settings.size))  # a painting too small is known at once
 
-    def paint(self, photo: Source, *, callback: Callback | None = None) -> Artwork:
-        """Repaint one photo; see `stylize`."""
-        began = time.perf_counter()
-        picture = images.read(photo)
-        size = self._result_size(picture)
-        losses: list[float] = []
-        last: list[Step] = []
+    def paint(
+        self,
+        photo: Source,
+        *,
+        callback: Callback | None = None,
+        checkpoint: PathLike | None = None,
+        checkpoint_every: float = checkpoints.EVERY,
+        note: Mapping[str, Any] | None = None,
+    ) -> Artwork:
+        """Repaint one photo; see `stylize`.
 
-        def note(step: Step) -> None:
-            losses.append(step.loss)
-            last[:] = [step]
+        Args:
+            photo: a picture file or a PIL image.
+            callback: called with every `Step`, the start (step 0) included.
+            checkpoint: a file to keep the run in, from which `resume` goes on if it breaks off;
+                `Artwork.save` removes it. All inputs have to be files, then.
+            checkpoint_every: seconds from one checkpoint to the next.
+            note: what else to write into the checkpoint.
+        """
+        picture = images.read(photo)
+        keeper = None
+        if checkpoint is not None:
+            for source in self._inputs(picture).values():
+                if not Path(source.name).is_file():
+                    raise ImpastoError(
+                        f"a checkpoint needs inputs that are files, and {source.name} is none; "
+                        "save it first"
+                    )
+            keeper = Keeper(Path(checkpoint), checkpoint_every)
+        return self._paint(picture, callback, keeper, dict(note or {}), None)
+
+    def _paint(
+        self,
+        picture: Picture,
+        callback: Callback | None,
+        keeper: Keeper | None,
+        note: Mapping[str, Any],
+        saved: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None,
+    ) -> Artwork:
+        size = self._result_size(picture)
+        levels = plan_levels(size, self.settings.steps, self.settings.levels, self._is_possible)
+        painting = Painting(_Scene(self, picture), levels, self.settings.evaluations)
+        earlier = 0.0
+        if saved:
+            record, tensors = saved
+            painting.restore(record["progress"], tensors)
+            earlier = record["seconds"]
+        began = time.perf_counter() - earlier
+
+        def state() -> tuple[dict[str, Any], dict[str, Tensor]]:
+            record = self._resumable_record(picture) | {"note": note}
+            record |= {"progress": painting.record(), "seconds": time.perf_counter() - began}
+            return record, painting.tensors()
+
+        def report(step: Step) -> None:
             if callback:
                 callback(step)
+            if keeper:
+                keeper.keep(state)
 
         def artwork(stopped: Stopped) -> Artwork:
-            (step,) = last
+            step = painting.last
+            assert step
             record = self._record(picture, size) | {
+                "levels": [list(level.size) for level in levels],
                 "stopped": stopped,
                 "steps": step.step,
                 "evaluations": step.evaluations,
                 "parts": dict(step.parts),
-                "losses": losses,
+                "losses": painting.losses,
             }
-            seconds = time.perf_counter() - began
-            image = images.to_image(step.image)
-            return Artwork(image, losses, step.parts, step.evaluations, stopped, seconds, record)
+            # What is interrupted on the way is still as large as was asked for.
+            image = images.resize(images.to_image(step.image), size)
+            return Artwork(
+                image,
+                painting.losses,
+                step.parts,
+                step.evaluations,
+                stopped,
+                time.perf_counter() - began,
+                record,
+                keeper.path if keeper else None,
+            )
 
         try:
             with _fitting_into_memory(picture.name, size):
-                outcome = self._optimise(picture, size, note)
+                outcome = painting.paint(report, self.settings.restart)
             return artwork(outcome.reason)
         except KeyboardInterrupt:
-            if not last:
+            if painting.last is None:
                 raise
+            if keeper:
+                keeper.keep(state, now=True)
             raise Interrupted(artwork("interrupted")) from None
-
-    def _optimise(self, photo: Picture, size: tuple[int, int], callback: Callback) -> Outcome:
-        content = self._tensor(images.resize(photo.image, size))
-        start = self._starting_image(content, size)
-        report = callback
-        if self.settings.keep_colors:
-            grey = images.luminance(content)
-            objective = self._objective(grey, self._style_targets(max(size), matching=grey))
-            start = images.luminance(start)
-
-            def report_in_colour(step: Step) -> None:
-                coloured = images.with_luminance(content, step.image)
-                callback(dataclasses.replace(step, image=coloured))
-
-            report = report_in_colour
-        else:
-            objective = self._objective(content, self._style_targets(max(size)))
-        return OPTIMISERS[self.settings.optimizer](
-            objective,
-            start,
-            steps=self.settings.steps,
-            evaluations=self.settings.evaluations,
-            restart=self.settings.restart,
-            callback=report,
-        )
 
     def _objective(self, content: Tensor, targets: Mapping[str, Tensor]) -> Objective:
         settings = self.settings
-        with torch.no_grad():
-            features = self.encoder(content, [self.content_layer, *self.style_shares])
+        measured = self._measure(content, [self.content_layer], self.style_shares)
         total = sum(self.style_shares.values())
         style = [
-            StyleLoss(layer, targets[layer], share / total, settings.scaling)
+            StyleLoss(layer, targets[f"gram {layer}"], share / total, settings.scaling)
             for layer, share in self.style_shares.items()
         ]
         style_weight = 2 * settings.strength * settings.style_weight
         if settings.scaling == "relative":
             # Relative to the photo's own style loss, too: a photo that is far from the painting
             # would else be burdened with more style than one that is close.
-            own = sum(loss.weight * loss(features[loss.layer]).item() for loss in style)
+            distances = (loss.distance(measured[f"gram {loss.layer}"]).item() for loss in style)
+            own = sum(loss.weight * d for loss, d in zip(style, distances, strict=True))
             style_weight /= max(own, MIN_STYLE_DISTANCE)
         losses: list[Loss] = [
             ContentLoss(
                 self.content_layer,
-                features[self.content_layer],
+                measured[self.content_layer],
                 2 * (1 - settings.strength) * settings.content_weight,
                 settings.scaling,
             ),
@@ -207,7 +306,31 @@ class Stylizer:
             losses.append(TotalVariationLoss(2 * settings.strength * settings.tv))
         if settings.border:
             losses.append(BorderLoss(2 * settings.strength * settings.border))
-        return Objective(self.encoder, losses)
+        _, memory = self._shares_of_memory(content)
+        return Objective(self.encoder, losses, memory=memory)
+
+    def _measure(
+        self, image: Tensor, features: Iterable[str], means: Iterable[str]
+    ) -> dict[str, Tensor]:
+        _, memory = self._shares_of_memory(image)
+        return measure(self.encoder, image, features=features, means=means, memory=memory)
+
+    def _shares_of_memory(self, image: Tensor) -> tuple[int, float]:
+        """How many pairs the optimiser may remember, and how many bytes are the objective's."""
+        bound = self._bound
+        if bound is None:
+            bound = int(memory_of.SHARE * memory_of.free(self.device))
+        vector = image.numel() * image.element_size()
+        pairs = min(HISTORY, max(LEAST_HISTORY, int(bound / 3 / (2 * vector))))
+        if self.settings.optimizer != "lbfgs":
+            pairs = 0
+        return pairs, bound - (2 * pairs + OPTIMISER_VECTORS) * vector
+
+    def _optimiser(self, content: Tensor) -> Optimiser:
+        if self.settings.optimizer != "lbfgs":
+            return OPTIMISERS[self.settings.optimizer]
+        pairs, _ = self._shares_of_memory(content)
+        return functools.partial(lbfgs, history=pairs)
 
     def _style_targets(self, longer: int, matching: Tensor | None = None) -> dict[str, Tensor]:
         """The painting's Gram matrices; those of its luminance where a photo's is to be matched."""
@@ -216,9 +339,7 @@ class Stylizer:
         style = self._tensor(images.resize(self.painting.image, self._painting_size(longer)))
         if matching is not None:
             style = images.match_luminance(images.luminance(style), matching)
-        with torch.no_grad():
-            features = self.encoder(style, self.style_shares)
-            targets = {layer: gram(features[layer]) for layer in self.style_shares}
+        targets = self._measure(style, [], self.style_shares)
         if matching is None:
             self._targets[longer] = targets
         return targets
@@ -242,6 +363,15 @@ class Stylizer:
         size = images.fitted_size(self.painting.image.size, scaled)
         self._check_size(self.painting.name, size, self.style_shares)
         return size
+
+    def _is_possible(self, size: tuple[int, int]) -> bool:
+        """Whether photo and painting are large enough for all layers at this size."""
+        try:
+            self._check_size("", size, [self.content_layer, *self.style_shares])
+            self._painting_size(max(size))
+        except ImpastoError:
+            return False
+        return True
 
     def _check_size(self, name: str, size: tuple[int, int], layers: Iterable[str]) -> None:
         smallest = self.encoder.min_size(layers)
@@ -270,10 +400,9 @@ class Stylizer:
         settings = dataclasses.asdict(self.settings)
         settings["content_layer"] = self.content_layer
         settings["style_layers"] = self.style_shares
-        inputs = {"photo": photo, "painting": self.painting}
+        inputs = self._inputs(photo)
         if self.start:
             settings["init"] = Path(self.start.name).name
-            inputs["init"] = self.start
         record: dict[str, Any] = {
             "impasto": __version__,
             "torch": torch.__version__,
@@ -290,6 +419,25 @@ class Stylizer:
             record["weights"] = self._weights
         return record
 
+    def _inputs(self, photo: Picture) -> dict[str, Picture]:
+        inputs = {"photo": photo, "painting": self.painting}
+        return inputs | ({"init": self.start} if self.start else {})
+
+    def _resumable_record(self, photo: Picture) -> dict[str, Any]:
+        """What `resume` needs to begin the same run again."""
+        settings = dataclasses.asdict(self.settings)
+        inputs = {
+            role: {"path": os.path.abspath(picture.name), "sha256": picture.sha256}  # noqa: PTH100
+            for role, picture in self._inputs(photo).items()
+        }
+        if self.start:
+            settings["init"] = inputs["init"]["path"]
+        if self.settings.weights is not None and self._weights:
+            path = os.path.abspath(self.settings.weights)  # noqa: PTH100
+            settings["weights"] = path
+            inputs["weights"] = {"path": path, "sha256": self._weights["sha256"]}
+        return {"impasto": __version__, "settings": settings, "inputs": inputs}
+
     def _hash_weights(self) -> dict[str, str] | None:
         if self.settings.weights is None:
             return None
@@ -297,6 +445,34 @@ class Stylizer:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"name": path.name, "sha256": digest}
+
+
+class _Scene:
+    """A photo as `Painting` sees it: in colour, or its luminance where colours are kept."""
+
+    def __init__(self, stylizer: Stylizer, photo: Picture) -> None:
+        self.stylizer = stylizer
+        self.photo = photo
+        self.grey = stylizer.settings.keep_colors
+
+    def content(self, level: Level) -> Tensor:
+        content = self._coloured(level)
+        return images.luminance(content) if self.grey else content
+
+    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
+        matching = content if self.grey else None
+        targets = self.stylizer._style_targets(max(level.size), matching)
+        return self.stylizer._objective(content, targets), self.stylizer._optimiser(content)
+
+    def start(self, level: Level, content: Tensor) -> Tensor:
+        start = self.stylizer._starting_image(content, level.size)
+        return images.luminance(start) if self.grey and start.shape[1] == 3 else start
+
+    def show(self, level: Level, image: Tensor) -> Tensor:
+        return images.with_luminance(self._coloured(level), image) if self.grey else image
+
+    def _coloured(self, level: Level) -> Tensor:
+        return self.stylizer._tensor(images.resize(self.photo.image, level.size))
 
 
 def choose_device(name: str) -> torch.device:

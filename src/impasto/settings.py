@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -35,7 +36,9 @@ class Settings:
         strength: 0 gives the photo back, 1 is style alone, 1/2 the balance of the two weights:
             content is weighted with 2 (1 - strength) content_weight, style with
             2 strength style_weight.
-        steps: how many steps the optimiser makes at most.
+        steps: how many steps the optimiser makes at most, on all levels together.
+        levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
+            the final size alone, none for as many as the size calls for.
         optimizer: `"lbfgs"`, `"cg"` or `"adam"`.
         init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture.
         content_layer: the layer whose activations are the content.
@@ -56,6 +59,8 @@ class Settings:
             divided by the photo's own style loss, so that it means the same for every pair.
         evaluations: how many values and gradients to spend at most; none for no limit.
         restart: start the optimiser anew after so many evaluations; none for never.
+        memory: how much memory painting may take, in bytes or as text like `"2G"` or `"800M"`;
+            none for three quarters of what is free. Larger pictures are painted in tiles.
 
     Raises:
         ImpastoError: a value is out of its range; the text names it and the range.
@@ -64,6 +69,7 @@ class Settings:
     size: int | str = 512
     strength: float = 0.5
     steps: int = 150
+    levels: int | None = None
     optimizer: str = "lbfgs"
     init: str | Path = "photo"
     content_layer: str = "relu4_2"
@@ -83,6 +89,7 @@ class Settings:
     style_weight: float = 14.2
     evaluations: int | None = None
     restart: int | None = None
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.size != FULL:
@@ -102,6 +109,10 @@ class Settings:
             _check_count("evaluations", self.evaluations, 1)
         if self.restart is not None:
             _check_count("restart", self.restart, 2)
+        if self.levels is not None:
+            _check_count("levels", self.levels, 1, 16)
+        if self.memory is not None:
+            parse_memory(self.memory)
         for layer, share in self.style_shares.items():
             _check_number(f"the share of style layer {layer}", share, 0)
         if not sum(self.style_shares.values()):
@@ -122,6 +133,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # style layer 1/5, from white noise.
         "gatys": {
             "scaling": "gatys",
+            "levels": 1,
             "tv": 0.0,
             "border": 0.0,
             "style_layers": tuple(_DEFAULT_STYLE),
@@ -134,6 +146,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # 10 rounds of 20 evaluations, each of which starts the optimiser anew.
         "lecture": {
             "scaling": "lecture",
+            "levels": 1,
             "tv": 0.0,
             "border": 0.0,
             "style_layers": ("relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"),
@@ -161,6 +174,19 @@ def make_settings(preset: str | None = None, **choices: Any) -> Settings:
     for name in choices:
         _check_choice("setting", name, known)
     return Settings(**{**(PRESETS[preset] if preset else {}), **choices})
+
+
+def parse_memory(memory: int | str) -> int:
+    """An amount of memory in bytes: a number of them, or text like `2G`, `1.5 GiB` or `800M`.
+
+    Raises:
+        ImpastoError: it is neither.
+    """
+    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(memory), re.IGNORECASE)
+    if number is None or isinstance(memory, bool):
+        raise ImpastoError(f"memory is {memory!r}; give an amount such as 2G or 800M")
+    unit = 1024 ** "_kmgt".index(number[2].lower() or "_")
+    return int(float(number[1]) * unit)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -55,7 +55,7 @@ class Part:
     def positions(self) -> int:
         """How many positions count."""
         rows, columns = self.core
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
+        return int((rows.stop - rows.start) * (columns.stop - columns.start))
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,16 @@ def sweep(
                 if following:
                     part, name = parts[following.start], following.start
                     if name not in starts:
-                        size = 1, encoder.channels(name), *part.size
-                        starts[name] = _whole(size, image)
+                        starts[name] = whole_layer(encoder, name, part.size, image)
                     starts[name][(..., *part.core)] = part.core_of(features[name])
     return starts
 
 
-def _whole(size: tuple[int, ...], like: Tensor) -> Tensor:
-    empty = torch.empty(size, dtype=like.dtype, device=like.device)
-    return empty.contiguous(memory_format=torch.channels_last)
+def whole_layer(encoder: Vgg, name: str, size: tuple[int, int], like: Tensor) -> Tensor:
+    """An uninitialised layer of (height, width), channels last."""
+    height, width = size
+    empty = like.new_empty(1, height, width, encoder.channels(name))
+    return empty.permute(0, 3, 1, 2)
 
 
 def needed(

@@ -185,8 +185,10 @@ class Vgg(nn.Module):
             y: Tensor = convolution(x)
             return F.relu(y, inplace=True) if rectify else y
         if name not in self._convolutions:
-            weight, bias = convolution.weight, convolution.bias
-            self._convolutions[name] = compiled.Convolution(weight, bias)
+            parameters = dict(convolution.named_parameters())
+            self._convolutions[name] = compiled.Convolution(
+                parameters["weight"], parameters["bias"]
+            )
         return self._convolutions[name](x, rectify=rectify)
 
     def _pool(self, x: Tensor) -> Tensor:

@@ -1,0 +1,95 @@
+"""Coarse to fine: at which sizes a picture is painted, and what one hands to the next.
+
+Large strokes and structures are cheap to paint where the picture is small; enlarged, they are
+there when the details come. Gatys et al. 2016 (arXiv:1611.07865), section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST = 128
+"""No level has a shorter longer side than this; a picture twice as large gets a second level."""
+
+COARSE_SHARE, MOST_COARSE = 0.4, 60
+"""What part of all steps the levels before the last make together, and how many at most."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One size at which a picture is painted: `size` (width, height), for `steps` at most.
+
+    cost: of a step, relative to one at the final size.
+    """
+
+    size: tuple[int, int]
+    steps: int
+    cost: float
+
+
+def plan_levels(
+    size: tuple[int, int],
+    steps: int,
+    count: int | None,
+    possible: Callable[[tuple[int, int]], bool],
+) -> list[Level]:
+    """The levels of a picture of (width, height), from the coarsest to its own size.
+
+    Each has half the size of the next; `count` of them, or as many as the size calls for where
+    they are `possible`.
+    """
+    sizes = [size]
+    while len(sizes) < (count or 16):
+        scale = 2 ** len(sizes)
+        half = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+        if count is None and (max(half) < SMALLEST or not possible(half)):
+            break
+        sizes.insert(0, half)
+    shares = share_out(steps, len(sizes))
+    return [
+        Level(own, share, own[0] * own[1] / (size[0] * size[1]))
+        for own, share in zip(sizes, shares, strict=True)
+        if share or own == size
+    ]
+
+
+def share_out(total: int, count: int) -> list[int]:
+    """`total` steps or evaluations for `count` levels."""
+    if count == 1:
+        return [total]
+    coarse = [int(min(total * COARSE_SHARE, MOST_COARSE) / (count - 1))] * (count - 1)
+    return [*coarse, total - sum(coarse)]
+
+
+KEPT = 0.35
+"""How much of what was painted a level of up to SEEN pixels begins with."""
+
+SEEN = 512
+"""The longer side up to which the encoder sees large structures by itself."""
+
+
+def refine(painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+    """What a level starts from: what was painted, enlarged, with the photo's finer detail.
+
+    painted, coarse: the picture and the photo at the level before; fine: the photo at this level;
+    all [1, C, height, width]. What enlarging the coarse photo lacks of the fine one is added, so
+    that content need not be found again. Up to `SEEN` pixels only a part of the change is kept:
+    it shows the way as well as the whole would, and gives up less of the content. Beyond, all of
+    it is: structures that large are seen at the coarser level or not at all.
+    """
+    size = fine.shape[-2], fine.shape[-1]
+    change = enlarged(painted, size) - enlarged(coarse, size)
+    return (fine + (KEPT if max(size) <= SEEN else 1.0) * change).clamp(0, 1)
+
+
+def enlarged(image: Tensor, size: Sequence[int]) -> Tensor:
+    """An image [1, C, height, width] at another (height, width), bicubic."""
+    with torch.no_grad():
+        return F.interpolate(image, size=list(size), mode="bicubic", align_corners=False).clamp(
+            0, 1
+        )

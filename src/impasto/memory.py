@@ -1,0 +1,32 @@
+"""How much memory there is, and how much of it may be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+
+SHARE = 0.75
+"""Of what is free, where no bound is given."""
+
+
+def free(device: torch.device) -> int:
+    """How many bytes are free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return min(int(psutil.virtual_memory().available), _free_in_container())
+
+
+def _free_in_container() -> int:
+    """What a container's own limit leaves on Linux; no limit is a large number."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no control groups, or no limit: "max"
+        return 2**63
+    return max(0, limit - used + int(statistics.get("inactive_file", 0)))  # a cache of files yields

@@ -1,0 +1,222 @@
+"""The compiled kernels against torch's own operations, and what happens where they can't be had."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from impasto import Vgg, compiled, gram
+from impasto.vectors import in_two_dimensions, input_transform, output_transform
+
+pytestmark = pytest.mark.skipif(
+    not compiled.status().ready and os.environ.get(compiled.SWITCH) == "plain",
+    reason="the compiled kernels are switched off",
+)
+
+channels = st.sampled_from([64, 128])
+sides = st.integers(1, 23)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_they_are_in_use_here() -> None:
+    status = compiled.status()
+    assert status.ready, status.reason
+    assert compiled.suits(random(1, 64, 4, 4))
+    assert not compiled.suits(random(1, 64, 4, 4).double())
+    assert not compiled.suits(random(2, 64, 4, 4))
+
+
+def test_winograds_transforms_are_a_convolution() -> None:
+    """F(4x4, 3x3) on plain numbers: Lavin & Gray 2015, eq. 8."""
+    d, g = random(6, 6).double(), random(3, 3).double()
+    weights = compiled._winograd(g.float().expand(64, 64, 3, 3))
+    u = torch.from_numpy(weights).view(64 // compiled._kernels().PANEL, 36, -1)[0, :, 0].view(6, 6)
+    v = torch.tensor(in_two_dimensions(input_transform, d.tolist()), dtype=torch.float64)
+    y = torch.tensor(in_two_dimensions(output_transform, (u * v).tolist()))
+    expected = F.conv2d(d[None, None], g.float().double()[None, None])[0, 0]
+    assert torch.allclose(y.double(), expected, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(sides, sides, st.sampled_from([3, 64, 128]), channels, st.booleans(), st.integers(0, 99))
+def test_convolutions(
+    height: int, width: int, before: int, after: int, rectify: bool, seed: int
+) -> None:
+    weight = random(after, before, 3, 3, seed=seed) / before**0.5
+    bias = random(after, seed=seed + 1)
+    x = random(1, before, height, width, seed=seed + 2).requires_grad_(True)
+    y = compiled.Convolution(weight, bias)(x, rectify=rectify)
+    exact = x.detach().double().requires_grad_(True)
+    expected = F.conv2d(exact, weight.double(), bias.double(), padding=1)
+    if rectify:
+        expected = expected * (y > 0)  # where rounding decides, both shall decide alike
+    assert torch.allclose(y.double(), expected, atol=1e-4)
+    toward = random(*y.shape, seed=seed + 3)
+    (gradient,) = torch.autograd.grad(y, x, toward)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, toward.double())
+    assert torch.allclose(gradient.double(), expected_gradient, atol=2e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(sides, sides, channels)
+def test_pooling(height: int, width: int, count: int) -> None:
+    x = random(1, count, height + 1, width + 1).requires_grad_(True)
+    y, expected = compiled.average_pool(x), F.avg_pool2d(x, 2)
+    assert torch.allclose(y, expected, atol=1e-6)
+    toward = random(*y.shape, seed=1)
+    (gradient,) = torch.autograd.grad(y, x, toward)
+    (expected_gradient,) = torch.autograd.grad(expected, x, toward)
+    assert torch.equal(gradient, expected_gradient)
+
+
+@settings(deadline=None, max_examples=25)
+@given(sides, sides, channels)
+def test_gram_matrices(height: int, width: int, count: int) -> None:
+    x = random(1, count, height, width).requires_grad_(True)
+    exact = x.detach().double().requires_grad_(True)
+    matrix, expected = gram(x), gram(exact)
+    assert torch.allclose(matrix.double(), expected, atol=1e-5)
+    assert torch.equal(matrix, matrix.transpose(1, 2))
+    toward = random(*matrix.shape, seed=1)
+    (gradient,) = torch.autograd.grad(matrix, x, toward)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, toward.double())
+    assert torch.allclose(gradient.double(), expected_gradient, atol=1e-4)
+
+
+def test_gradients_of_a_fork_add_up() -> None:
+    x = random(1, 64, 5, 7).contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    one, other = compiled.fork(x * 1)
+    (both,) = torch.autograd.grad((3 * one + other.square()).sum(), x, retain_graph=True)
+    assert torch.allclose(both, 3 + 2 * x)
+    (single,) = torch.autograd.grad(other.sum(), x)
+    assert torch.equal(single, torch.ones_like(x))
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_the_encoder_gives_the_same_with_and_without(
+    encoder: Vgg, photo: Tensor, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = ["relu1_1", "conv2_1", "relu2_1", "pool2", "relu4_2", "relu5_1"]
+    monkeypatch.setattr(encoder, "pooling", pooling)
+    fast = encoder(photo, layers)
+    monkeypatch.setattr(compiled, "status", lambda: compiled.Status(False, "a test"))
+    plain = encoder(photo, layers)
+    for name in layers:
+        assert torch.allclose(fast[name], plain[name], atol=1e-4 * plain[name].abs().max().item())
+
+
+def test_the_number_of_threads_does_not_matter(encoder: Vgg, photo: Tensor) -> None:
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(gram(encoder(photo, ["relu3_1"])["relu3_1"]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_memory_is_used_again_and_bounded() -> None:
+    recycler = compiled._Recycler()
+    first = recycler.take(1000)
+    address = first.ctypes.data
+    del first
+    assert recycler.take(900).ctypes.data == address
+    kept = [recycler.take(500) for _ in range(4)]
+    assert recycler.in_use == 2000
+    del kept
+    assert sum(memory.size for memory in recycler.free) <= 1.25 * recycler.most
+    recycler.clear()
+    assert not recycler.free
+
+
+# In processes of their own: compiling, caching, and doing without.
+
+SHOW = """
+import warnings; warnings.simplefilter("always")
+import torch
+from impasto import compiled, load_encoder
+status = compiled.status()
+y = load_encoder()(torch.full((1, 3, 32, 32), 0.5), ["relu3_1"])["relu3_1"]
+print(status.ready, round(y.double().mean().item(), 3), "|", status.reason)
+"""
+
+
+def start(**environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SHOW],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    told, notes = process.communicate(timeout=120)
+    assert process.returncode == 0, notes
+    return told, notes
+
+
+def test_two_processes_compile_at_once_and_a_third_need_not(tmp_path: Path) -> None:
+    processes = [start(IMPASTO_CACHE=str(tmp_path)) for _ in range(2)]
+    outcomes = [end(process) for process in processes]
+    assert all(told.startswith("True") for told, _ in outcomes), outcomes
+    assert any("compiling for this processor" in notes for _, notes in outcomes)
+    told, notes = end(start(IMPASTO_CACHE=str(tmp_path)))
+    assert told == outcomes[0][0] == outcomes[1][0]
+    assert "compiling" not in notes
+
+
+def test_a_damaged_cache_is_done_without(tmp_path: Path) -> None:
+    told, _ = end(start(IMPASTO_CACHE=str(tmp_path)))
+    damaged = list(tmp_path.rglob("*.nbc"))
+    assert damaged
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:100])
+    again, notes = end(start(IMPASTO_CACHE=str(tmp_path)))
+    assert again.split("|")[0] == told.split("|")[0], notes
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    told, notes = end(start(IMPASTO_CACHE=str(blocked)))
+    assert told.startswith("True")
+    assert "at every start anew" in told
+    assert "cannot be kept in" in notes
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"IMPASTO_KERNELS": "plain"}, "switched off by IMPASTO_KERNELS=plain"),
+        ({"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
+    ],
+)
+def test_the_plain_path(environment: dict[str, str], reason: str) -> None:
+    told, _ = end(start(**environment))
+    assert told.startswith("False")
+    assert reason in told
+    assert told.split()[1] == end(start())[0].split()[1]
+
+
+def test_without_numba(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('no numba here')")
+    told, _ = end(start(PYTHONPATH=str(tmp_path)))
+    assert "False" in told
+    assert "numba cannot be imported (no numba here)" in told
