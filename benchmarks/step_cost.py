@@ -114,12 +114,11 @@ def peak() -> float:
 
 def operations(size: int) -> float:
     """Of the convolutions to relu5_1 of a square picture, forward and back, done plainly."""
-    total, before, pools = 0.0, 3, 0
-    for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 1)):
+    total, before = 0.0, 3
+    for pools, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 1))):
         for _ in range(count):
             total += 2 * 9 * before * channels * (size >> pools) ** 2
             before = channels
-        pools += 1
     return 2 * total
 
 

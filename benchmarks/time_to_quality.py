@@ -10,6 +10,7 @@ for each pair: both times, their ratio, and the relative content loss of both at
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ def one_scale(photo: str, painting: str, size: int) -> tuple[float, Artwork]:
 
 
 def coarse_to_fine(photo: str, painting: str, size: int, mark: float) -> tuple[float, Step]:
-    stylizer = Stylizer(sample(painting), size=size)
+    stylizer = Stylizer(sample(painting), size=size, steps=400)  # what is left is the last level's
     last: list[Step] = []
 
     def watch(step: Step) -> None:
@@ -51,10 +52,8 @@ def coarse_to_fine(photo: str, painting: str, size: int, mark: float) -> tuple[f
             raise Reached
 
     began = time.perf_counter()
-    try:
+    with contextlib.suppress(Reached):
         stylizer.paint(sample(photo), callback=watch)
-    except Reached:
-        pass
     return time.perf_counter() - began, last[0]
 
 

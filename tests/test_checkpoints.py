@@ -134,8 +134,7 @@ def test_damage_is_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(ImpastoError, match="no checkpoint of impasto"):
         resume(tmp_path / "other.npz")
-    record, tensors = {"settings": {}}, {"image": torch.zeros(1)}
-    checkpoints.write(checkpoint, record, tensors)
+    checkpoints.write(checkpoint, {"settings": {}}, {"image": torch.zeros(1)})
     with pytest.raises(ImpastoError, match="written by another version"):
         resume(checkpoint)
 

@@ -369,7 +369,8 @@ def test_ctrl_c_saves_the_picture_as_it_is() -> None:
     record = read_record("a.png")
     assert record["stopped"] == "interrupted"
     assert record["steps"] < 5000
-    assert files() == ["a.png"]
+    assert files() == ["a.png", "a.png.checkpoint"]
+    assert "to go on: impasto resume a.png.checkpoint" in err
 
 
 def test_ctrl_c_ends_a_series_too() -> None:

@@ -139,7 +139,7 @@ def test_memory_is_used_again_and_bounded() -> None:
     kept = [recycler.take(500) for _ in range(4)]
     assert recycler.in_use == 2000
     del kept
-    assert sum(memory.size for memory in recycler.free) <= 1.25 * recycler.most
+    assert sum(memory.size for memory in recycler.free) <= recycler.most
     recycler.clear()
     assert not recycler.free
 

@@ -487,7 +487,7 @@ class _Progress:
 
     def _left(self, step: Step) -> str:
         """How long it will take; steps at small sizes are quick, and count for little."""
-        if self.began is None or step.done <= self.begun or step.step >= self.steps:
+        if self.began is None or step.done <= self.begun:
             return ""
         elapsed = time.monotonic() - self.began
         return f", about {elapsed * (1 - step.done) / (step.done - self.begun):.0f} s left"

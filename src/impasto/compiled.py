@@ -454,7 +454,7 @@ class _Recycler:
     """Memory for activations that is used again when they are gone.
 
     Fresh memory costs more time than the arithmetic that fills it: the system clears it page by
-    page. What is kept is never more than a quarter above the most that was in use at once.
+    page. What lies idle never adds to the most that was in use at once.
     """
 
     def __init__(self) -> None:
@@ -491,7 +491,7 @@ class _Recycler:
             self.free.append(memory)
 
     def _make_room(self, size: int) -> None:
-        allowed = 1.25 * max(self.most, self.in_use + size) - self.in_use - size
+        allowed = max(self.most, self.in_use + size) - self.in_use - size
         self.free.sort(key=len)
         while self.free and sum(memory.size for memory in self.free) > allowed:
             self.free.pop(0)

@@ -30,6 +30,7 @@ from impasto.objective import Objective, measure
 from impasto.optimise import HISTORY, OPTIMISERS, Callback, Optimiser, Step, lbfgs
 from impasto.painting import Painting
 from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest, parse_memory
+from impasto.tiles import weights
 from impasto.vgg import Vgg, load_encoder
 
 MIN_STYLE_DISTANCE = 0.05
@@ -321,9 +322,10 @@ class Stylizer:
         if bound is None:
             bound = int(memory_of.SHARE * memory_of.free(self.device))
         vector = image.numel() * image.element_size()
-        pairs = min(HISTORY, max(LEAST_HISTORY, int(bound / 3 / (2 * vector))))
         if self.settings.optimizer != "lbfgs":
-            pairs = 0
+            return 0, bound - OPTIMISER_VECTORS * vector
+        spare = bound - weights(self.encoder, [self.content_layer, *self.style_shares])
+        pairs = min(HISTORY, max(LEAST_HISTORY, int(spare / 4 / (2 * vector))))
         return pairs, bound - (2 * pairs + OPTIMISER_VECTORS) * vector
 
     def _optimiser(self, content: Tensor) -> Optimiser:

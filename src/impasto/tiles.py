@@ -23,7 +23,7 @@ CUT = "pool3"
 """Where the encoder is cut in two, so that halos are narrow: there activations are smallest."""
 
 _FLOAT = 4
-_LEAST_TILE = 64
+_LEAST_TILE = 192
 
 
 @dataclass(frozen=True)
@@ -165,16 +165,25 @@ def whole_layer(encoder: Vgg, name: str, size: tuple[int, int], like: Tensor) ->
     return empty.permute(0, 3, 1, 2)
 
 
+def weights(encoder: Vgg, layers: Iterable[str]) -> int:
+    """How many bytes the encoder's weights take, and what is prepared of them for these layers."""
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    if compiled.status().ready and next(encoder.parameters()).device.type == "cpu":
+        last = max(encoder.layers.index(encoder.layer(name)) for name in layers)
+        for name, module in encoder.named_children():
+            if encoder.layers.index(name) <= last:
+                # 36 values for every 9, for forward and for back
+                count += 8 * sum(parameter.numel() for parameter in module.parameters())
+    return count * _FLOAT
+
+
 def needed(
     encoder: Vgg, layers: Iterable[str], size: tuple[int, int], segments: Sequence[Segment] | None
 ) -> float:
     """About how many bytes one evaluation takes, with all that stays: weights, image, gradient."""
     wanted = {encoder.layer(name) for name in layers}
-    weights = sum(parameter.numel() for parameter in encoder.parameters()) * _FLOAT
-    if compiled.status().ready and next(encoder.parameters()).device.type == "cpu":
-        weights *= 9  # four times as many prepared, for forward and for back
     pixels = size[0] * size[1]
-    kept = weights + pixels * 6 * _FLOAT
+    kept = weights(encoder, wanted) + pixels * 6 * _FLOAT
     if segments is None:
         (whole,) = _segments(encoder, wanted, max(size), cut=False)
         return kept + pixels * _bytes_per_position(encoder, whole)
