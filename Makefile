@@ -11,7 +11,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
 
-.PHONY: demo test lint format bench quality gallery clean
+.PHONY: demo test lint format bench pairs quality gallery clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -31,8 +31,10 @@ format: $(ready)
 	$(run) ruff format .
 
 bench: $(ready)
-	$(VENV)/bin/python benchmarks/step_cost.py
-	$(VENV)/bin/python benchmarks/memory.py
+	$(VENV)/bin/python benchmarks/bench.py bench.md
+
+pairs: $(ready)
+	$(VENV)/bin/python benchmarks/time_to_quality.py
 
 quality: $(ready)
 	$(VENV)/bin/python benchmarks/quality.py
@@ -41,7 +43,7 @@ gallery: $(ready)
 	$(VENV)/bin/python examples/gallery.py
 
 clean:
-	rm -rf .venv build dist demo.png
+	rm -rf .venv build dist demo.png bench.md
 
 $(ready): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

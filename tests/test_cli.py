@@ -110,7 +110,8 @@ def test_help_names_every_option(capsys: Captured) -> None:
     text = capsys.readouterr().out
     options = (
         "style output size strength steps optimizer init content-layer style-layer pooling tv "
-        "style-scale keep-colors preset seed device weights force quiet json"
+        "style-scale keep-colors preset seed device weights force quiet json levels memory "
+        "checkpoint-every"
     )
     for option in options.split():
         assert re.search(rf"--{option}\b(?!-)", text), option
@@ -414,3 +415,52 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
     assert sum(name.endswith(".jpg") for name in names) == 9
     for licence in ("LICENSE", "CC-BY-4.0.txt", "CC0-1.0.txt"):
         assert any(name.endswith(licence) and "dist-info/licenses" in name for name in names)
+
+
+def test_info_says_what_runs_and_why() -> None:
+    done = run("info")
+    assert done.returncode == 0
+    assert re.search(r"^kernels +compiled \(compiled for this processor\)$", done.stdout, re.M)
+    assert re.search(r"^memory +[\d.]+ GB may be used, of [\d.]+ GB free$", done.stdout, re.M)
+    plain = subprocess.run(
+        [sys.executable, "-m", "impasto", "info", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"IMPASTO_KERNELS": "plain"},
+    )
+    facts = json.loads(plain.stdout)
+    assert facts["kernels"] == "plain (switched off by IMPASTO_KERNELS=plain)"
+    assert facts["impasto"] == __version__
+
+
+def test_resuming_what_cannot_be_resumed(capsys: Captured) -> None:
+    assert main(["resume", "none.checkpoint"]) == 2
+    assert "there is no checkpoint none.checkpoint" in capsys.readouterr().err
+    Path("bad.checkpoint").write_bytes(b"nothing of the kind")
+    assert main(["resume", "bad.checkpoint"]) == 2
+    told = capsys.readouterr().err
+    assert "bad.checkpoint is no checkpoint of impasto" in told
+    assert told.count("\n") == 1
+
+
+def test_an_earlier_run_is_not_overwritten(capsys: Captured) -> None:
+    Path("a.png.checkpoint").write_bytes(b"precious")
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png"]) == 0
+    assert "to go on with it: impasto resume a.png.checkpoint" in capsys.readouterr().err
+    assert Path("a.png.checkpoint").read_bytes() == b"precious"
+    assert files() == ["a.png", "a.png.checkpoint"]
+
+
+def test_a_bound_that_cannot_be_kept_is_said(capsys: Captured) -> None:
+    arguments = ["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png"]
+    assert main([*arguments, "--memory", "100M"]) == 0
+    assert "more than the 0.1 GB allowed" in capsys.readouterr().err
+    assert main([*arguments, "--memory", "lots"]) == 2
+    assert "memory is 'lots'; give an amount such as 2G" in capsys.readouterr().err
+
+
+def test_times_for_checkpoints(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["stylize", PHOTO, *STYLE, "--checkpoint-every", "often"])
+    assert "'often' is no time: give seconds, such as 30" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_levels_lead_to_the_size_and_share_the_steps(width: int, height: int, st
 
 
 def test_small_pictures_have_one_level() -> None:
-    assert len(plan_levels((250, 200), 100, None, always)) == 1
+    assert len(plan_levels((127, 100), 100, None, always)) == 1
     assert len(plan_levels((2048, 2048), 100, 1, always)) == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from impasto import PRESETS, ImpastoError, Settings
-from impasto.settings import make_settings
+from impasto.settings import make_settings, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,33 @@ def test_defaults() -> None:
     assert (settings.init, settings.content_layer) == ("photo", "relu4_2")
     assert Settings(style_layers="relu2_1").style_shares == {"relu2_1": 1.0}
     assert Settings(init=Path("a.png")).init == Path("a.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("2G", 2 * 1024**3),
+        ("800M", 800 * 1024**2),
+        ("1.5 GiB", 3 * 1024**3 // 2),
+        ("64kb", 65536),
+        ("1T", 1024**4),
+        ("12345", 12345),
+        (4096, 4096),
+    ],
+)
+def test_amounts_of_memory(text: int | str, amount: int) -> None:
+    assert parse_memory(text) == amount
+    assert Settings(memory=text).memory == text
+
+
+@pytest.mark.parametrize("text", ["", "much", "2X", "-1G", "1..5G", "G", True])
+def test_what_is_no_amount_of_memory(text: Any) -> None:
+    with pytest.raises(ImpastoError, match="give an amount such as 2G"):
+        Settings(memory=text)
+
+
+def test_levels() -> None:
+    assert Settings(levels=3).levels == 3
+    with pytest.raises(ImpastoError, match="levels is 0; give a whole number from 1 to 16"):
+        Settings(levels=0)
+    assert PRESETS["gatys"]["levels"] == PRESETS["lecture"]["levels"] == 1

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMALLEST = 128
+SMALLEST = 64
 """No level has a shorter longer side than this; a picture twice as large gets a second level."""
 
-COARSE_SHARE, MOST_COARSE = 0.4, 60
+COARSE_SHARE, MOST_COARSE = 0.5, 90
 """What part of all steps the levels before the last make together, and how many at most."""
 
 
@@ -66,7 +66,7 @@ def share_out(total: int, count: int) -> list[int]:
     return [*coarse, total - sum(coarse)]
 
 
-KEPT = 0.35
+KEPT = 0.4
 """How much of what was painted a level of up to SEEN pixels begins with."""
 
 SEEN = 512

@@ -38,6 +38,7 @@ HISTORY = 20
 """How many pairs of past steps L-BFGS remembers, where there is memory for them."""
 
 _GREY_LEVEL = 1 / 255
+_KEPT_BYTES = 256 * 2**20  # of the history, in a state
 _LINE_SEARCH = 25  # evaluations at most for one step
 _ENDLESS = 2**31 - 1  # the journal ends a run
 
@@ -48,7 +49,7 @@ class Step:
 
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
     [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
-    callback returns, gives what the optimiser has learned: from there another run can go on.
+    next step, gives what the optimiser has learned: from there another run can go on.
     `done` is about how much of the work of a whole painting is done, 0..1.
     """
 
@@ -371,6 +372,7 @@ class _Lbfgs:
         angles = state["angles"] if state else None
         self.variables = _Variables(self.image, torch.float32, self.refined, angles)
         self.z = torch.zeros(self.image.numel(), requires_grad=True)
+        self.home = self.z.detach().clone()
         self.optimiser = torch.optim.LBFGS(
             [self.z],
             max_iter=1,
@@ -402,6 +404,7 @@ class _Lbfgs:
         if evaluation is None or image is None or evaluation.loss >= self.journal.last.loss:
             raise _RoundOver
         self.trials = {self._place(): (evaluation, image)}
+        self.home.copy_(self.z.detach())
         self.journal.accept(evaluation.loss, evaluation.parts, image, self._keep)
 
     def _closure(self) -> float:
@@ -434,10 +437,13 @@ class _Lbfgs:
         return z[:: max(1, z.numel() // 1024)].numpy().tobytes()
 
     def _keep(self) -> State:
-        """What it takes to go on from the last accepted step as if nothing had happened."""
+        """What it takes to go on from the last accepted step as if nothing had happened.
+
+        Even in the middle of the next one, where Ctrl-C may come.
+        """
         inner = self.optimiser.state[self.z]
         state = {
-            "angles": self.variables.angles_at(self.z.detach()),
+            "angles": self.variables.angles_at(self.home),
             "scale": torch.tensor(self.variables.scale, dtype=torch.float64),
         }
         if "d" in inner:
@@ -445,10 +451,11 @@ class _Lbfgs:
             state["t"] = torch.as_tensor(inner["t"], dtype=torch.float64)
             state["H_diag"] = torch.as_tensor(inner["H_diag"], dtype=torch.float64)
             state["prev_loss"] = torch.tensor(inner["prev_loss"], dtype=torch.float64)
+            newest = max(1, int(_KEPT_BYTES / (8 * self.z.numel())))
             for name in ("old_dirs", "old_stps"):
-                for index, vector in enumerate(inner[name]):
+                for index, vector in enumerate(inner[name][-newest:]):
                     state[f"{name}.{index}"] = vector
-            state["ro"] = torch.tensor([float(value) for value in inner["ro"]])
+            state["ro"] = torch.tensor([float(value) for value in inner["ro"][-newest:]])
         return state
 
     def _restore(self, state: State) -> None:

@@ -52,7 +52,7 @@ class Painting:
         while True:
             level = self.levels[self.level]
             content = self.scene.content(level)
-            start = self.scene.start(level, content) if self.image is None else self.image
+            start = self.scene.start(level, content) if self.image is None else self.image.to(content)
             objective, optimiser = self.scene.objective(level, content)
             final = self.level == len(self.levels) - 1
             outcome = optimiser(
@@ -82,6 +82,11 @@ class Painting:
     def record(self) -> dict[str, Any]:
         """The numbers of a checkpoint."""
         return {name: getattr(self, name) for name in _NUMBERS}
+
+    @staticmethod
+    def check(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Raise a KeyError or TypeError where a checkpoint lacks what `restore` needs."""
+        _ = [record[name] for name in _NUMBERS], tensors["image"]
 
     def restore(self, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Be where a checkpoint was."""

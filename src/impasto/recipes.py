@@ -30,8 +30,8 @@ from impasto.objective import Objective, measure
 from impasto.optimise import HISTORY, OPTIMISERS, Callback, Optimiser, Step, lbfgs
 from impasto.painting import Painting
 from impasto.settings import DEVICES, FULL, STARTS, make_settings, nearest, parse_memory
-from impasto.tiles import weights
-from impasto.vgg import Vgg, load_encoder
+from impasto.tiles import needed, plan, weights
+from impasto.vgg import IMAGE, Vgg, load_encoder
 
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
@@ -39,7 +39,7 @@ MIN_STYLE_DISTANCE = 0.05
 LEAST_HISTORY = 3
 """Pairs of past steps that L-BFGS remembers even where memory is scarce."""
 
-OPTIMISER_VECTORS = 12
+OPTIMISER_VECTORS = 13
 """Vectors as large as the image that an optimiser needs beside its history."""
 
 Source = PathLike | Image.Image | Picture
@@ -132,29 +132,31 @@ def resume(
     """
     record, tensors = checkpoints.read(checkpoint)
     try:
-        inputs, settings = record["inputs"], record["settings"]
-        for role, expected in inputs.items():
-            _check_unchanged(checkpoint, role, expected)
-        stylizer = Stylizer(inputs["painting"]["path"], **settings)
-        photo = images.read(inputs["photo"]["path"])
-        keeper = Keeper(Path(checkpoint), checkpoint_every)
-        saved = record | {"progress": record["progress"], "seconds": record["seconds"]}
-        return stylizer._paint(photo, callback, keeper, record["note"], (saved, tensors))
-    except (KeyError, TypeError) as error:
+        inputs, settings, note = record["inputs"], record["settings"], record["note"]
+        saved = {name: record[name] for name in ("progress", "seconds")}
+        Painting.check(saved["progress"], tensors)
+        files = {role: (expected["path"], expected["sha256"]) for role, expected in inputs.items()}
+        photo, painting = files["photo"][0], files["painting"][0]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ImpastoError(
-            f"{checkpoint} was written by another version of impasto ({error}); begin anew"
+            f"{os.fspath(checkpoint)} was written by another version of impasto "
+            f"({error} is missing); begin anew"
         ) from None
+    for role, (path, digest) in files.items():
+        _check_unchanged(checkpoint, role, Path(path), digest)
+    stylizer = Stylizer(painting, **settings)
+    keeper = Keeper(Path(checkpoint), checkpoint_every)
+    return stylizer._paint(images.read(photo), callback, keeper, note, (saved, tensors))
 
 
-def _check_unchanged(checkpoint: PathLike, role: str, expected: Mapping[str, str]) -> None:
-    path = Path(expected["path"])
+def _check_unchanged(checkpoint: PathLike, role: str, path: Path, expected: str) -> None:
     if not path.is_file():
         raise ImpastoError(
             f"{os.fspath(checkpoint)} was begun with {path}, which is gone; put the {role} back"
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != expected["sha256"]:
+    if digest != expected:
         raise ImpastoError(
             f"{os.fspath(checkpoint)} was begun with another {path}; "
             f"put the {role} of then back, or begin anew"
@@ -178,8 +180,6 @@ class Stylizer:
         self.content_layer = self.encoder.layer(self.settings.content_layer)
         self.style_shares = _canonical(self.settings.style_shares, self.encoder)
         self._targets: dict[int, dict[str, Tensor]] = {}
-        bound = self.settings.memory
-        self._bound = None if bound is None else parse_memory(bound)
         self._weights = self._hash_weights()
         if self.settings.size != FULL:
             self._painting_size(int(self.settings.size))  # a painting too small is known at once
@@ -224,6 +224,7 @@ class Stylizer:
         saved: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None,
     ) -> Artwork:
         size = self._result_size(picture)
+        self._tell_of_memory(size)
         levels = plan_levels(size, self.settings.steps, self.settings.levels, self._is_possible)
         painting = Painting(_Scene(self, picture), levels, self.settings.evaluations)
         earlier = 0.0
@@ -307,31 +308,56 @@ class Stylizer:
             losses.append(TotalVariationLoss(2 * settings.strength * settings.tv))
         if settings.border:
             losses.append(BorderLoss(2 * settings.strength * settings.border))
-        _, memory = self._shares_of_memory(content)
+        _, memory = self._shares_of_memory(content.numel())
         return Objective(self.encoder, losses, memory=memory)
 
     def _measure(
         self, image: Tensor, features: Iterable[str], means: Iterable[str]
     ) -> dict[str, Tensor]:
-        _, memory = self._shares_of_memory(image)
+        _, memory = self._shares_of_memory(image.numel())
         return measure(self.encoder, image, features=features, means=means, memory=memory)
 
-    def _shares_of_memory(self, image: Tensor) -> tuple[int, float]:
-        """How many pairs the optimiser may remember, and how many bytes are the objective's."""
-        bound = self._bound
-        if bound is None:
-            bound = int(memory_of.SHARE * memory_of.free(self.device))
-        vector = image.numel() * image.element_size()
+    def _shares_of_memory(self, values: int) -> tuple[int, float]:
+        """For an image of so many values: how many pairs of steps the optimiser may remember, and
+        how many bytes are left to the objective.
+        """
+        bound, vector = self._memory(), values * 4
         if self.settings.optimizer != "lbfgs":
             return 0, bound - OPTIMISER_VECTORS * vector
-        spare = bound - weights(self.encoder, [self.content_layer, *self.style_shares])
+        spare = bound - weights(self.encoder, self._layers())
         pairs = min(HISTORY, max(LEAST_HISTORY, int(spare / 4 / (2 * vector))))
         return pairs, bound - (2 * pairs + OPTIMISER_VECTORS) * vector
+
+    def _memory(self) -> int:
+        """How many bytes painting may take."""
+        bound = self.settings.memory
+        if bound is not None:
+            return parse_memory(bound)
+        return int(memory_of.SHARE * memory_of.free(self.device))
+
+    def _layers(self) -> list[str]:
+        return [IMAGE, self.content_layer, *self.style_shares]
+
+    def _tell_of_memory(self, size: tuple[int, int]) -> None:
+        """Say so where not even the smallest tiles keep within the bound."""
+        values = size[0] * size[1] * (1 if self.settings.keep_colors else 3)
+        _, left = self._shares_of_memory(values)
+        bound = self._memory()
+        upright = size[1], size[0]
+        segments = plan(self.encoder, self._layers(), upright, memory=left)
+        needs = bound - left + needed(self.encoder, self._layers(), upright, segments)
+        if needs > bound:
+            warnings.warn(
+                f"{size[0]} x {size[1]} pixels take about {needs / 1e9:.1f} GB even in small "
+                f"tiles, more than the {bound / 1e9:.1f} GB allowed; a smaller size takes less",
+                ImpastoNotice,
+                stacklevel=4,
+            )
 
     def _optimiser(self, content: Tensor) -> Optimiser:
         if self.settings.optimizer != "lbfgs":
             return OPTIMISERS[self.settings.optimizer]
-        pairs, _ = self._shares_of_memory(content)
+        pairs, _ = self._shares_of_memory(content.numel())
         return functools.partial(lbfgs, history=pairs)
 
     def _style_targets(self, longer: int, matching: Tensor | None = None) -> dict[str, Tensor]:
@@ -350,7 +376,7 @@ class Stylizer:
         own = photo.image.size
         wanted = self.settings.size
         size = own if wanted == FULL else images.fitted_size(own, int(wanted))
-        self._check_size(photo.name, size, [self.content_layer, *self.style_shares])
+        self._check_size(photo.name, size, self._layers())
         if max(size) > max(own):
             warnings.warn(
                 f"{photo.name} has only {own[0]} x {own[1]} pixels "
@@ -369,7 +395,7 @@ class Stylizer:
     def _is_possible(self, size: tuple[int, int]) -> bool:
         """Whether photo and painting are large enough for all layers at this size."""
         try:
-            self._check_size("", size, [self.content_layer, *self.style_shares])
+            self._check_size("", size, self._layers())
             self._painting_size(max(size))
         except ImpastoError:
             return False

@@ -23,6 +23,7 @@ CUT = "pool3"
 """Where the encoder is cut in two, so that halos are narrow: there activations are smallest."""
 
 _FLOAT = 4
+_BUFFERS = 64 * 2**20  # of the kernels' threads, and what else is small
 _LEAST_TILE = 192
 
 
@@ -183,7 +184,7 @@ def needed(
     """About how many bytes one evaluation takes, with all that stays: weights, image, gradient."""
     wanted = {encoder.layer(name) for name in layers}
     pixels = size[0] * size[1]
-    kept = weights(encoder, wanted) + pixels * 6 * _FLOAT
+    kept = weights(encoder, wanted) + _BUFFERS + pixels * 6 * _FLOAT
     if segments is None:
         (whole,) = _segments(encoder, wanted, max(size), cut=False)
         return kept + pixels * _bytes_per_position(encoder, whole)
