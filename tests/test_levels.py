@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from impasto.levels import SMALLEST, enlarged, plan_levels, refine, share_out
+from impasto.levels import ONE_SCALE, SMALLEST, enlarged, plan_levels, refine, share_out
 
 
 def always(_: tuple[int, int]) -> bool:
@@ -27,7 +27,8 @@ def test_levels_lead_to_the_size_and_share_the_steps(width: int, height: int, st
 
 
 def test_small_pictures_have_one_level() -> None:
-    assert len(plan_levels((127, 100), 100, None, always)) == 1
+    assert len(plan_levels((ONE_SCALE - 1, 100), 100, None, always)) == 1
+    assert len(plan_levels((ONE_SCALE, 100), 100, None, always)) > 1
     assert len(plan_levels((2048, 2048), 100, 1, always)) == 1
 
 

@@ -13,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMALLEST = 64
-"""No level has a shorter longer side than this; a picture twice as large gets a second level."""
+ONE_SCALE, SMALLEST = 384, 64
+"""A picture whose longer side is below the first is painted at one scale: there is little to win.
 
-COARSE_SHARE, MOST_COARSE = 0.5, 90
+Of larger ones, no level is smaller than the second.
+"""
+
+COARSE_SHARE, MOST_COARSE = 1 / 3, 60
 """What part of all steps the levels before the last make together, and how many at most."""
 
 
@@ -43,6 +46,8 @@ def plan_levels(
     Each has half the size of the next; `count` of them, or as many as the size calls for where
     they are `possible`.
     """
+    if count is None and max(size) < ONE_SCALE:
+        count = 1
     sizes = [size]
     while len(sizes) < (count or 16):
         scale = 2 ** len(sizes)

@@ -52,7 +52,10 @@ class Painting:
         while True:
             level = self.levels[self.level]
             content = self.scene.content(level)
-            start = self.scene.start(level, content) if self.image is None else self.image.to(content)
+            if self.image is None:
+                start = self.scene.start(level, content)
+            else:
+                start = self.image.to(content)
             objective, optimiser = self.scene.objective(level, content)
             final = self.level == len(self.levels) - 1
             outcome = optimiser(

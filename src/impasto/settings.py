@@ -68,7 +68,7 @@ class Settings:
 
     size: int | str = 512
     strength: float = 0.5
-    steps: int = 180
+    steps: int = 150
     levels: int | None = None
     optimizer: str = "lbfgs"
     init: str | Path = "photo"
