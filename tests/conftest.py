@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
 
-from impasto import Vgg, images, load_encoder, sample
+from impasto import Vgg, compiled, images, load_encoder, sample
+
+with warnings.catch_warnings():
+    # On a fresh machine the kernels are compiled now, with a notice that no test is about.
+    warnings.simplefilter("ignore")
+    compiled.status()
 
 
 @pytest.fixture(scope="session")

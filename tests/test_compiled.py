@@ -95,6 +95,23 @@ def test_gram_matrices(height: int, width: int, count: int) -> None:
     assert torch.allclose(gradient.double(), expected_gradient, atol=1e-4)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 30), st.integers(1, 30), st.data())
+def test_gram_matrices_of_a_core(height: int, width: int, data: st.DataObject) -> None:
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    bottom = data.draw(st.integers(top + 1, height))
+    right = data.draw(st.integers(left + 1, width))
+    core = slice(top, bottom), slice(left, right)
+    x = random(1, 64, height, width).requires_grad_(True)
+    exact = x.detach().double().requires_grad_(True)
+    matrix, expected = compiled.gram(x, core), gram(exact[(..., *core)])
+    assert torch.allclose(matrix.double(), expected, atol=1e-5)
+    toward = random(*matrix.shape, seed=1)
+    (gradient,) = torch.autograd.grad(matrix, x, toward)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, toward.double())
+    assert torch.allclose(gradient.double(), expected_gradient, atol=1e-4)
+
+
 def test_gradients_of_a_fork_add_up() -> None:
     x = random(1, 64, 5, 7).contiguous(memory_format=torch.channels_last).requires_grad_(True)
     one, other = compiled.fork(x * 1)

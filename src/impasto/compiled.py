@@ -294,54 +294,85 @@ class _Forked(torch.autograd.Function):
         return first
 
 
-def gram(features: Tensor) -> Tensor:
-    """`losses.gram` of features [1, C, height, width], C a multiple of 32; summed in float64."""
-    result: Tensor = _Gram.apply(features)  # type: ignore[no-untyped-call]
+def gram(features: Tensor, core: tuple[slice, slice] | None = None) -> Tensor:
+    """`losses.gram` of features [1, C, height, width], C a multiple of 64; summed in float64.
+
+    With `core`, of these (rows, columns) alone, without copying them.
+    """
+    _, _, height, width = features.shape
+    rows, columns = core or (slice(0, height), slice(0, width))
+    result: Tensor = _Gram.apply(features, rows, columns)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Gram(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, rows: slice, columns: slice) -> Tensor:
         ctx.save_for_backward(features)
-        channels, positions = features.shape[1], features.shape[2] * features.shape[3]
+        ctx.core = rows, columns
+        channels = features.shape[1]
+        positions = (rows.stop - rows.start) * (columns.stop - columns.start)
         flat = _flat(features)
         kernels = _kernels()
-        length = max(kernels.DEPTH, -(-positions // STRIPS))
-        starts = range(0, positions, length)
-        sums = np.zeros((len(starts), channels, channels))
+        runs = _runs(features, rows, columns, STRIPS, least=kernels.DEPTH)
+        sums = np.zeros((len(runs), channels, channels))
 
         def add(strip: int) -> None:
             (products,) = _buffers(channels**2)
-            first = starts[strip]
-            last = min(first + length, positions)
-            kernels.gram(flat, sums[strip].reshape(-1), products, channels, first, last)
+            kernels.gram(flat, sums[strip].reshape(-1), products, channels, *runs[strip])
 
-        _share_out(range(len(starts)), add)
+        _share_out(range(len(runs)), add)
         result = np.empty(channels**2, np.float32)
-        kernels.mean_gram(sums.reshape(-1), result, len(starts), channels, positions)
+        kernels.mean_gram(sums.reshape(-1), result, len(runs), channels, positions)
         return torch.from_numpy(result).view(1, channels, channels)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (features,) = ctx.saved_tensors
+        rows, columns = ctx.core
         _, channels, height, width = features.shape
-        positions = height * width
+        positions = (rows.stop - rows.start) * (columns.stop - columns.start)
         symmetric = (gradient + gradient.transpose(1, 2)) / positions
         kernels = _kernels()
-        if positions < kernels.ROWS:
-            rows = features.permute(0, 2, 3, 1).reshape(1, positions, channels) @ symmetric
-            spread: Tensor = rows.transpose(1, 2).reshape(features.shape)
-            return spread
+        whole = positions == height * width
         out = _empty(channels, height, width)
+        if not whole:
+            out.zero_()
+        if min(positions, columns.stop - columns.start) < kernels.ROWS:
+            part = features[..., rows, columns].permute(0, 2, 3, 1)
+            out[..., rows, columns] = (part @ symmetric).permute(0, 3, 1, 2)
+            return out, None, None
         source, target, weights = _flat(features), _flat(out), _panels(symmetric)
 
-        def multiply(rows: range) -> None:
-            kernels.product(source, weights, target, channels, rows.start, rows.stop)
+        def multiply(run: tuple[int, int, int, int, int]) -> None:
+            kernels.product(source, weights, target, channels, *run)
 
-        _share_out(_ranges(positions, kernels.ROWS * 64, least=kernels.ROWS), multiply)
-        return out
+        parts = 8 * _threads()
+        _share_out(_runs(features, rows, columns, parts, least=kernels.ROWS * 8), multiply)
+        return out, None, None
+
+
+def _runs(
+    features: Tensor, rows: slice, columns: slice, parts: int, least: int
+) -> list[tuple[int, int, int, int, int]]:
+    """A core as (width, first row, last row, first column, last column), in about so many parts.
+
+    Where it is as wide as the features, as parts of one long row of at least so many positions.
+    """
+    width = features.shape[3]
+    if columns.stop - columns.start < width:
+        length = -(-(rows.stop - rows.start) // parts)
+        return [
+            (width, rows.start + part.start, rows.start + part.stop, columns.start, columns.stop)
+            for part in _ranges(rows.stop - rows.start, length)
+        ]
+    first, positions = rows.start * width, (rows.stop - rows.start) * width
+    length = max(least, -(-positions // parts))
+    return [
+        (0, 0, 1, first + part.start, first + part.stop)
+        for part in _ranges(positions, length, least=min(least, positions))
+    ]
 
 
 def _convolve(

@@ -338,35 +338,38 @@ def convolve_colours_back(
                                     out[(r * width + s) * 3 + c] += products[p * TAPS_WIDTH + tap]
 
 
-@_compiled(_floats, _doubles, _floats, *[_n] * 3)
-def gram(features: Any, sums: Any, products: Any, channels: int, first: int, last: int) -> None:
-    """Add F^T F over the positions `first` to before `last` of F [positions, channels] to `sums`.
+@_compiled(_floats, _doubles, _floats, *[_n] * 6)
+def gram(
+    features: Any,
+    sums: Any,
+    products: Any,
+    channels: int,
+    width: int,
+    first_row: int,
+    last_row: int,
+    first: int,
+    last: int,
+) -> None:
+    """Add F^T F to `sums`, over the columns `first` to before `last` of some rows of F.
 
-    sums: [channels, channels], of which the part above the diagonal is right. products: a buffer
-    of the same size.
+    F: [rows, width, channels]. sums: [channels, channels], of which the part above the diagonal is
+    right. products: a buffer of the same size.
     """
-    for start in range(first, last, DEPTH):
-        depth = min(DEPTH, last - start)
-        for group in range(0, channels, ROWS):
-            i = min(group, channels - ROWS)
-            left = i // PANEL * PANEL
-            for j in range(left, channels, PANEL):
-                multiply(
-                    features,
-                    start * channels + i,
-                    1,
-                    channels,
-                    features,
-                    start * channels + j,
-                    channels,
-                    products,
-                    i * channels + j,
-                    channels,
-                    depth,
-                )
-        for i in range(channels):
-            for j in range(i, channels):
-                sums[i * channels + j] += products[i * channels + j]
+    for row in range(first_row, last_row):
+        for start in range(row * width + first, row * width + last, DEPTH):
+            depth = min(DEPTH, row * width + last - start)
+            for group in range(0, channels, ROWS):
+                i = min(group, channels - ROWS)
+                for j in range(i // PANEL * PANEL, channels, PANEL):
+                    multiply(
+                        features, start * channels + i, 1, channels,
+                        features, start * channels + j, channels,
+                        products, i * channels + j, channels,
+                        depth,
+                    )  # fmt: skip
+            for i in range(channels):
+                for j in range(i, channels):
+                    sums[i * channels + j] += products[i * channels + j]
 
 
 @_compiled(_doubles, _floats, *[_n] * 3)
@@ -380,28 +383,32 @@ def mean_gram(sums: Any, out: Any, strips: int, channels: int, positions: int) -
             out[i * channels + j] = out[j * channels + i] = total / positions
 
 
-@_compiled(*[_floats] * 3, *[_n] * 3)
-def product(a: Any, b: Any, out: Any, channels: int, first: int, last: int) -> None:
-    """Rows `first` to before `last`, at least ROWS of them, of A [.., channels] B.
+@_compiled(*[_floats] * 3, *[_n] * 6)
+def product(
+    a: Any,
+    b: Any,
+    out: Any,
+    channels: int,
+    width: int,
+    first_row: int,
+    last_row: int,
+    first: int,
+    last: int,
+) -> None:
+    """A B for the columns `first` to before `last`, at least ROWS of them, of some rows of A.
 
-    B: square, [channels / PANEL, channels, PANEL].
+    A, out: [rows, width, channels]. B: square, [channels / PANEL, channels, PANEL].
     """
-    for group in range(first, last, ROWS):
-        row = min(group, last - ROWS)
-        for panel in range(channels // PANEL):
-            multiply(
-                a,
-                row * channels,
-                channels,
-                1,
-                b,
-                panel * channels * PANEL,
-                PANEL,
-                out,
-                row * channels + panel * PANEL,
-                channels,
-                channels,
-            )
+    for row in range(first_row, last_row):
+        for group in range(first, last, ROWS):
+            start = (row * width + min(group, last - ROWS)) * channels
+            for panel in range(channels // PANEL):
+                multiply(
+                    a, start, channels, 1,
+                    b, panel * channels * PANEL, PANEL,
+                    out, start + panel * PANEL, channels,
+                    channels,
+                )  # fmt: skip
 
 
 @_compiled(*[_floats] * 2, *[_n] * 4)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,10 +27,11 @@ BORDER = 3
 """How many pixels of each side `border_variation` looks at."""
 
 Statistic = Callable[[Tensor], Tensor]
-_MEANS: set[Statistic] = set()
+_MEANS: set[Callable[..., Tensor]] = set()
+_Declared = TypeVar("_Declared", bound=Callable[..., Tensor])
 
 
-def mean_over_positions(statistic: Statistic) -> Statistic:
+def mean_over_positions(statistic: _Declared) -> _Declared:
     """Declare that a statistic is a mean over positions of a function of the features there.
 
     Its mean over a picture then follows from its means over tiles. A decorator.
@@ -40,14 +41,17 @@ def mean_over_positions(statistic: Statistic) -> Statistic:
 
 
 @mean_over_positions
-def gram(features: Tensor) -> Tensor:
+def gram(features: Tensor, part: Part | None = None) -> Tensor:
     """Gram matrices [batch, C, C] of features [batch, C, height, width]: G = F F^T / N.
 
     Which channels are active together, wherever that is: positions are summed out. Gatys et al.
     2015, eq. 3, divided by the number of positions so that it does not grow with the picture.
+    With `part`, of its core alone.
     """
     if compiled.suits(features) and features.shape[1] >= 64:
-        return compiled.gram(features)
+        return compiled.gram(features, part.core_in_crop if part else None)
+    if part:
+        features = part.core_of(features)
     # Positions first: the layout in which channels-last features lie in memory.
     f = features.flatten(2).transpose(1, 2)
     return f.transpose(1, 2) @ f / f.shape[1]
@@ -186,6 +190,8 @@ class StyleLoss:
         if self.statistic not in _MEANS:
             name = getattr(self.statistic, "__name__", "statistic")
             raise not_in_tiles(f"{self.name} with {name}")
+        if self.statistic is gram:  # which need not have the core cut out
+            return gram(features, part) * part.positions
         return self.statistic(part.core_of(features)) * part.positions
 
     def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor:

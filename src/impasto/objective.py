@@ -194,7 +194,7 @@ def measure(
                 found[layer] = whole_layer(encoder, layer, part.size, image)
             found[layer][(..., *part.core)] = part.core_of(activations)
         if layer in summed and part.positions:
-            mean = gram(part.core_of(activations)).double().cpu()
+            mean = gram(activations, part).double().cpu()
             share = part.positions / (part.size[0] * part.size[1])
             name = f"gram {layer}"
             found[name] = found.get(name, torch.zeros_like(mean)) + share * mean

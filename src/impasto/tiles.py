@@ -49,8 +49,13 @@ class Part:
         """The core of this crop of a layer."""
         if self.core == self.crop:
             return features
+        return features[(..., *self.core_in_crop)]
+
+    @property
+    def core_in_crop(self) -> tuple[slice, slice]:
+        """(rows, columns) of the core, as slices of the crop."""
         rows, columns = (_within(*pair) for pair in zip(self.core, self.crop, strict=True))
-        return features[..., rows, columns]
+        return rows, columns
 
     @property
     def positions(self) -> int:
@@ -123,7 +128,8 @@ def plan(
         side = max(size)
         while side > _LEAST_TILE:
             side = max(_LEAST_TILE, int(side / 1.25))
-            segments = _segments(encoder, wanted, side)
+            # What comes after the cut takes a ninth of the memory a pixel, and has wider halos.
+            segments = _segments(encoder, wanted, side, deep=3 * side)
             if needed(encoder, wanted, size, segments) <= memory:
                 break
         return segments
@@ -199,7 +205,10 @@ def needed(
     return kept + most
 
 
-def _segments(encoder: Vgg, wanted: set[str], tile: int, cut: bool = True) -> list[Segment]:
+def _segments(
+    encoder: Vgg, wanted: set[str], tile: int, *, deep: int | None = None, cut: bool = True
+) -> list[Segment]:
+    """Segments in tiles of so many pixels; `deep` for what comes after the cut."""
     order = encoder.layers
     last = max(order.index(name) for name in wanted)
     starts = [IMAGE]
@@ -212,7 +221,8 @@ def _segments(encoder: Vgg, wanted: set[str], tile: int, cut: bool = True) -> li
         names = [name for name in order[first:stop] if name in wanted or name == following]
         if start == IMAGE and IMAGE in wanted:
             names.insert(0, IMAGE)
-        segments.append(_segment(encoder, start, names, tile))
+        side = deep if deep and start != IMAGE else tile
+        segments.append(_segment(encoder, start, names, side))
     return segments
 
 
