@@ -24,7 +24,7 @@ CUT = "pool3"
 
 _FLOAT = 4
 _BUFFERS = 64 * 2**20  # of the kernels' threads, and what else is small
-_LEAST_TILE = 192
+_LEAST_TILE = 128
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def plan(
         side = max(size)
         while side > _LEAST_TILE:
             side = max(_LEAST_TILE, int(side / 1.25))
-            # What comes after the cut takes a ninth of the memory a pixel, and has wider halos.
-            segments = _segments(encoder, wanted, side, deep=3 * side)
+            # What comes after the cut takes a ninth of the memory a pixel; halos are wider there.
+            segments = _segments(encoder, wanted, side, deep=2 * side)
             if needed(encoder, wanted, size, segments) <= memory:
                 break
         return segments
