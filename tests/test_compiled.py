@@ -62,11 +62,11 @@ def test_convolutions(
     expected = F.conv2d(exact, weight.double(), bias.double(), padding=1)
     if rectify:
         expected = expected * (y > 0)  # where rounding decides, both shall decide alike
-    assert torch.allclose(y.double(), expected, atol=1e-4)
+    assert torch.allclose(y.double(), expected, atol=1e-3)
     toward = random(*y.shape, seed=seed + 3)
     (gradient,) = torch.autograd.grad(y, x, toward)
     (expected_gradient,) = torch.autograd.grad(expected, exact, toward.double())
-    assert torch.allclose(gradient.double(), expected_gradient, atol=2e-4)
+    assert torch.allclose(gradient.double(), expected_gradient, atol=2e-3)
 
 
 @settings(deadline=None, max_examples=25)

@@ -478,7 +478,7 @@ class _Progress:
             self.bar = tqdm(total=self.steps, desc=self.title, leave=False, bar_format=form)
         if self.bar is not None:
             height, width = step.image.shape[-2:]
-            told = f"{width} x {height}, loss {step.loss:.4g}{self._left(step)}"
+            told = f"loss {step.loss:.4g}, {width} x {height}{self._left(step)}"
             self.bar.set_postfix_str(told, refresh=False)
             self.bar.update(step.step - self.bar.n)
         elif not self.quiet and step.step % self.every == 0:

@@ -126,13 +126,12 @@ def plan(
         if memory is None or needed(encoder, wanted, size, None) <= memory:
             return None
         side = max(size)
-        while side > _LEAST_TILE:
+        while True:
             side = max(_LEAST_TILE, int(side / 1.25))
             # What comes after the cut takes a ninth of the memory a pixel; halos are wider there.
             segments = _segments(encoder, wanted, side, deep=2 * side)
-            if needed(encoder, wanted, size, segments) <= memory:
-                break
-        return segments
+            if side == _LEAST_TILE or needed(encoder, wanted, size, segments) <= memory:
+                return segments
     return _segments(encoder, wanted, tile)
 
 
