@@ -23,7 +23,7 @@ from impasto.recipes import _Scene
 def warm_up(stylizer: Stylizer) -> None:
     """Prepare the weights, which the first evaluation of a run does."""
     image = torch.rand(1, 3, 32, 32, requires_grad=True)
-    features = stylizer.encoder(image, ["relu5_1"])["relu5_1"]
+    features = stylizer.studio.encoder(image, ["relu5_1"])["relu5_1"]
     features.sum().backward()  # type: ignore[no-untyped-call]
 
 

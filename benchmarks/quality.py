@@ -71,9 +71,9 @@ def main() -> None:
             artwork = stylizer.paint(sample(name))
             result = images.to_tensor(artwork.image)
             with torch.no_grad():
-                own = style_loss(stylizer.encoder, photo, style)
-                shares.append(style_loss(stylizer.encoder, result, style) / own)
-                contents.append(content_loss(stylizer.encoder, result, photo))
+                own = style_loss(stylizer.studio.encoder, photo, style)
+                shares.append(style_loss(stylizer.studio.encoder, result, style) / own)
+                contents.append(content_loss(stylizer.studio.encoder, result, photo))
             print(
                 f"| {name} | {painting} | {own:.2f} | {shares[-1]:.2%} | {contents[-1]:.3f} "
                 f"| {artwork.seconds:.0f} |",

@@ -29,6 +29,7 @@ from impasto import (
     Evaluation,
     Loss,
     Objective,
+    Statistic,
     StyleLoss,
     TotalVariationLoss,
     Vgg,
@@ -152,10 +153,10 @@ def main() -> None:
         )
         plain = Plain(encoder, photo, painting)
         targets = measure(encoder, photo, features=[CONTENT])
-        targets |= measure(encoder, painting, means=STYLE)
+        targets |= measure(encoder, painting, statistics={n: Statistic(n) for n in STYLE})
         losses: list[Loss] = [
             ContentLoss(CONTENT, targets[CONTENT]),
-            *(StyleLoss(name, targets[f"gram {name}"], 10 * STYLE[name]) for name in STYLE),
+            *(StyleLoss(name, targets[name], 10 * STYLE[name]) for name in STYLE),
             TotalVariationLoss(),
             BorderLoss(),
         ]

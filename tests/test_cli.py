@@ -180,7 +180,7 @@ def test_options_reach_the_painting() -> None:
         "pooling": "max",
         "tv": 0.5,
         "style_scale": 1.5,
-        "keep_colors": True,
+        "keep_colors": "luminance",
         "seed": 3,
         "steps": 2,
     }

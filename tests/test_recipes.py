@@ -22,7 +22,7 @@ from impasto import (
     sample,
     stylize,
 )
-from impasto.recipes import choose_device
+from impasto.studio import choose_device
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
 
@@ -148,9 +148,10 @@ def test_keeping_the_colours() -> None:
 def test_one_painting_for_many_photos_is_looked_at_once() -> None:
     stylizer = Stylizer(PAINTING, size=48, steps=2)
     first = stylizer.paint(PHOTO)
-    targets = stylizer._targets[48]
+    targets = stylizer._targets["", 48]
     second = stylizer.paint(sample("owl"))
-    assert stylizer._targets == {48: targets}
+    assert list(stylizer._targets) == [("", 48)]
+    assert stylizer._targets["", 48] is targets
     assert first.image.size != second.image.size
     alone = stylize(sample("owl"), PAINTING, size=48, steps=2)
     assert np.array_equal(pixels(alone.image), pixels(second.image))

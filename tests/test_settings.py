@@ -53,12 +53,12 @@ def test_presets_are_the_published_ones() -> None:
     gatys = make_settings("gatys")
     assert gatys.style_shares == dict.fromkeys([f"relu{i}_1" for i in range(1, 6)], 1.0)
     assert gatys.content_layer == "relu4_2"
-    assert gatys.content_weight / gatys.style_weight == pytest.approx(1e-3)
+    assert gatys.content_weight / gatys.total_style_weight == pytest.approx(1e-3)
     assert gatys.scaling == "gatys"
     lecture = make_settings("lecture")
     assert list(lecture.style_shares) == [f"relu{i}_2" for i in range(1, 6)]
     # summed: the weight of all five layers together is five
-    assert (lecture.content_weight, lecture.style_weight) == (0.1, 5.0)
+    assert (lecture.content_weight, lecture.total_style_weight) == (0.1, 5.0)
     assert (lecture.evaluations, lecture.restart, lecture.init) == (200, 20, "noise")
     assert make_settings("lecture", init="photo").init == "photo"
     assert set(PRESETS) == {"gatys", "lecture"}

@@ -15,18 +15,17 @@ from impasto import (
     BorderLoss,
     ContentLoss,
     Evaluation,
-    ImpastoError,
     Loss,
     Objective,
+    Statistic,
     StyleLoss,
     TotalVariationLoss,
     Vgg,
     gram,
     load_encoder,
-    mean_over_positions,
     measure,
 )
-from impasto.tiles import needed, plan
+from impasto.tiles import Part, needed, plan
 
 from .conftest import sample_tensor
 
@@ -37,10 +36,10 @@ double = functools.cache(lambda: load_encoder().double())
 
 def losses(encoder: Vgg, photo: Tensor, painting: Tensor) -> list[Loss]:
     targets = measure(encoder, photo, features=["relu4_2"])
-    grams = measure(encoder, painting, means=STYLE)
+    grams = measure(encoder, painting, statistics={name: Statistic(name) for name in STYLE})
     return [
         ContentLoss("relu4_2", targets["relu4_2"]),
-        *(StyleLoss(layer, grams[f"gram {layer}"], 3.0) for layer in STYLE),
+        *(StyleLoss(layer, grams[layer], 3.0) for layer in STYLE),
         TotalVariationLoss(5.0),
         BorderLoss(20.0),
     ]
@@ -96,8 +95,9 @@ def test_losses_of_any_single_layer(encoder64: Vgg, noise: Tensor) -> None:
 
 def test_targets_in_tiles(encoder64: Vgg) -> None:
     image = sample_tensor("owl", 150).double()
-    whole = measure(encoder64, image, features=["relu4_2"], means=STYLE)
-    tiled = measure(encoder64, image, features=["relu4_2"], means=STYLE, memory=1)
+    statistics = {f"gram {name}": Statistic(name) for name in STYLE}
+    whole = measure(encoder64, image, features=["relu4_2"], statistics=statistics)
+    tiled = measure(encoder64, image, features=["relu4_2"], statistics=statistics, memory=1)
     for name, value in whole.items():
         assert torch.allclose(tiled[name], value, rtol=1e-10, atol=1e-12), name
 
@@ -114,30 +114,25 @@ class Brightest:
         return features.max().double()
 
 
-def spread(features: Tensor) -> Tensor:
-    return features.flatten(2).std(-1)
+class Average:
+    """A style of one's own: how active each channel is."""
+
+    name = "average"
+
+    def mean(
+        self, features: Tensor, part: Part | None = None, area: Tensor | None = None
+    ) -> Tensor:
+        assert area is None
+        return (part.core_of(features) if part else features).flatten(2).mean(-1)
+
+    def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
+        return (statistic - target).square().sum().double()
 
 
-def test_what_is_no_sum_over_positions_says_so(encoder: Vgg, noise: Tensor) -> None:
-    whole = Objective(encoder, [Brightest()])
-    assert whole(noise).loss > 0
-    with pytest.raises(ImpastoError, match="brightest is no function of sums over positions"):
-        Objective(encoder, [Brightest()], tile=16)(noise)
-    features = encoder(noise, ["relu2_1"])["relu2_1"]
-    style = StyleLoss("relu2_1", spread(features), statistic=spread)
-    with pytest.raises(ImpastoError, match="style relu2_1 with spread is no function of sums"):
-        Objective(encoder, [style], tile=16)(noise)
-
-
-@mean_over_positions
-def average(features: Tensor) -> Tensor:
-    return features.flatten(2).mean(-1)
-
-
-def test_a_statistic_of_ones_own(encoder64: Vgg, noise: Tensor) -> None:
+def test_a_style_of_ones_own(encoder64: Vgg, noise: Tensor) -> None:
     image = noise.double()
-    target = average(encoder64(image.flip(-1).square(), ["relu3_1"])["relu3_1"])
-    terms = [StyleLoss("relu3_1", target, statistic=average)]
+    target = Average().mean(encoder64(image.flip(-1).square(), ["relu3_1"])["relu3_1"])
+    terms = [StyleLoss("relu3_1", target, style=Average())]
     whole = Objective(encoder64, terms)(image)
     assert whole.loss > 0
     assert_same(Objective(encoder64, terms, tile=16)(image), whole, 1e-10)
@@ -161,7 +156,7 @@ def test_memory_decides(encoder: Vgg) -> None:
     assert needed(encoder, layers, size, frugal) > 1
 
 
-def test_gram_is_declared(encoder: Vgg, noise: Tensor) -> None:
+def test_a_gram_loss_at_its_own_target(encoder: Vgg, noise: Tensor) -> None:
     features = encoder(noise, ["relu1_1"])["relu1_1"]
     loss = StyleLoss("relu1_1", gram(features))
     assert Objective(encoder, [loss], tile=16)(noise).loss == pytest.approx(0, abs=1e-9)

@@ -27,8 +27,8 @@ from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.settings import DEVICES, OPTIMIZERS, PRESETS, Settings
 
 if TYPE_CHECKING:  # these import torch, which `impasto --help` must not wait for
+    from impasto.artworks import Artwork
     from impasto.optimise import Step
-    from impasto.recipes import Artwork
 
 SOME_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -311,7 +311,7 @@ def _paint_and_save(
     options: argparse.Namespace,
 ) -> tuple[Path, Artwork]:
     """Paint with a progress bar, save what there is even after Ctrl-C, and tell of it."""
-    from impasto.recipes import Interrupted
+    from impasto.artworks import Interrupted
 
     try:
         with _Progress(title, steps, quiet=options.quiet) as progress:

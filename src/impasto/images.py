@@ -139,6 +139,37 @@ def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
     return grey + colour * room.amin(1, keepdim=True).clamp(0, 1)
 
 
+def match_colors(painting: Tensor, photo: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Recolour a painting so that its colours have a photo's mean and covariance.
+
+    Gatys et al. 2016 (arXiv:1606.05897), section 4: x' = A (x - mu_S) + mu_C with
+    A = Sigma_C^1/2 Sigma_S^-1/2. Both [1, 3, height, width]; clipped to [0, 1]. `weights`
+    [1, 1, height, width] say how much each of the photo's pixels counts.
+    """
+    mean, covariance = _color_moments(photo, weights)
+    own_mean, own_covariance = _color_moments(painting)
+    matrix = _matrix_power(covariance, 0.5) @ _matrix_power(own_covariance, -0.5)
+    x = painting[0].flatten(1).cpu().double()
+    recoloured: Tensor = matrix @ (x - own_mean) + mean
+    return recoloured.clamp(0, 1).view(painting.shape).to(painting)
+
+
+def _color_moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean [3, 1] and covariance [3, 3] of an image's colours, in float64."""
+    x = image[0].flatten(1).cpu().double()
+    w = torch.ones_like(x[:1]) if weights is None else weights.flatten().cpu().double()[None]
+    mean = (x * w).sum(1, keepdim=True) / w.sum()
+    return mean, (x - mean) * w @ (x - mean).T / w.sum()
+
+
+def _matrix_power(matrix: Tensor, power: float) -> Tensor:
+    """A power of a covariance; colours that do not vary are given half a grey level."""
+    values, vectors = torch.linalg.eigh(matrix)
+    powers = torch.diag(values.clamp_min((0.5 / 255) ** 2) ** power)
+    result: Tensor = vectors @ powers @ vectors.T
+    return result
+
+
 def check_writable(target: Path) -> None:
     """Find out before the work whether `target` can be written after it.
 

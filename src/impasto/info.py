@@ -7,7 +7,7 @@ import platform
 import torch
 
 from impasto import __version__, compiled, memory
-from impasto.recipes import choose_device
+from impasto.studio import choose_device
 
 
 def info() -> dict[str, str]:

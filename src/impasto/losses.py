@@ -1,8 +1,7 @@
 """How far a picture is from the photo in content and from the painting in style.
 
-A style *statistic* is a mean over positions of a function of the features; a style *loss* is a
-function of that statistic and the painting's. The two are kept apart, so that a statistic can be
-summed over parts of a picture or mixed over several paintings without the loss knowing.
+Every loss here is a function of sums over positions (`SumLoss`), so that it can be computed in
+tiles. What style is, is in `styles`.
 
 Symbols: F features of one layer [C, N], N = height * width positions; P the photo's features;
 G = F F^T / N the picture's Gram matrix, A the painting's.
@@ -10,56 +9,20 @@ G = F F^T / N the picture's Gram matrix, A the painting's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from impasto import compiled
 from impasto.errors import ImpastoError
 from impasto.settings import Scaling
+from impasto.styles import GRAM, Gram, Statistic, Style, exact_sum, inverse_energy, squared_error
 from impasto.tiles import Part
 from impasto.vgg import IMAGE
 
 BORDER = 3
 """How many pixels of each side `border_variation` looks at."""
-
-Statistic = Callable[[Tensor], Tensor]
-_MEANS: set[Callable[..., Tensor]] = set()
-_Declared = TypeVar("_Declared", bound=Callable[..., Tensor])
-
-
-def mean_over_positions(statistic: _Declared) -> _Declared:
-    """Declare that a statistic is a mean over positions of a function of the features there.
-
-    Its mean over a picture then follows from its means over tiles. A decorator.
-    """
-    _MEANS.add(statistic)
-    return statistic
-
-
-@mean_over_positions
-def gram(features: Tensor, part: Part | None = None) -> Tensor:
-    """Gram matrices [batch, C, C] of features [batch, C, height, width]: G = F F^T / N.
-
-    Which channels are active together, wherever that is: positions are summed out. Gatys et al.
-    2015, eq. 3, divided by the number of positions so that it does not grow with the picture.
-    With `part`, of its core alone.
-    """
-    if compiled.suits(features) and features.shape[1] >= 64:
-        return compiled.gram(features, part.core_in_crop if part else None)
-    if part:
-        features = part.core_of(features)
-    # Positions first: the layout in which channels-last features lie in memory.
-    f = features.flatten(2).transpose(1, 2)
-    return f.transpose(1, 2) @ f / f.shape[1]
-
-
-def squared_error(x: Tensor, target: Tensor) -> Tensor:
-    """Sum of squared differences, a scalar tensor in float64 on the CPU."""
-    return _sum((x - target).square())
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -69,7 +32,7 @@ def total_variation(image: Tensor) -> Tensor:
     one row or column has no neighbours in that direction; they count as zero.
     """
     vertical, horizontal = image.diff(dim=-2), image.diff(dim=-1)
-    return (_sum(vertical.square()) + _sum(horizontal.square())) / image.numel()
+    return (exact_sum(vertical.square()) + exact_sum(horizontal.square())) / image.numel()
 
 
 def border_variation(image: Tensor, width: int = BORDER) -> Tensor:
@@ -81,7 +44,7 @@ def border_variation(image: Tensor, width: int = BORDER) -> Tensor:
     n = width + 1
     rows = (image[..., :n, :].diff(dim=-2), image[..., -n:, :].diff(dim=-2))
     columns = (image[..., :n].diff(dim=-1), image[..., -n:].diff(dim=-1))
-    sums = [_sum(differences.square()) for differences in (*rows, *columns)]
+    sums = [exact_sum(differences.square()) for differences in (*rows, *columns)]
     return torch.stack(sums).sum() / image.numel()
 
 
@@ -150,61 +113,70 @@ class ContentLoss:
             return 0.5
         if self.scaling == "lecture":
             return 1 / self.target.numel()
-        return _inverse_energy(self.target)
+        return inverse_energy(self.target)
 
 
 @dataclass(frozen=True)
 class StyleLoss:
-    """Squared error of a statistic of a layer's activations, by default of their Gram matrix.
+    """How far a layer's style is from a painting's: the distance of two statistics.
 
     | scaling    | value                                                                       |
     | ---------- | --------------------------------------------------------------------------- |
-    | `relative` | sum (G - A)^2 / sum A^2                                                     |
+    | `relative` | the distance of the `style`; of Gram matrices, sum (G - A)^2 / sum A^2      |
     | `gatys`    | 1/4 C^-2 sum (G - A)^2 = 1/(4 C^2 N^2) sum (N G - N A)^2 (eq. 4)            |
     | `lecture`  | mean (G/C - A/C)^2: the Gram matrix divided by the number of elements of F  |
 
     Gatys' eq. 4 is written for a painting as large as the picture, with Gram matrices that are
-    sums. With means it reads the same there and stays meaningful when the sizes differ.
+    sums. With means it reads the same there and stays meaningful when the sizes differ. The
+    published scalings are those of Gram matrices only.
 
-    In tiles, `statistic` has to be a `mean_over_positions`.
+    target: the painting's statistic. area: weights [1, 1, height, width] at the layer's
+    positions, of mean 1, where only a part of the picture is to have this style; place: its name.
+
+    Raises:
+        ImpastoError: a published scaling with another style than Gram matrices.
     """
 
     layer: str
     target: Tensor
     weight: float = 1.0
     scaling: Scaling = "relative"
-    statistic: Statistic = gram
+    style: Style = GRAM
+    area: Tensor | None = None
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scaling != "relative" and not isinstance(self.style, Gram):
+            raise ImpastoError(
+                f"the scaling {self.scaling!r} is one of Gram matrices; "
+                f"use 'relative' with {self.style.name}"
+            )
 
     @property
     def name(self) -> str:
-        return f"style {self.layer}"
+        return f"style {self.layer}" + (f" in {self.place}" if self.place else "")
+
+    @property
+    def statistic(self) -> Statistic:
+        """What is computed of the layer."""
+        return Statistic(self.layer, self.style, self.area)
 
     def __call__(self, features: Tensor) -> Tensor:
         return self.distance(self.statistic(features))
 
     def distance(self, statistic: Tensor) -> Tensor:
         """The loss as a function of the statistic alone."""
-        return self._factor * squared_error(statistic, self.target)
+        if self.scaling == "relative":
+            return self.style.distance(statistic, self.target)
+        channels = self.target.shape[-1]
+        each = 4 * channels**2 if self.scaling == "gatys" else channels**2 * self.target.numel()
+        return squared_error(statistic, self.target) / each
 
     def sums(self, features: Tensor, part: Part) -> Tensor:
-        if self.statistic not in _MEANS:
-            name = getattr(self.statistic, "__name__", "statistic")
-            raise not_in_tiles(f"{self.name} with {name}")
-        if self.statistic is gram:  # which need not have the core cut out
-            return gram(features, part) * part.positions
-        return self.statistic(part.core_of(features)) * part.positions
+        return self.statistic(features, part) * part.positions
 
     def value(self, sums: Tensor, size: tuple[int, int]) -> Tensor:
         return self.distance((sums / (size[0] * size[1])).to(self.target))
-
-    @property
-    def _factor(self) -> float:
-        channels = self.target.shape[-1]
-        if self.scaling == "gatys":
-            return 1 / (4 * channels**2)
-        if self.scaling == "lecture":
-            return 1 / (channels**2 * self.target.numel())
-        return _inverse_energy(self.target)
 
 
 @dataclass(frozen=True)
@@ -271,23 +243,11 @@ def _squared_steps(image: Tensor, part: Part, rows: range, columns: range) -> Te
     right = range(max(columns.start, core_columns.start), min(columns.stop, core_columns.stop))
     across = slice(core_columns.start - left, core_columns.stop - left)
     along = slice(core_rows.start - top, core_rows.stop - top)
-    total = _sum(image.new_zeros(1))
+    total = exact_sum(image.new_zeros(1))
     if down:
         vertical = image[..., down.start - top : down.stop - top + 1, across].diff(dim=-2)
-        total = total + _sum(vertical.square())
+        total = total + exact_sum(vertical.square())
     if right:
         horizontal = image[..., along, right.start - left : right.stop - left + 1].diff(dim=-1)
-        total = total + _sum(horizontal.square())
+        total = total + exact_sum(horizontal.square())
     return total / image.shape[1]
-
-
-def _inverse_energy(target: Tensor) -> float:
-    """1 / sum target^2; a target of zeros (a layer that stays silent) is compared as it is."""
-    energy = _sum(target.square()).item()
-    return 1 / energy if energy > 0 else 1.0
-
-
-def _sum(x: Tensor) -> Tensor:
-    # A line search compares losses that differ in the seventh digit: rows are summed where they
-    # are, their sums in float64, which some devices know only on the CPU.
-    return x.sum(-1).cpu().double().sum()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from impasto import compiled
 from impasto.errors import ImpastoError
-from impasto.losses import Loss, SumLoss, gram, not_in_tiles
+from impasto.losses import Loss, SumLoss, not_in_tiles
+from impasto.styles import Statistic
 from impasto.tiles import Part, Segment, plan, sweep, whole_layer
 from impasto.vgg import Vgg
 
@@ -77,7 +79,12 @@ class Objective:
             return self._in_tiles(image, segments) if segments else self._whole(image)
 
     def segments(self, size: tuple[int, int]) -> list[Segment] | None:
-        """How a picture of (height, width) is computed: as a whole (none), or in these tiles."""
+        """How a picture of (height, width) is computed: as a whole (none), or in these tiles.
+
+        With circular padding always as a whole.
+        """
+        if self.encoder.padding == "circular":
+            return None
         layers = self.layers.values()
         return plan(self.encoder, layers, size, memory=self.memory, tile=self.tile)
 
@@ -174,18 +181,18 @@ def measure(
     image: Tensor,
     *,
     features: Iterable[str] = (),
-    means: Iterable[str] = (),
+    statistics: Mapping[str, Statistic] = MappingProxyType({}),
     memory: float | None = None,
 ) -> dict[str, Tensor]:
-    """Targets: the `features` of some layers of an image, and the Gram matrices of others.
+    """Targets: the `features` of some layers of an image, and `statistics` of others.
 
-    In tiles where the whole does not fit into `memory` bytes. A layer that is in both is measured
-    twice: its Gram matrix is under `gram NAME`, as all of them are.
+    Features are found under their layer's name, statistics under the names they have here. In
+    tiles where the whole does not fit into `memory` bytes.
     """
     kept = [encoder.layer(name) for name in features]
-    summed = [encoder.layer(name) for name in means]
+    read = {name: encoder.layer(statistic.layer) for name, statistic in statistics.items()}
     size = image.shape[-2], image.shape[-1]
-    segments = plan(encoder, {*kept, *summed}, size, memory=memory)
+    segments = plan(encoder, {*kept, *read.values()}, size, memory=memory)
     found: dict[str, Tensor] = {}
 
     def visit(layer: str, activations: Tensor, part: Part) -> None:
@@ -193,17 +200,17 @@ def measure(
             if layer not in found:
                 found[layer] = whole_layer(encoder, layer, part.size, image)
             found[layer][(..., *part.core)] = part.core_of(activations)
-        if layer in summed and part.positions:
-            mean = gram(activations, part).double().cpu()
-            share = part.positions / (part.size[0] * part.size[1])
-            name = f"gram {layer}"
-            found[name] = found.get(name, torch.zeros_like(mean)) + share * mean
+        share = part.positions / (part.size[0] * part.size[1])
+        for name, statistic in statistics.items():
+            if read[name] == layer and part.positions:
+                term = share * statistic(activations, part).double().cpu()
+                found[name] = found[name] + term if name in found else term
 
     with torch.no_grad(), compiled.torch_on_one_thread():
         if segments:
             sweep(encoder, image, segments, visit)
         else:
-            for layer, activations in encoder(image, {*kept, *summed}).items():
+            for layer, activations in encoder(image, {*kept, *read.values()}).items():
                 visit(layer, activations, Part.whole(activations))
     return {name: value.to(image) for name, value in found.items()}
 

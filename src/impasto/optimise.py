@@ -25,6 +25,7 @@ from impasto.objective import Evaluation
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
+Spectrum = Literal["photo", "refined", "noise"]
 Evaluate = Callable[[Tensor], Evaluation]
 State = dict[str, Tensor]
 Array = npt.NDArray[np.floating]
@@ -88,7 +89,7 @@ class Optimiser(Protocol):
         callback: called with every `Step`, the start (step 0) included; what it raises ends
             the run.
         state: of the `Step` whose image this is, to go on from there.
-        refined: the image's broad colours are about right already, see `_spectral_gains`.
+        spectrum: what the image begins as, see `_spectral_gains`.
 
     Raises:
         ImpastoError: the loss or its gradient is not a finite number.
@@ -104,7 +105,7 @@ class Optimiser(Protocol):
         restart: int | None = None,
         callback: Callback | None = None,
         state: State | None = None,
-        refined: bool = False,
+        spectrum: Spectrum = "photo",
     ) -> Outcome: ...
 
 
@@ -117,7 +118,7 @@ def lbfgs(
     restart: int | None = None,
     callback: Callback | None = None,
     state: State | None = None,
-    refined: bool = False,
+    spectrum: Spectrum = "photo",
     history: int = HISTORY,
 ) -> Outcome:
     """L-BFGS (torch's; Nocedal & Wright 2006, algorithm 7.5), see `Optimiser`.
@@ -127,7 +128,7 @@ def lbfgs(
     bytes for every value of the image, and fewer make it slower.
     """
     journal = _Journal(steps, evaluations, callback)
-    return _Lbfgs(objective, image, journal, restart, refined, history).run(state)
+    return _Lbfgs(objective, image, journal, restart, spectrum, history).run(state)
 
 
 def cg(
@@ -139,7 +140,7 @@ def cg(
     restart: int | None = None,
     callback: Callback | None = None,
     state: State | None = None,
-    refined: bool = False,
+    spectrum: Spectrum = "photo",
 ) -> Outcome:
     """Nonlinear conjugate gradient (SciPy's CG: Polak & Ribière), see `Optimiser`.
 
@@ -148,7 +149,7 @@ def cg(
     """
     del state
     journal = _Journal(steps, evaluations, callback)
-    return _ConjugateGradient(objective, image, journal, restart, refined).run()
+    return _ConjugateGradient(objective, image, journal, restart, spectrum).run()
 
 
 def adam(
@@ -160,7 +161,7 @@ def adam(
     restart: int | None = None,
     callback: Callback | None = None,
     state: State | None = None,
-    refined: bool = False,
+    spectrum: Spectrum = "photo",
     learning_rate: float = 0.02,
 ) -> Outcome:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980), each step followed by clipping to [0, 1].
@@ -168,7 +169,7 @@ def adam(
     See `Optimiser`. One evaluation a step, no line search: the loss may rise on the way.
     `learning_rate` is about how far a pixel moves in a step, in 0..1.
     """
-    del refined
+    del spectrum
     pixels = image.detach().clone().requires_grad_(True)
     journal = _Journal(steps, evaluations, callback)
     learned = restart or steps + 1
@@ -268,15 +269,15 @@ class _Variables:
     """
 
     def __init__(
-        self, image: Tensor, dtype: torch.dtype, refined: bool, angles: Tensor | None = None
+        self, image: Tensor, dtype: torch.dtype, spectrum: Spectrum, angles: Tensor | None = None
     ) -> None:
         self.image = image.detach()
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
         _, channels, height, width = image.shape
         kind = torch.empty(0, dtype=dtype).numpy().dtype
-        self.gains: Array = _spectral_gains(channels, height, width, refined).astype(kind)
+        self.gains: Array = _spectral_gains(channels, height, width, spectrum).astype(kind)
         self.gains /= self.per_unit
-        self.opponents = _OPPONENTS.to(dtype) if channels == 3 and refined else None
+        self.opponents = _OPPONENTS.to(dtype) if channels == 3 and spectrum != "photo" else None
         if angles is None:
             # At black and white the cosine is flat and a pixel would be stuck: they begin half a
             # grey level inside, which rounding to 8 bits undoes.
@@ -337,13 +338,13 @@ class _Lbfgs:
         image: Tensor,
         journal: _Journal,
         restart: int | None,
-        refined: bool,
+        spectrum: Spectrum,
         history: int,
     ) -> None:
         self.objective = objective
         self.image = image.detach()
         self.journal = journal
-        self.refined = refined
+        self.spectrum = spectrum
         self.restart = restart or math.inf
         self.history = history
         # What was evaluated since the last accepted step, by where.
@@ -370,7 +371,7 @@ class _Lbfgs:
 
     def _begin_round(self, state: State | None) -> None:
         angles = state["angles"] if state else None
-        self.variables = _Variables(self.image, torch.float32, self.refined, angles)
+        self.variables = _Variables(self.image, torch.float32, self.spectrum, angles)
         self.z = torch.zeros(self.image.numel(), requires_grad=True)
         self.home = self.z.detach().clone()
         self.optimiser = torch.optim.LBFGS(
@@ -488,12 +489,12 @@ class _ConjugateGradient:
         image: Tensor,
         journal: _Journal,
         restart: int | None,
-        refined: bool,
+        spectrum: Spectrum,
     ) -> None:
         self.objective = objective
         self.image = image.detach()
         self.journal = journal
-        self.refined = refined
+        self.spectrum = spectrum
         self.restart = restart or math.inf
         self.round_evaluations = 0
         # What was evaluated since the last accepted step, by its scaled loss.
@@ -515,7 +516,7 @@ class _ConjugateGradient:
             steps_before = len(self.journal.losses)
             if self.journal.last:
                 self.image = self.journal.last.image
-            self.variables = _Variables(self.image, torch.float64, self.refined)
+            self.variables = _Variables(self.image, torch.float64, self.spectrum)
             self.round_evaluations = 0
             self.trials.clear()
             try:
@@ -589,23 +590,28 @@ _CURVATURES = (
 )
 
 
-def _spectral_gains(channels: int, height: int, width: int, refined: bool) -> Array:
+def _spectral_gains(channels: int, height: int, width: int, spectrum: Spectrum) -> Array:
     """P for every cosine [1 or channels, height, width], of mean square 1; f in cycles a pixel.
 
     From a photo, f^-1/2: style and content losses bend far more for high frequencies than for
     broad changes of colour, and without it the optimiser spends its first fifty steps on finding
-    that out. From what a coarser level has painted, f^-1/4 times the measured curvature to the
-    power -1/4: broad changes are made, and the bends that are left hold up the rest.
+    that out. From what a coarser level has painted (`"refined"`), f^-1/4 times the measured
+    curvature to the power -1/4: broad changes are made, and the bends that are left hold up the
+    rest. From noise that is to become a photo, f^-1/4, half as much for colours: about how
+    photos vary, as far as layers see it.
     """
     vertical = np.arange(height)[:, None] / (2 * height)
     horizontal = np.arange(width)[None] / (2 * width)
     frequency = np.hypot(vertical, horizontal)
     frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
-    if refined:
+    if spectrum == "refined":
         along = np.log(frequency)
         known = np.log(_FREQUENCIES)
         bends = [np.interp(along, known, np.log(row)) for row in _CURVATURES[:channels]]
         gains = frequency**-0.25 * np.exp(-0.25 * np.stack(bends))
+    elif spectrum == "noise":
+        colours = np.array([1.0, 0.5, 0.5])[:channels]
+        gains = frequency**-0.25 * colours[:, None, None]
     else:
         gains = frequency[None] ** -0.5
     normalised: Array = gains / np.sqrt(np.square(gains).mean())

@@ -10,21 +10,30 @@ from torch import Tensor
 
 from impasto.levels import Level, refine, share_out
 from impasto.objective import Objective
-from impasto.optimise import Callback, Optimiser, Outcome, State, Step
+from impasto.optimise import Callback, Optimiser, Outcome, Spectrum, State, Step
 
 
 class Scene(Protocol):
     """What is to be painted, at any size.
 
     `content` is the photo at a level, [1, C, height, width]; `objective` what its painting is to
-    minimise; `start` where to begin, at the first level; `show` makes an RGB image of one that
-    is being optimised.
+    minimise; `start` where to begin, at the first level; `refine` what the next level begins
+    with, from what was painted and the photo at both; `show` makes an RGB image of one that is
+    being optimised. `spectrum` is what the optimiser is told of the start.
     """
+
+    spectrum: Spectrum = "photo"
 
     def content(self, level: Level) -> Tensor: ...
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]: ...
     def start(self, level: Level, content: Tensor) -> Tensor: ...
-    def show(self, level: Level, image: Tensor) -> Tensor: ...
+
+    def refine(self, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        return refine(painted, coarse, fine)
+
+    def show(self, level: Level, image: Tensor) -> Tensor:
+        del level
+        return image
 
 
 class Painting:
@@ -66,12 +75,12 @@ class Painting:
                 restart=restart,
                 callback=self._reporting(level, callback),
                 state=self.learned(),
-                refined=self.level > 0,
+                spectrum="refined" if self.level else self.scene.spectrum,
             )
             if final:
                 return outcome
             finer = self.scene.content(self.levels[self.level + 1])
-            self.image = refine(outcome.final.image, content, finer)
+            self.image = self.scene.refine(outcome.final.image, content, finer)
             self.learned = dict
             self.level += 1
             self.level_steps = self.level_evaluations = 0

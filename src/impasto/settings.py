@@ -9,14 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from impasto.errors import ImpastoError
 
 Scaling = Literal["relative", "gatys", "lecture"]
 Pooling = Literal["avg", "max"]
 
+StyleName = Literal[
+    "gram", "mmd-linear", "mmd-poly", "mmd-gaussian", "bn", "covariance", "wasserstein"
+]
+
+_Kind = TypeVar("_Kind", bound="RunSettings")
+
 FULL = "full"
+KEPT_COLORS = ("luminance", "histogram")
 STARTS = ("photo", "noise", "painting")
 OPTIMIZERS = ("lbfgs", "cg", "adam")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -26,39 +33,32 @@ _DEFAULT_STYLE = MappingProxyType(
     {"relu1_1": 0.3, "relu2_1": 0.25, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1}
 )
 
+STYLE_WEIGHTS: Mapping[StyleName, float] = MappingProxyType(
+    {
+        "gram": 14.2,
+        "mmd-linear": 14.2,
+        "mmd-poly": 14.2,
+        "mmd-gaussian": 14.2,
+        "bn": 14.2,
+        "covariance": 14.2,
+        "wasserstein": 14.2,
+    }
+)
+"""The style weight that suits each style loss."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to paint; the defaults are impasto's own balance (docs/quality.md).
+class RunSettings:
+    """What can be chosen of every run, whatever is made in it.
 
     Args:
-        size: the longer side of the result in pixels, or `"full"` for the photo's own.
-        strength: 0 gives the photo back, 1 is style alone, 1/2 the balance of the two weights:
-            content is weighted with 2 (1 - strength) content_weight, style with
-            2 strength style_weight.
         steps: how many steps the optimiser makes at most, on all levels together.
-        levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
-            the final size alone, none for as many as the size calls for.
+        evaluations: how many values and gradients to spend at most; none for no limit.
         optimizer: `"lbfgs"`, `"cg"` or `"adam"`.
-        init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture.
-        content_layer: the layer whose activations are the content.
-        style_layers: the layers whose Gram matrices are the style, each with its share of
-            `style_weight`; plain names share it equally.
         pooling: `"avg"` or `"max"`, see `Vgg`.
-        tv: weight of the total variation; takes away the speckle that style adds. Like the
-            style weight it is the one at strength 1/2 and grows with the strength.
-        border: weight of the smoothness across the outermost pixels, see `BorderLoss`; likewise.
-        style_scale: size of the painting relative to the result; larger gives larger strokes.
-        keep_colors: transfer luminance only and keep the photo's colours.
-        seed: of the noise.
+        seed: of the noise, and of whatever else is drawn.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
         weights: a file with other VGG weights, see `load_encoder`.
-        scaling: of the losses, see `ContentLoss` and `StyleLoss`.
-        content_weight: of the content loss at strength 1/2.
-        style_weight: of all style layers together at strength 1/2; with relative scaling it is
-            divided by the photo's own style loss, so that it means the same for every pair.
-        evaluations: how many values and gradients to spend at most; none for no limit.
-        restart: start the optimiser anew after so many evaluations; none for never.
         memory: how much memory painting may take, in bytes or as text like `"2G"` or `"800M"`;
             none for three quarters of what is free. Larger pictures are painted in tiles.
 
@@ -66,65 +66,200 @@ class Settings:
         ImpastoError: a value is out of its range; the text names it and the range.
     """
 
+    steps: int = 150
+    evaluations: int | None = None
+    optimizer: str = "lbfgs"
+    pooling: Pooling = "avg"
+    seed: int = 0
+    device: str = "auto"
+    weights: str | Path | None = None
+    memory: int | str | None = None
+
+    def __post_init__(self) -> None:
+        _check_count("steps", self.steps, 0)
+        if self.evaluations is not None:
+            _check_count("evaluations", self.evaluations, 1)
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("pooling", self.pooling, get_args(Pooling))
+        _check_count("seed", self.seed, 0, 2**63 - 1)
+        if self.memory is not None:
+            parse_memory(self.memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings):
+    """How to paint; the defaults are impasto's own balance (docs/quality.md).
+
+    Args (beside those of `RunSettings`):
+        size: the longer side of the result in pixels, or `"full"` for the photo's own.
+        strength: 0 gives the photo back, 1 is style alone, 1/2 the balance of the two weights:
+            content is weighted with 2 (1 - strength) content_weight, style with
+            2 strength style_weight.
+        levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
+            the final size alone, none for as many as the size calls for.
+        init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture.
+        content_layer: the layer whose activations are the content.
+        style_layers: the layers whose style is compared, each with its share of
+            `style_weight`; plain names share it equally.
+        style_loss: what style is and how two are compared, see `styles`: `"gram"`,
+            `"mmd-linear"`, `"mmd-poly"`, `"mmd-gaussian"`, `"bn"`, `"covariance"` or
+            `"wasserstein"`.
+        tv: weight of the total variation; takes away the speckle that style adds. Like the
+            style weight it is the one at strength 1/2 and grows with the strength.
+        border: weight of the smoothness across the outermost pixels, see `BorderLoss`; likewise.
+        style_scale: size of the painting relative to the result; larger gives larger strokes.
+        keep_colors: how to keep the photo's colours: `"luminance"` (or true) transfers the light
+            alone, `"histogram"` recolours the painting to the photo's mean and covariance first;
+            none takes the painting's.
+        scaling: of the losses, see `ContentLoss` and `StyleLoss`.
+        content_weight: of the content loss at strength 1/2.
+        style_weight: of all style layers together at strength 1/2; with relative scaling it is
+            divided by the photo's own style loss, so that it means the same for every pair. None
+            for the one that suits the style loss.
+        restart: start the optimiser anew after so many evaluations; none for never.
+    """
+
     size: int | str = 512
     strength: float = 0.5
-    steps: int = 150
     levels: int | None = None
-    optimizer: str = "lbfgs"
     init: str | Path = "photo"
     content_layer: str = "relu4_2"
     style_layers: Mapping[str, float] | Sequence[str] = field(
         default_factory=lambda: dict(_DEFAULT_STYLE)
     )
-    pooling: Pooling = "avg"
+    style_loss: StyleName = "gram"
     tv: float = 5.0
     border: float = 20.0
     style_scale: float = 1.0
-    keep_colors: bool = False
-    seed: int = 0
-    device: str = "auto"
-    weights: str | Path | None = None
+    keep_colors: bool | str | None = None
     scaling: Scaling = "relative"
     content_weight: float = 1.0
-    style_weight: float = 14.2
-    evaluations: int | None = None
+    style_weight: float | None = None
     restart: int | None = None
-    memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size != FULL:
             _check_count("size", self.size, 1, 65535, " or 'full'")
         _check_number("strength", self.strength, 0, 1)
-        _check_count("steps", self.steps, 0)
-        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _check_choice("pooling", self.pooling, get_args(Pooling))
+        _check_choice("style_loss", self.style_loss, get_args(StyleName))
         _check_number("tv", self.tv, 0)
         _check_number("border", self.border, 0)
         _check_number("style_scale", self.style_scale, 0.01, 100)
-        _check_count("seed", self.seed, 0, 2**63 - 1)
         _check_choice("scaling", self.scaling, get_args(Scaling))
         _check_number("content_weight", self.content_weight, 0)
-        _check_number("style_weight", self.style_weight, 0)
-        if self.evaluations is not None:
-            _check_count("evaluations", self.evaluations, 1)
+        if self.style_weight is not None:
+            _check_number("style_weight", self.style_weight, 0)
         if self.restart is not None:
             _check_count("restart", self.restart, 2)
         if self.levels is not None:
             _check_count("levels", self.levels, 1, 16)
-        if self.memory is not None:
-            parse_memory(self.memory)
-        for layer, share in self.style_shares.items():
-            _check_number(f"the share of style layer {layer}", share, 0)
-        if not sum(self.style_shares.values()):
-            raise ImpastoError("style_layers has no layer with a share above 0; name at least one")
+        if isinstance(self.keep_colors, str):
+            _check_choice("keep_colors", self.keep_colors, KEPT_COLORS)
+        if self.scaling != "relative" and self.style_loss != "gram":
+            raise ImpastoError(
+                f"the scaling {self.scaling!r} is one of Gram matrices; leave it (and its preset) "
+                f"out with the style loss {self.style_loss!r}"
+            )
+        _check_shares(self.style_shares)
 
     @property
     def style_shares(self) -> dict[str, float]:
         """Each style layer's share of the style weight, as given."""
-        if isinstance(self.style_layers, Mapping):
-            return dict(self.style_layers)
-        names = self.style_layers
-        return dict.fromkeys([names] if isinstance(names, str) else names, 1.0)
+        return shares_of(self.style_layers)
+
+    @property
+    def colors(self) -> str | None:
+        """How the photo's colours are kept, if they are."""
+        if isinstance(self.keep_colors, str):
+            return self.keep_colors
+        return KEPT_COLORS[0] if self.keep_colors else None
+
+    @property
+    def total_style_weight(self) -> float:
+        """The style weight, as chosen or as it suits the style loss."""
+        return STYLE_WEIGHTS[self.style_loss] if self.style_weight is None else self.style_weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructSettings(RunSettings):
+    """How to reconstruct a photo from what layers keep of it.
+
+    Args (beside those of `RunSettings`):
+        layers: the layers whose activations are matched.
+        size: the longer side of the result in pixels, or `"full"` for the photo's own.
+        tv: weight of the total variation, the prior that keeps high-frequency noise down; none
+            for as much as the deepest layer calls for, see `reconstruction_prior`.
+    """
+
+    layers: Sequence[str] = ("relu4_2",)
+    size: int | str = 256
+    tv: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size != FULL:
+            _check_count("size", self.size, 1, 65535, " or 'full'")
+        if isinstance(self.layers, str) or not self.layers:
+            raise ImpastoError("layers is no list of layers; give at least one, as in ['relu4_1']")
+        if self.tv is not None:
+            _check_number("tv", self.tv, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureSettings(RunSettings):
+    """How to grow a texture.
+
+    Args (beside those of `RunSettings`):
+        size: (width, height) in pixels.
+        layers: the layers whose style is matched, each with its share; plain names share equally.
+        style_loss: see `Settings`.
+        painting_size: the longer side that the painting is resized to first: the smaller, the
+            more of it a texture shows. None for 512, or its own where it is smaller.
+        tileable: repeats without a seam.
+        tv: weight of the total variation.
+        levels: see `Settings`.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    layers: Mapping[str, float] | Sequence[str] = field(default_factory=lambda: up_to("relu5_1"))
+    style_loss: StyleName = "gram"
+    painting_size: int | None = None
+    tileable: bool = False
+    tv: float = 0.0
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.size, Sequence) or len(self.size) != 2:
+            raise ImpastoError(f"size is {self.size!r}; give width and height, such as (512, 256)")
+        for side, length in zip(("width", "height"), self.size, strict=True):
+            _check_count(side, length, 1, 65535)
+        _check_choice("style_loss", self.style_loss, get_args(StyleName))
+        if self.painting_size is not None:
+            _check_count("painting_size", self.painting_size, 1, 65535)
+        _check_number("tv", self.tv, 0)
+        if self.levels is not None:
+            _check_count("levels", self.levels, 1, 16)
+        _check_shares(shares_of(self.layers))
+
+
+def shares_of(layers: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
+    """Each layer's share, as given; plain names count 1."""
+    if isinstance(layers, Mapping):
+        return dict(layers)
+    return dict.fromkeys([layers] if isinstance(layers, str) else layers, 1.0)
+
+
+def up_to(layer: str) -> list[str]:
+    """The first layer of every block, up to this one: `relu1_1`, `relu2_1`, ...
+
+    Raises:
+        ImpastoError: it is none of these.
+    """
+    _check_choice("layer to go up to", layer, _DEFAULT_STYLE)
+    names = list(_DEFAULT_STYLE)
+    return names[: names.index(layer) + 1]
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -170,10 +305,15 @@ def make_settings(preset: str | None = None, **choices: Any) -> Settings:
     """
     if preset is not None:
         _check_choice("preset", preset, PRESETS)
-    known = [setting.name for setting in fields(Settings)]
+    return choose(Settings, {**(PRESETS[preset] if preset else {}), **choices})
+
+
+def choose(kind: type[_Kind], choices: Mapping[str, Any]) -> _Kind:
+    """Settings of some kind with these choices; raises what `make_settings` does."""
+    known = [setting.name for setting in fields(kind)]
     for name in choices:
         _check_choice("setting", name, known)
-    return Settings(**{**(PRESETS[preset] if preset else {}), **choices})
+    return kind(**choices)
 
 
 def parse_memory(memory: int | str) -> int:
@@ -187,6 +327,13 @@ def parse_memory(memory: int | str) -> int:
         raise ImpastoError(f"memory is {memory!r}; give an amount such as 2G or 800M")
     unit = 1024 ** "_kmgt".index(number[2].lower() or "_")
     return int(float(number[1]) * unit)
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    for layer, share in shares.items():
+        _check_number(f"the share of style layer {layer}", share, 0)
+    if not sum(shares.values()):
+        raise ImpastoError("style_layers has no layer with a share above 0; name at least one")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

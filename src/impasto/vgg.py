@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ IMAGE = "image"
 VGG16 = (2, 2, 3, 3, 3)
 VGG19 = (2, 2, 4, 4, 4)
 """Convolutions in each of the five blocks."""
+
+Padding = Literal["zeros", "circular"]
 
 _CHANNELS = (64, 128, 256, 512, 512)
 
@@ -88,6 +91,9 @@ class Vgg(nn.Module):
         preprocessing: the input that these weights were trained on.
         pooling: `"avg"` spreads the gradient over all four positions and gives smoother pictures
             (Gatys et al. 2015, section "Methods"); `"max"` is how the network was trained.
+        padding: `"zeros"` as the network was trained; with `"circular"` a picture goes on at the
+            opposite side, as if it were repeated without end. Its sides have to be multiples of
+            `period` for that.
     """
 
     def __init__(
@@ -95,11 +101,13 @@ class Vgg(nn.Module):
         state: Mapping[str, Tensor],
         preprocessing: Preprocessing = CAFFE,
         pooling: Pooling = "avg",
+        padding: Padding = "zeros",
     ) -> None:
         super().__init__()
         self.blocks = VGG19 if "conv3_4.weight" in state else VGG16
         self.preprocessing = preprocessing
         self.pooling = pooling
+        self.padding = padding
         self.layers = (IMAGE, *_layer_names(self.blocks))
         _check_shapes(state, self.blocks)
         for name in self.layers:
@@ -136,6 +144,10 @@ class Vgg(nn.Module):
             if name in wanted:
                 smallest = 2**pools
         return smallest
+
+    def period(self, layers: Iterable[str]) -> int:
+        """Of what a picture's sides are multiples if pooling is to drop nothing of it."""
+        return self.min_size(layers)
 
     def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
         """The activations of `layers` for an image [batch, 3, height, width] in 0..1.
@@ -180,6 +192,13 @@ class Vgg(nn.Module):
         return 3 if name == IMAGE else _CHANNELS[int(name[4]) - 1]
 
     def _convolve(self, name: str, x: Tensor, rectify: bool) -> Tensor:
+        if self.padding == "zeros":
+            return self._convolve_padded(name, x, rectify)
+        # What zero padding spoils of the wrapped picture is cut off again.
+        y = self._convolve_padded(name, _wrapped(x), rectify)[..., 1:-1, 1:-1]
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def _convolve_padded(self, name: str, x: Tensor, rectify: bool) -> Tensor:
         convolution = self.get_submodule(name)
         if not compiled.suits(x):
             y: Tensor = convolution(x)
@@ -197,7 +216,9 @@ class Vgg(nn.Module):
         return compiled.average_pool(x) if compiled.suits(x) else F.avg_pool2d(x, 2)
 
 
-def load_encoder(weights: str | Path | None = None, pooling: Pooling = "avg") -> Vgg:
+def load_encoder(
+    weights: str | Path | None = None, pooling: Pooling = "avg", padding: Padding = "zeros"
+) -> Vgg:
     """Load VGG with the bundled weights, or from a file of yours.
 
     Args:
@@ -205,6 +226,7 @@ def load_encoder(weights: str | Path | None = None, pooling: Pooling = "avg") ->
             `.safetensors` or `.pth` file: a state dict of torchvision's `vgg16` or `vgg19`
             (with torchvision's own preprocessing), or one with the bundled file's names.
         pooling: `"avg"` or `"max"`, see `Vgg`.
+        padding: `"zeros"` or `"circular"`, see `Vgg`.
 
     Raises:
         ImpastoError: the file is missing, is no state dict, or its tensors are of another shape.
@@ -212,17 +234,23 @@ def load_encoder(weights: str | Path | None = None, pooling: Pooling = "avg") ->
     if weights is None:
         bundled = importlib.resources.files("impasto") / "data" / "vgg16_features.safetensors"
         with importlib.resources.as_file(bundled) as path:
-            return Vgg(_read_tensors(path), CAFFE, pooling)
+            return Vgg(_read_tensors(path), CAFFE, pooling, padding)
     state = _read_tensors(Path(weights))
     try:
         if "features.0.weight" in state:
-            return Vgg(_from_torchvision(state), TORCHVISION, pooling)
-        return Vgg(state, CAFFE, pooling)
+            return Vgg(_from_torchvision(state), TORCHVISION, pooling, padding)
+        return Vgg(state, CAFFE, pooling, padding)
     except _WrongWeights as error:
         raise ImpastoError(
             f"{weights} holds no VGG weights that impasto can use ({error}); "
             "give a state dict of torchvision's vgg16 or vgg19"
         ) from None
+
+
+def _wrapped(x: Tensor) -> Tensor:
+    """x [batch, C, height, width] with a row and column of the opposite side all around."""
+    tall = torch.cat([x[..., -1:, :], x, x[..., :1, :]], -2)
+    return torch.cat([tall[..., -1:], tall, tall[..., :1]], -1)
 
 
 class _WrongWeights(ValueError):

@@ -1,0 +1,146 @@
+"""What a layer keeps of a photo: the picture that has its activations, found from noise."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto import images
+from impasto.artworks import Artwork, make
+from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.images import Picture
+from impasto.levels import Level
+from impasto.losses import ContentLoss, Loss, TotalVariationLoss
+from impasto.objective import Objective
+from impasto.optimise import Callback, Optimiser, Spectrum
+from impasto.painting import Painting, Scene
+from impasto.recipes import Source
+from impasto.settings import ReconstructSettings, choose
+from impasto.studio import Studio, named
+
+PRIORS = {"1": 0.0, "2": 0.0, "3": 0.0, "4": 1e-1, "5": 1e-1}
+"""Weight of the total variation by the deepest layer's block."""
+
+
+def reconstruct(
+    photos: Source | Sequence[Source],
+    *,
+    weights_of_photos: Sequence[float] | None = None,
+    callback: Callback | None = None,
+    **settings: Any,
+) -> Artwork:
+    """From noise, the picture whose activations at some layers are the photo's.
+
+    It shows what a layer keeps: of early ones the photo comes back nearly exactly, of late ones
+    what was recognised in it. Mahendran & Vedaldi 2015 (arXiv:1412.0035), eq. 1, with the
+    relative squared error and total variation as prior (eq. 6, beta = 2); Gatys et al. 2015
+    (arXiv:1508.06576), eq. 1 and fig. 1.
+
+    Args:
+        photos: a picture file or a PIL image; or several, whose activations are averaged: a
+            prototype. They are resized and cropped to the size of the first.
+        weights_of_photos: how much each photo counts; all the same if not given.
+        callback: called with every `Step`, the start (step 0) included.
+        **settings: see `ReconstructSettings`.
+
+    Raises:
+        ImpastoError: a file or setting is wrong; the text says which and how to mend it.
+        Interrupted: Ctrl-C; it carries the picture as it is.
+    """
+    chosen = choose(ReconstructSettings, settings)
+    sources: list[Any] = list(photos) if isinstance(photos, list | tuple) else [photos]
+    if not sources:
+        raise ImpastoError("there is no photo to reconstruct; give at least one")
+    pictures = [images.read(source) for source in sources]
+    shares = _shares(weights_of_photos, len(pictures))
+    studio = Studio(chosen, chosen.layers)
+    layers = list(dict.fromkeys(studio.layers[1:]))
+    size = studio.result_size(pictures[0], chosen.size)
+    for picture in pictures[1:]:
+        if max(size) > max(picture.image.size):
+            warnings.warn(
+                f"{picture.name} has only {picture.image.width} x {picture.image.height} pixels "
+                f"and is enlarged to cover {size[0]} x {size[1]}",
+                ImpastoNotice,
+                stacklevel=2,
+            )
+    studio.tell_of_memory(size)
+    tv = prior(layers, studio.encoder.layers) if chosen.tv is None else chosen.tv
+    scene = _Scene(studio, layers, pictures, shares, tv)
+    record = studio.record("reconstruct", size, layers=layers, tv=tv)
+    for number, picture in enumerate(pictures, 1):
+        record["photo" if number == 1 else f"photo {number}"] = named(picture)
+    if len(pictures) > 1:
+        record["shares"] = shares
+    painting = Painting(scene, [Level(size, chosen.steps, 1.0)], chosen.evaluations)
+    return make(painting, pictures[0].name, record, callback=callback)
+
+
+def prior(layers: Sequence[str], order: Sequence[str]) -> float:
+    """The weight of the total variation that layers call for; see `PRIORS`."""
+    deepest = max(layers, key=list(order).index)
+    return PRIORS["".join(filter(str.isdigit, deepest))[:1] or "1"]
+
+
+class _Scene(Scene):
+    """Photos as `Painting` sees them: noise that is to have their mean activations."""
+
+    spectrum: Spectrum = "noise"
+
+    def __init__(
+        self,
+        studio: Studio,
+        layers: Sequence[str],
+        photos: Sequence[Picture],
+        shares: Sequence[float],
+        tv: float,
+    ) -> None:
+        self.studio = studio
+        self.layers = layers
+        self.photos = photos
+        self.shares = shares
+        self.tv = tv
+
+    def content(self, level: Level) -> Tensor:
+        return self._photo(self.photos[0], level)
+
+    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
+        targets: dict[str, Tensor] = {}
+        for photo, share in zip(self.photos, self.shares, strict=True):
+            measured = self.studio.measure(self._photo(photo, level), self.layers)
+            for layer, found in measured.items():
+                targets[layer] = share * found + targets.get(layer, torch.zeros_like(found))
+        losses: list[Loss] = [
+            ContentLoss(layer, targets[layer], 1 / len(self.layers)) for layer in self.layers
+        ]
+        if self.tv:
+            losses.append(TotalVariationLoss(self.tv))
+        return self.studio.objective(losses, content), self.studio.optimiser(content)
+
+    def start(self, level: Level, content: Tensor) -> Tensor:
+        del level
+        # Grey with little noise: what a layer does not see of it stays as it is.
+        return 0.5 + 0.02 * (self.studio.noise(content.shape) - 0.5)
+
+    def _photo(self, photo: Picture, level: Level) -> Tensor:
+        same_shape = images.fitted_size(photo.image.size, max(level.size)) == level.size
+        fit = images.resize if same_shape else images.cover
+        return self.studio.tensor(fit(photo.image, level.size))
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else list(weights)
+    if len(given) != count:
+        raise ImpastoError(
+            f"there are {len(given)} weights for {count} photos; give each one, or give none"
+        )
+    if not all(0 <= weight < float("inf") for weight in given) or not sum(given):
+        raise ImpastoError(
+            f"the photos weigh {', '.join(f'{weight:g}' for weight in given)}; "
+            "give numbers of at least 0, one of them above"
+        )
+    return [weight / sum(given) for weight in given]

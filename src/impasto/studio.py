@@ -1,0 +1,228 @@
+"""What every recipe works with: the encoder on its device, and as much memory as there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto import __version__, images
+from impasto import memory as memory_of
+from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.images import Picture
+from impasto.losses import Loss
+from impasto.objective import Objective, measure
+from impasto.optimise import HISTORY, OPTIMISERS, Optimiser, lbfgs
+from impasto.settings import DEVICES, FULL, RunSettings, StyleName, nearest, parse_memory
+from impasto.styles import STYLES, BatchNorm, GaussianMmd, Statistic, Style
+from impasto.tiles import needed, plan, weights
+from impasto.vgg import IMAGE, Padding, load_encoder
+
+LEAST_HISTORY = 3
+"""Pairs of past steps that L-BFGS remembers even where memory is scarce."""
+
+OPTIMISER_VECTORS = 13
+"""Vectors as large as the image that an optimiser needs beside its history."""
+
+Paintings = Sequence[tuple[Tensor, float]]
+"""Image tensors, each with its share of the style that is mixed of them; shares sum up to 1."""
+
+
+class Studio:
+    """Encoder, device and memory for one recipe.
+
+    layers: those that its losses read, beside the image itself.
+
+    Raises:
+        ImpastoError: a layer, device or weights file does not exist.
+    """
+
+    def __init__(
+        self, settings: RunSettings, layers: Iterable[str], padding: Padding = "zeros"
+    ) -> None:
+        self.settings = settings
+        self.device = choose_device(settings.device)
+        encoder = load_encoder(settings.weights, settings.pooling, padding)
+        self.encoder = encoder.to(self.device)
+        self.layers = [IMAGE, *(self.encoder.layer(name) for name in layers)]
+        self.weights_file = _hashed(settings.weights)
+
+    def tensor(self, image: Image.Image) -> Tensor:
+        """A picture as an image tensor on the device."""
+        return images.to_tensor(image).to(self.device)
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Uniform noise from the seed."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        return torch.rand(tuple(shape), generator=generator).to(self.device)
+
+    def measure(
+        self,
+        image: Tensor,
+        features: Iterable[str] = (),
+        statistics: Mapping[str, Statistic] | None = None,
+    ) -> dict[str, Tensor]:
+        """Targets, see `objective.measure`."""
+        _, memory = self._shares_of_memory(image.numel())
+        bound = None if self.encoder.padding == "circular" else memory
+        return measure(
+            self.encoder, image, features=features, statistics=statistics or {}, memory=bound
+        )
+
+    def styles(
+        self, name: StyleName, layers: Iterable[str], paintings: Paintings
+    ) -> dict[str, Style]:
+        """The style called `name` for each layer, fitted to these paintings where it has to be."""
+        if name != "mmd-gaussian":
+            return dict.fromkeys(layers, STYLES[name])
+        moments = self.mixed(paintings, {layer: Statistic(layer, BatchNorm()) for layer in layers})
+        return {
+            layer: GaussianMmd(GaussianMmd.bandwidth(found), self.settings.seed)
+            for layer, found in moments.items()
+        }
+
+    def mixed(self, paintings: Paintings, statistics: Mapping[str, Statistic]) -> dict[str, Tensor]:
+        """Statistics of paintings, mixed: those of one that has each one's share of positions."""
+        total: dict[str, Tensor] = {}
+        for image, share in paintings:
+            for name, found in self.measure(image, statistics=statistics).items():
+                total[name] = total[name] + share * found if name in total else share * found
+        return total
+
+    def objective(self, losses: Sequence[Loss], image: Tensor) -> Objective:
+        """An objective for an image of this size, within the memory there is."""
+        _, memory = self._shares_of_memory(image.numel())
+        return Objective(self.encoder, losses, memory=memory)
+
+    def optimiser(self, image: Tensor) -> Optimiser:
+        """The optimiser chosen, for an image of this size."""
+        if self.settings.optimizer != "lbfgs":
+            return OPTIMISERS[self.settings.optimizer]
+        pairs, _ = self._shares_of_memory(image.numel())
+        return functools.partial(lbfgs, history=pairs)
+
+    def result_size(self, picture: Picture, longer: int | str) -> tuple[int, int]:
+        """The (width, height) of what is made of a picture; tells where that enlarges it."""
+        own = picture.image.size
+        size = own if longer == FULL else images.fitted_size(own, int(longer))
+        self.check_size(picture.name, size, self.layers)
+        if max(size) > max(own):
+            warnings.warn(
+                f"{picture.name} has only {own[0]} x {own[1]} pixels "
+                f"and is enlarged to {size[0]} x {size[1]}",
+                ImpastoNotice,
+                stacklevel=4,
+            )
+        return size
+
+    def check_size(self, name: str, size: tuple[int, int], layers: Iterable[str]) -> None:
+        """Raise an `ImpastoError` where a picture of (width, height) is too small for a layer."""
+        smallest = self.encoder.min_size(layers)
+        if min(size) < smallest:
+            deepest = max(layers, key=self.encoder.layers.index)
+            raise ImpastoError(
+                f"{name} would be {size[0]} x {size[1]} pixels, but {deepest} needs at least "
+                f"{smallest} x {smallest}; use a larger size, or layers before it"
+            )
+
+    def tell_of_memory(self, size: tuple[int, int], channels: int = 3) -> None:
+        """Say so where not even the smallest tiles keep within the bound."""
+        _, left = self._shares_of_memory(size[0] * size[1] * channels)
+        bound = self._memory()
+        upright = size[1], size[0]
+        whole = self.encoder.padding == "circular"
+        segments = None if whole else plan(self.encoder, self.layers, upright, memory=left)
+        needs = bound - left + needed(self.encoder, self.layers, upright, segments)
+        if needs > bound:
+            how = "as a whole, as a picture that repeats is" if whole else "even in small tiles"
+            warnings.warn(
+                f"{size[0]} x {size[1]} pixels take about {needs / 1e9:.1f} GB {how}, "
+                f"more than the {bound / 1e9:.1f} GB allowed; a smaller size takes less",
+                ImpastoNotice,
+                stacklevel=5,
+            )
+
+    def record(self, command: str, size: tuple[int, int], **settings: Any) -> dict[str, Any]:
+        """What made a picture, without what differs between two runs that made the same."""
+        record: dict[str, Any] = {
+            "impasto": __version__,
+            "torch": torch.__version__,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "command": command,
+            "size": list(size),
+            "settings": dataclasses.asdict(self.settings) | settings,
+        }
+        if self.weights_file:
+            record["settings"]["weights"] = self.weights_file["name"]
+            record["weights"] = self.weights_file
+        return record
+
+    def _shares_of_memory(self, values: int) -> tuple[int, float]:
+        """For an image of so many values: how many pairs of steps the optimiser may remember, and
+        how many bytes are left to the objective.
+        """
+        bound, vector = self._memory(), values * 4
+        if self.settings.optimizer != "lbfgs":
+            return 0, bound - OPTIMISER_VECTORS * vector
+        spare = bound - weights(self.encoder, self.layers)
+        pairs = min(HISTORY, max(LEAST_HISTORY, int(spare / 4 / (2 * vector))))
+        return pairs, bound - (2 * pairs + OPTIMISER_VECTORS) * vector
+
+    def _memory(self) -> int:
+        """How many bytes painting may take."""
+        bound = self.settings.memory
+        if bound is not None:
+            return parse_memory(bound)
+        return int(memory_of.SHARE * memory_of.free(self.device))
+
+
+def named(picture: Picture) -> dict[str, str]:
+    """How a record names an input."""
+    return {"name": Path(picture.name).name, "sha256": picture.sha256}
+
+
+def canonical(shares: Mapping[str, float], layer: Any) -> dict[str, float]:
+    """Shares by canonical layer names; `layer` gives these."""
+    total: dict[str, float] = {}
+    for name, share in shares.items():
+        total[layer(name)] = total.get(layer(name), 0.0) + share
+    return total
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `"auto"` is the first of CUDA, MPS and the CPU that is there.
+
+    Raises:
+        ImpastoError: the device is unknown or not on this machine.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    if name not in there:
+        raise ImpastoError(f"there is no device {name!r}; did you mean {nearest(name, DEVICES)!r}?")
+    if not there[name]:
+        raise ImpastoError(f"the device {name!r} is not on this machine; use 'cpu' or 'auto'")
+    return torch.device(name)
+
+
+def _hashed(weights_file: str | os.PathLike[str] | None) -> dict[str, str] | None:
+    if weights_file is None:
+        return None
+    path = Path(weights_file)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "sha256": digest}

@@ -1,0 +1,141 @@
+"""Textures: a picture of any size that has the style of a painting and nothing else of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto import images
+from impasto.artworks import Artwork, make
+from impasto.errors import ImpastoError
+from impasto.images import Picture
+from impasto.levels import Level, enlarged, plan_levels
+from impasto.losses import BorderLoss, Loss, StyleLoss, TotalVariationLoss
+from impasto.objective import Objective
+from impasto.optimise import Callback, Optimiser
+from impasto.painting import Painting, Scene
+from impasto.recipes import Source
+from impasto.settings import TextureSettings, choose, shares_of
+from impasto.studio import Studio, canonical, named
+from impasto.styles import Statistic
+
+PAINTING_SIZE = 512
+"""The longer side of a painting that nothing is said of, unless it is smaller."""
+
+BORDER = 20.0
+"""Weight of the smoothness across the outermost pixels, see `BorderLoss`."""
+
+WEIGHT = 10.0
+"""Of all style layers together, against total variation and border."""
+
+
+def texture(painting: Source, *, callback: Callback | None = None, **settings: Any) -> Artwork:
+    """From noise, a picture that matches a painting's style statistics and nothing else.
+
+    Gatys, Ecker & Bethge 2015 (arXiv:1505.07376), eqs. 2 to 4. Tileable ones are computed with
+    circular padding: the network sees the texture repeated without end, so there is no border
+    anywhere that a seam could be at.
+
+    Args:
+        painting: a picture file or a PIL image.
+        callback: called with every `Step`, the start (step 0) included.
+        **settings: see `TextureSettings`.
+
+    Raises:
+        ImpastoError: a file or setting is wrong; the text says which and how to mend it.
+        Interrupted: Ctrl-C; it carries the picture as it is.
+    """
+    chosen = choose(TextureSettings, settings)
+    picture = images.read(painting)
+    shares = shares_of(chosen.layers)
+    studio = Studio(chosen, shares, "circular" if chosen.tileable else "zeros")
+    shares = canonical(shares, studio.encoder.layer)
+    width, height = size = chosen.size[0], chosen.size[1]
+    studio.check_size("the texture", size, list(shares))
+    longer = chosen.painting_size or min(PAINTING_SIZE, max(picture.image.size))
+    studio.check_size(picture.name, images.fitted_size(picture.image.size, longer), list(shares))
+    period = studio.encoder.period(shares)
+    if chosen.tileable and (width % period or height % period):
+        raise ImpastoError(
+            f"a tileable texture of {width} x {height} pixels cannot repeat without a seam; its "
+            f"sides have to be multiples of {period} for these layers, such as "
+            f"{_multiple(width, period)}x{_multiple(height, period)}"
+        )
+    studio.tell_of_memory(size)
+    scene = _Scene(studio, picture, longer, shares)
+
+    def is_possible(at: tuple[int, int]) -> bool:
+        shrunk = images.fitted_size(picture.image.size, round(longer * max(at) / max(size)))
+        if chosen.tileable and not (at[0] * size[1] == at[1] * size[0] and at[0] % period == 0):
+            return False
+        return min(*at, *shrunk) >= period and (not chosen.tileable or at[1] % period == 0)
+
+    levels = plan_levels(size, chosen.steps, chosen.levels, is_possible)
+    if not all(is_possible(level.size) for level in levels):
+        raise ImpastoError(
+            f"{len(levels)} levels are too many for a texture of {width} x {height} pixels; "
+            "use fewer"
+        )
+    record = studio.record("texture", size, layers=shares, painting_size=longer)
+    record["painting"] = named(picture)
+    return make(
+        Painting(scene, levels, chosen.evaluations), "the texture", record, callback=callback
+    )
+
+
+def _multiple(length: int, period: int) -> int:
+    return max(period, round(length / period) * period)
+
+
+class _Scene(Scene):
+    """A texture as `Painting` sees it: noise at first, and no photo."""
+
+    def __init__(
+        self, studio: Studio, painting: Picture, longer: int, shares: dict[str, float]
+    ) -> None:
+        self.studio = studio
+        assert isinstance(studio.settings, TextureSettings)
+        self.settings = studio.settings
+        self.painting = painting
+        self.longer = longer
+        self.shares = shares
+
+    def content(self, level: Level) -> Tensor:
+        width, height = level.size
+        return self.studio.noise((1, 3, height, width))
+
+    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
+        scale = max(level.size) / max(self.settings.size)
+        size = images.fitted_size(self.painting.image.size, round(self.longer * scale))
+        painting = [(self.studio.tensor(images.resize(self.painting.image, size)), 1.0)]
+        styles = self.studio.styles(self.settings.style_loss, self.shares, painting)
+        statistics = {layer: Statistic(layer, style) for layer, style in styles.items()}
+        targets = self.studio.mixed(painting, statistics)
+        total = sum(self.shares.values())
+        losses: list[Loss] = [
+            StyleLoss(layer, targets[layer], WEIGHT * share / total, style=styles[layer])
+            for layer, share in self.shares.items()
+        ]
+        if self.settings.tv:
+            losses.append(TotalVariationLoss(self.settings.tv))
+        if not self.settings.tileable:  # which has no border
+            losses.append(BorderLoss(BORDER))
+        return self.studio.objective(losses, content), self.studio.optimiser(content)
+
+    def start(self, level: Level, content: Tensor) -> Tensor:
+        del level
+        return content
+
+    def refine(self, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        del coarse
+        size = fine.shape[-2], fine.shape[-1]
+        if not self.settings.tileable:
+            return enlarged(painted, size)
+        margin = 4  # what a bicubic filter reaches, and more
+        wrapped = F.pad(painted, (margin,) * 4, mode="circular")
+        factor = size[0] // painted.shape[-2]
+        whole = enlarged(wrapped, [factor * side for side in wrapped.shape[-2:]])
+        inset = margin * factor
+        return whole[..., inset:-inset, inset:-inset]
