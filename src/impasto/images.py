@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from impasto.errors import ImpastoError, ImpastoNotice
-from impasto.files import settle, unwritable, written_beside
+from impasto.files import check_folder, write_whole
 
 PathLike = str | os.PathLike[str]
 
@@ -181,16 +179,7 @@ def check_writable(target: Path) -> None:
             f"{target} has no extension that impasto can write; use one of "
             f"{', '.join(FORMATS)}, or end a folder with a /"
         )
-    try:
-        if target.is_dir():
-            raise ImpastoError(f"{target} is a folder; name a file")
-        if not target.parent.is_dir():
-            raise ImpastoError(f"there is no folder {target.parent}; create it first")
-        target.with_stem(target.stem + "-99").exists()  # a name too long is known at once
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise unwritable(target, error) from None
+    check_folder(target)
 
 
 def write(
@@ -210,14 +199,7 @@ def write(
     """
     path = Path(target)
     check_writable(path)
-    encoded = _encode(image, path, record)
-    try:
-        with written_beside(path) as (file, temporary):
-            file.write(encoded)
-            settle(file, temporary)
-            return _put(temporary, path, force)
-    except OSError as error:
-        raise unwritable(path, error) from None
+    return write_whole(_encode(image, path, record), path, force)
 
 
 def read_record(path: PathLike) -> dict[str, Any]:
@@ -388,24 +370,3 @@ def _encode(image: Image.Image, path: Path, record: Mapping[str, Any] | None) ->
     except (OSError, ValueError) as error:  # WebP stops at 16383 pixels, JPEG and GIF at 65535
         raise ImpastoError(f"{path} cannot be written ({error}); write a .png instead") from None
     return buffer.getvalue()
-
-
-def _put(temporary: Path, path: Path, force: bool) -> Path:
-    """Give a finished file its name, or the next free one."""
-    if force:
-        temporary.replace(path)
-        return path
-    for number in itertools.count(1):
-        free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        try:
-            free.hardlink_to(temporary)  # fails where the name is taken, whoever was faster
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without links
-            if free.exists():
-                continue
-            temporary.replace(free)
-        if free != path:
-            _notice(f"{path} exists already; {free} was written instead (force replaces it)")
-        return free
-    raise AssertionError("unreachable")
