@@ -597,8 +597,8 @@ def _spectral_gains(channels: int, height: int, width: int, spectrum: Spectrum) 
     broad changes of colour, and without it the optimiser spends its first fifty steps on finding
     that out. From what a coarser level has painted (`"refined"`), f^-1/4 times the measured
     curvature to the power -1/4: broad changes are made, and the bends that are left hold up the
-    rest. From noise that is to become a photo, f^-1/4, half as much for colours: about how
-    photos vary, as far as layers see it.
+    rest. From noise, f^-0.15, a little less for colours: fine detail is as far from noise as
+    everything else is, and what layers see least of.
     """
     vertical = np.arange(height)[:, None] / (2 * height)
     horizontal = np.arange(width)[None] / (2 * width)
@@ -610,8 +610,8 @@ def _spectral_gains(channels: int, height: int, width: int, spectrum: Spectrum) 
         bends = [np.interp(along, known, np.log(row)) for row in _CURVATURES[:channels]]
         gains = frequency**-0.25 * np.exp(-0.25 * np.stack(bends))
     elif spectrum == "noise":
-        colours = np.array([1.0, 0.5, 0.5])[:channels]
-        gains = frequency**-0.25 * colours[:, None, None]
+        colours = np.array([1.0, 0.8, 0.8])[:channels]
+        gains = frequency**-0.15 * colours[:, None, None]
     else:
         gains = frequency[None] ** -0.5
     normalised: Array = gains / np.sqrt(np.square(gains).mean())

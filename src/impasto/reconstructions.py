@@ -22,8 +22,11 @@ from impasto.recipes import Source
 from impasto.settings import ReconstructSettings, choose
 from impasto.studio import Studio, named
 
-PRIORS = {"1": 0.0, "2": 0.0, "3": 0.0, "4": 1e-1, "5": 1e-1}
+PRIORS = {"1": 0.0, "2": 0.0, "3": 1.0, "4": 3.0, "5": 10.0}
 """Weight of the total variation by the deepest layer's block."""
+
+HISTORY = 50
+"""Pairs of past steps that L-BFGS remembers: a layer's own pixels are a matter of convergence."""
 
 
 def reconstruct(
@@ -57,7 +60,7 @@ def reconstruct(
         raise ImpastoError("there is no photo to reconstruct; give at least one")
     pictures = [images.read(source) for source in sources]
     shares = _shares(weights_of_photos, len(pictures))
-    studio = Studio(chosen, chosen.layers)
+    studio = Studio(chosen, chosen.layers, history=HISTORY)
     layers = list(dict.fromkeys(studio.layers[1:]))
     size = studio.result_size(pictures[0], chosen.size)
     for picture in pictures[1:]:

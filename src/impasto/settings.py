@@ -20,6 +20,9 @@ StyleName = Literal[
     "gram", "mmd-linear", "mmd-poly", "mmd-gaussian", "bn", "covariance", "wasserstein"
 ]
 
+BLOCKS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+"""The first activations of every block of VGG."""
+
 _Kind = TypeVar("_Kind", bound="RunSettings")
 
 FULL = "full"
@@ -29,9 +32,7 @@ OPTIMIZERS = ("lbfgs", "cg", "adam")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 # Early layers (colours, fine strokes) cost the content little and are slowest to converge.
-_DEFAULT_STYLE = MappingProxyType(
-    {"relu1_1": 0.3, "relu2_1": 0.25, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1}
-)
+_DEFAULT_STYLE = MappingProxyType(dict(zip(BLOCKS, (0.3, 0.25, 0.2, 0.15, 0.1), strict=True)))
 
 STYLE_WEIGHTS: Mapping[StyleName, float] = MappingProxyType(
     {
@@ -244,6 +245,21 @@ class TextureSettings(RunSettings):
         _check_shares(shares_of(self.layers))
 
 
+@dataclass(frozen=True, kw_only=True)
+class AtlasSettings(RunSettings):
+    """How to make the pictures of an atlas.
+
+    Args (beside those of `RunSettings`, which hold for each picture):
+        size: the longer side of each picture in pixels.
+    """
+
+    size: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count("size", self.size, 1, 65535)
+
+
 def shares_of(layers: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
     """Each layer's share, as given; plain names count 1."""
     if isinstance(layers, Mapping):
@@ -257,9 +273,8 @@ def up_to(layer: str) -> list[str]:
     Raises:
         ImpastoError: it is none of these.
     """
-    _check_choice("layer to go up to", layer, _DEFAULT_STYLE)
-    names = list(_DEFAULT_STYLE)
-    return names[: names.index(layer) + 1]
+    _check_choice("layer to go up to", layer, BLOCKS)
+    return list(BLOCKS[: BLOCKS.index(layer) + 1])
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -271,7 +286,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "levels": 1,
             "tv": 0.0,
             "border": 0.0,
-            "style_layers": tuple(_DEFAULT_STYLE),
+            "style_layers": BLOCKS,
             "content_weight": 1.0,
             "style_weight": 1000.0,
             "init": "noise",

@@ -41,15 +41,21 @@ class Studio:
     """Encoder, device and memory for one recipe.
 
     layers: those that its losses read, beside the image itself.
+    history: how many pairs of past steps L-BFGS remembers, where there is memory for them.
 
     Raises:
         ImpastoError: a layer, device or weights file does not exist.
     """
 
     def __init__(
-        self, settings: RunSettings, layers: Iterable[str], padding: Padding = "zeros"
+        self,
+        settings: RunSettings,
+        layers: Iterable[str],
+        padding: Padding = "zeros",
+        history: int = HISTORY,
     ) -> None:
         self.settings = settings
+        self.history = history
         self.device = choose_device(settings.device)
         encoder = load_encoder(settings.weights, settings.pooling, padding)
         self.encoder = encoder.to(self.device)
@@ -175,7 +181,7 @@ class Studio:
         if self.settings.optimizer != "lbfgs":
             return 0, bound - OPTIMISER_VECTORS * vector
         spare = bound - weights(self.encoder, self.layers)
-        pairs = min(HISTORY, max(LEAST_HISTORY, int(spare / 4 / (2 * vector))))
+        pairs = min(self.history, max(LEAST_HISTORY, int(spare / 4 / (2 * vector))))
         return pairs, bound - (2 * pairs + OPTIMISER_VECTORS) * vector
 
     def _memory(self) -> int:

@@ -1,0 +1,244 @@
+"""Comparisons: one photo painted with every combination of one or two varied options."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from impasto import figures, files, images
+from impasto.artworks import Artwork, Interrupted, Stopped
+from impasto.errors import ImpastoError
+from impasto.figures import Labelled
+from impasto.images import PathLike, Picture
+from impasto.optimise import Callback, Step
+from impasto.recipes import Source, Sources, Stylizer
+from impasto.sheets import RunCallback, Sheet, SheetInterrupted, numbered, sheet_record, told_once
+from impasto.studio import named
+
+SIZE = 256
+"""The longer side of the pictures where nothing is said of it."""
+
+Values = Sequence[Any] | Mapping[str, Any]
+"""What an option takes one after another; with labels, or labelled by what they are."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a comparison.
+
+    choices: what the varied options were, by name. artwork: what came of it, or none and `error`
+    says why. evaluations, seconds: at every step, as many as `artwork.losses`.
+    """
+
+    choices: Mapping[str, str]
+    artwork: Artwork | None
+    error: str = ""
+    evaluations: Sequence[int] = ()
+    seconds: Sequence[float] = ()
+
+    @property
+    def label(self) -> str:
+        """Its choices in a line."""
+        return _label(self.choices)
+
+    @property
+    def stopped(self) -> str:
+        """Why there is no further step, see `Artwork`; `"failed"` where there is none at all."""
+        return self.artwork.stopped if self.artwork else "failed"
+
+
+@dataclass(frozen=True)
+class Comparison(Sheet):
+    """A contact sheet, and the runs on it."""
+
+    runs: Sequence[Run] = field(default=(), repr=False)
+
+    def table(self) -> str:
+        """CSV: a line for each run with its options, loss and parts, steps, evaluations, seconds.
+
+        Parts are the loss's terms, unweighted. What a run has none of is left empty.
+        """
+        parts = dict.fromkeys(p for run in self.runs if run.artwork for p in run.artwork.parts)
+        options = list(self.runs[0].choices)
+        text = io.StringIO()
+        columns = ["loss", *parts, "steps", "evaluations", "seconds", "stopped"]
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([*options, *columns])
+        for run in self.runs:
+            row: list[object] = [*run.choices.values()]
+            if (artwork := run.artwork) is None:
+                row += [""] * (len(columns) - 1) + ["failed"]
+            else:
+                row.append(f"{artwork.losses[-1]:.9g}")
+                row += [f"{artwork.parts[p]:.9g}" if p in artwork.parts else "" for p in parts]
+                row += [artwork.steps, artwork.evaluations, f"{artwork.seconds:.3f}"]
+                row.append(artwork.stopped)
+            table.writerow(row)
+        return text.getvalue()
+
+    def curves(self) -> Image.Image:
+        """Loss against evaluations and against seconds, a line for each run."""
+        series = {
+            run.label: (run.evaluations, run.seconds, run.artwork.losses[: len(run.seconds)])
+            for run in self.runs
+            if run.artwork
+        }
+        return figures.curves(series)
+
+    def save_table(self, path: PathLike, *, force: bool = False) -> Path:
+        """Write `table` by the rules of `Artwork.save`; returns the path written."""
+        return files.write_whole(self.table().encode(), Path(path), force)
+
+    def save_curves(self, path: PathLike, *, force: bool = False) -> Path:
+        """Write `curves` by the rules of `Artwork.save`; returns the path written."""
+        return images.write(self.curves(), path, record=self.record, force=force)
+
+
+def compare(
+    photo: Source,
+    painting: Sources | None = None,
+    *,
+    vary: Mapping[str, Values],
+    callback: RunCallback | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Paint a photo with every combination of one or two varied options, side by side.
+
+    Args:
+        photo, painting: see `stylize`.
+        vary: one or two arguments of `stylize` (settings, `painting`, `regions` or `preset`),
+            each with the values it is to take: `{"optimizer": ["lbfgs", "cg"]}`; or with a label
+            for each value: `{"painting": {"Hokusai": "great_wave.jpg"}}`. Of two, the first
+            varies from row to row, the second from column to column.
+        callback: called with the name of the run and the `Step`, at every step.
+        **settings: see `Settings`, for all runs; `size` is 256 if not given.
+
+    Raises:
+        ImpastoError: a file or setting is wrong, in any combination; found before the first run.
+        SheetInterrupted: Ctrl-C; it carries the comparison of what was painted by then.
+    """
+    if not 1 <= len(vary) <= 2 or not all(vary.values()):
+        raise ImpastoError("one or two options can vary, and each needs a value at least")
+    picture = images.read(photo)
+    common: dict[str, Any] = {"painting": painting, "size": SIZE, **settings}
+    axes = [(option, _labelled(values)) for option, values in vary.items()]
+    cells = [_Cell(axes, labels) for labels in itertools.product(*(values for _, values in axes))]
+    for cell in cells:  # so that what is wrong with the last is known before the first is painted
+        stylizer = Stylizer(**{**common, **cell.arguments})
+    originals = [("photo", picture.image)]
+    if "painting" not in vary:
+        originals += [
+            ("painting" if place.mask is None else place.name, source.image)
+            for place in stylizer.places
+            for source, _ in place.paintings
+        ]
+    runs: list[Run] = []
+    stopped: Stopped = "budget"
+    with told_once():
+        for number, cell in enumerate(cells, 1):
+            report = numbered(callback, number, len(cells), cell.label)
+            try:
+                runs.append(
+                    _painted(Stylizer(**{**common, **cell.arguments}), picture, cell, report)
+                )
+            except KeyboardInterrupt:
+                stopped = "interrupted"
+            if stopped == "interrupted" or runs[-1].stopped == "interrupted":
+                stopped = "interrupted"
+                break
+    if not any(run.artwork for run in runs):
+        if stopped == "interrupted":
+            raise KeyboardInterrupt
+        raise ImpastoError(runs[0].error)
+    page = _page(axes, runs, originals)
+    made = {run.label: run.artwork for run in runs if run.artwork}
+    record = sheet_record("compare", page, made) | {"photo": named(picture)}
+    comparison = Comparison(page, record, stopped, runs)
+    if stopped == "interrupted":
+        raise SheetInterrupted(comparison)
+    return comparison
+
+
+_Axis = tuple[str, Mapping[str, Any]]
+"""A varied option and its values by label."""
+
+
+class _Cell:
+    """A combination of values: what they are called, and the arguments that they are."""
+
+    def __init__(self, axes: Sequence[_Axis], labels: Sequence[str]) -> None:
+        pairs = list(zip(axes, labels, strict=True))
+        self.choices = {option.replace("_", "-"): label for (option, _), label in pairs}
+        self.arguments = {option: values[label] for (option, values), label in pairs}
+        self.label = _label(self.choices)
+
+
+def _label(choices: Mapping[str, str]) -> str:
+    return ", ".join(f"{option} {label}" for option, label in choices.items())
+
+
+def _labelled(values: Values) -> dict[str, Any]:
+    """Values by what they are called."""
+    if isinstance(values, Mapping):
+        return {str(label): value for label, value in values.items()}
+    return {Path(v).stem if _is_file(v) else str(v): v for v in values}
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and Path(value).is_file())
+
+
+def _painted(stylizer: Stylizer, photo: Picture, cell: _Cell, report: Callback) -> Run:
+    """One run, interrupted or not."""
+    evaluations: list[int] = []
+    seconds: list[float] = []
+    began = time.perf_counter()
+
+    def timed(step: Step) -> None:
+        evaluations.append(step.evaluations)
+        seconds.append(time.perf_counter() - began)
+        report(step)
+
+    try:
+        artwork = stylizer.paint(photo, callback=timed)
+    except Interrupted as interruption:
+        artwork = interruption.artwork
+    except ImpastoError as error:
+        return Run(cell.choices, None, str(error))
+    return Run(cell.choices, artwork, "", evaluations, seconds)
+
+
+def _page(axes: Sequence[_Axis], runs: Sequence[Run], originals: Sequence[Labelled]) -> Image.Image:
+    """The runs in rows; what was not painted any more is left empty."""
+    cells: list[tuple[str, Image.Image | None]] = [
+        (_caption(run), run.artwork.image if run.artwork else None) for run in runs
+    ]
+    heads = [[f"{option.replace('_', '-')} {label}" for label in values] for option, values in axes]
+    rows, columns = ([""], heads[0]) if len(axes) == 1 else heads
+    cells += [("not painted", None)] * (len(rows) * len(columns) - len(cells))
+    return figures.contact_sheet(
+        [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))],
+        row_labels=rows,
+        column_labels=columns,
+        originals=originals,
+    )
+
+
+def _caption(run: Run) -> str:
+    if run.artwork is None:
+        return run.error
+    told = [
+        f"loss {run.artwork.losses[-1]:.4g}",
+        f"{run.artwork.evaluations} evaluations",
+        f"{run.artwork.seconds:.0f} s",
+    ]
+    return " · ".join(told + ["interrupted"] * (run.stopped == "interrupted"))

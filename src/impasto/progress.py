@@ -1,0 +1,84 @@
+"""How far a run has got: a bar on a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
+    from impasto.optimise import Step
+
+
+class Progress:
+    """A bar on a terminal, ten plain lines elsewhere, nothing when quiet."""
+
+    def __init__(self, title: str, steps: int, *, quiet: bool) -> None:
+        self.title = title
+        self.steps = steps
+        self.quiet = quiet
+        self.every = max(1, steps // 10)
+        self.began: float | None = None
+        self.begun = 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.refresh()
+            self.bar.close()
+
+    def update(self, step: Step) -> None:
+        """Show a step."""
+        if self.began is None:
+            self.began, self.begun = time.monotonic(), step.done
+        if self.bar is None and not self.quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            # tqdm puts a comma before a postfix itself.
+            form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}"
+            self.bar = tqdm(total=self.steps, desc=self.title, leave=False, bar_format=form)
+        if self.bar is not None:
+            height, width = step.image.shape[-2:]
+            told = f"loss {step.loss:.4g}, {width} x {height}{self._left(step)}"
+            self.bar.set_postfix_str(told, refresh=False)
+            self.bar.update(step.step - self.bar.n)
+        elif not self.quiet and step.step % self.every == 0:
+            line = f"{self.title}: step {step.step}/{self.steps}, loss {step.loss:.4g}"
+            print(line + self._left(step), file=sys.stderr, flush=True)
+
+    def _left(self, step: Step) -> str:
+        """How long it will take; steps at small sizes are quick, and count for little."""
+        if self.began is None or step.done <= self.begun:
+            return ""
+        elapsed = time.monotonic() - self.began
+        return f", about {elapsed * (1 - step.done) / (step.done - self.begun):.0f} s left"
+
+
+class ProgressOfRuns:
+    """One `Progress` after another: for every run that is told of, its own.
+
+    steps: of each run. Elsewhere than on a terminal, two lines a run.
+    """
+
+    def __init__(self, steps: int, *, quiet: bool) -> None:
+        self.steps = steps
+        self.quiet = quiet
+        self.run: Progress | None = None
+
+    def __enter__(self) -> ProgressOfRuns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.run:
+            self.run.__exit__()
+
+    def update(self, title: str, step: Step) -> None:
+        """Show a step of the run called `title`."""
+        if self.run is None or self.run.title != title:
+            self.__exit__()
+            self.run = Progress(title, self.steps, quiet=self.quiet)
+            self.run.every = max(1, self.steps // 2)
+        self.run.update(step)
