@@ -26,9 +26,7 @@ from impasto.settings import (
 
 BAD_INPUT = 2
 
-INPUTS = ("style", "regions")
-"""What stylize takes beside its settings and preset."""
-
+_ARGUMENTS = {"style": "painting"}  # where the API has another name
 _NO_OPTIONS = {"help", "output", "force", "quiet", "json", "checkpoint-every", "film"}
 
 _Value = TypeVar("_Value")
@@ -160,41 +158,39 @@ def chosen(options: argparse.Namespace, kind: type[RunSettings]) -> dict[str, An
 
 
 def varied(parser: Parser, options: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, Any]]:
-    """For each varied option of stylize, what each of its values sets, by the value's text.
+    """The arguments of stylize that are varied, each with its values by their texts.
 
     `parser` is that of stylize. `+` joins what is several for one value; `none` leaves it out.
     """
-    known = {
-        option[2:]
+    settings = {
+        option[2:]: _ARGUMENTS.get(action.dest, action.dest)
         for action in parser._actions
         for option in action.option_strings
-        if option.startswith("--")
-    } - _NO_OPTIONS
+        if option.startswith("--") and option[2:] not in _NO_OPTIONS
+    }
     result: dict[str, dict[str, Any]] = {}
     for option, texts in options:
-        if option not in known:
+        if option not in settings:
             parser.error(
                 f"there is no option {option!r} to vary; "
-                f"did you mean {nearest(option, sorted(known))!r}?"
+                f"did you mean {nearest(option, sorted(settings))!r}?"
             )
-        if option in result:
+        setting = settings[option]
+        if setting in result:
             parser.error(f"{option} varies twice; give all of its values at once")
-        result[option] = {
-            text: _one_value(parser, option, text) if text != "none" else {} for text in texts
-        }
+        result[setting] = {text: _one_value(parser, option, setting, text) for text in texts}
     return result
 
 
-def _one_value(parser: Parser, option: str, text: str) -> dict[str, Any]:
-    whole = option not in ("style", "style-layer", "region") or Path(text).is_file()
-    parts = [text] if whole else text.split("+")
+def _one_value(parser: Parser, option: str, setting: str, text: str) -> Any:
+    if text == "none":
+        return () if setting == "regions" else None
+    is_one = option not in ("style", "style-layer", "region") or Path(text).is_file()
+    parts = [text] if is_one else text.split("+")
     given = parser.parse_intermixed_args(["", *(f"--{option}={part}" for part in parts)])
-    found = chosen(given, Settings)
-    if option == "style":
-        found["painting"] = given.style
-    if option == "region":
-        found["regions"] = given.regions
-    return found
+    if setting in ("painting", "regions"):
+        return given.style or given.regions
+    return chosen(given, Settings)[setting]
 
 
 Choice = Callable[..., None]
