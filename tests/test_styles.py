@@ -211,7 +211,9 @@ def test_in_tiles(style: Style, soft: bool, encoder64: Vgg) -> None:
     once = measure(encoder64, image, statistics=statistics)
     by_tiles = measure(encoder64, image, statistics=statistics, memory=1)
     for name, value in once.items():
-        assert torch.allclose(by_tiles[name], value, rtol=1e-9, atol=1e-9 * value.abs().max().item())
+        assert torch.allclose(
+            by_tiles[name], value, rtol=1e-9, atol=1e-9 * value.abs().max().item()
+        )
 
 
 @each_style

@@ -36,7 +36,8 @@ class Run:
     """One cell of a comparison.
 
     choices: what the varied options were, by name. artwork: what came of it, or none and `error`
-    says why. evaluations, seconds: at every step, as many as `artwork.losses`.
+    says why. evaluations, seconds: at every step, as many as `artwork.losses`; the time from the
+    first evaluation on, so that no run pays for what the first one sets up.
     """
 
     choices: Mapping[str, str]
@@ -80,7 +81,7 @@ class Comparison(Sheet):
             else:
                 row.append(f"{artwork.losses[-1]:.9g}")
                 row += [f"{artwork.parts[p]:.9g}" if p in artwork.parts else "" for p in parts]
-                row += [artwork.steps, artwork.evaluations, f"{artwork.seconds:.3f}"]
+                row += [artwork.steps, artwork.evaluations, f"{run.seconds[-1]:.3f}"]
                 row.append(artwork.stopped)
             table.writerow(row)
         return text.getvalue()
@@ -201,11 +202,10 @@ def _painted(stylizer: Stylizer, photo: Picture, cell: _Cell, report: Callback) 
     """One run, interrupted or not."""
     evaluations: list[int] = []
     seconds: list[float] = []
-    began = time.perf_counter()
 
     def timed(step: Step) -> None:
         evaluations.append(step.evaluations)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter())
         report(step)
 
     try:
@@ -214,7 +214,7 @@ def _painted(stylizer: Stylizer, photo: Picture, cell: _Cell, report: Callback) 
         artwork = interruption.artwork
     except ImpastoError as error:
         return Run(cell.choices, None, str(error))
-    return Run(cell.choices, artwork, "", evaluations, seconds)
+    return Run(cell.choices, artwork, "", evaluations, [when - seconds[0] for when in seconds])
 
 
 def _page(axes: Sequence[_Axis], runs: Sequence[Run], originals: Sequence[Labelled]) -> Image.Image:
@@ -239,6 +239,6 @@ def _caption(run: Run) -> str:
     told = [
         f"loss {run.artwork.losses[-1]:.4g}",
         f"{run.artwork.evaluations} evaluations",
-        f"{run.artwork.seconds:.0f} s",
+        f"{run.seconds[-1]:.0f} s",
     ]
     return " · ".join(told + ["interrupted"] * (run.stopped == "interrupted"))
