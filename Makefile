@@ -11,7 +11,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
 
-.PHONY: demo test lint format bench pairs quality gallery clean
+.PHONY: demo test lint format lesson bench pairs quality reconstruction gallery answers clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -30,6 +30,9 @@ format: $(ready)
 	$(run) ruff check --fix .
 	$(run) ruff format .
 
+lesson: $(ready)
+	$(VENV)/bin/python examples/lesson.py
+
 bench: $(ready)
 	$(VENV)/bin/python benchmarks/bench.py bench.md
 
@@ -38,6 +41,12 @@ pairs: $(ready)
 
 quality: $(ready)
 	$(VENV)/bin/python benchmarks/quality.py
+
+reconstruction: $(ready)
+	$(VENV)/bin/python benchmarks/reconstruction.py
+
+answers: $(ready)
+	$(VENV)/bin/python examples/answers.py
 
 gallery: $(ready)
 	$(VENV)/bin/python examples/gallery.py

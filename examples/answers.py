@@ -1,0 +1,75 @@
+"""Make the pictures and tables of docs/answers.md, each with `impasto compare` at 256 pixels.
+
+    python examples/answers.py [QUESTION ...]
+
+About a quarter of an hour on two cores for all of them. Tables go to docs/answers/, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from impasto import images, sample
+from impasto.cli import main as impasto
+
+FOLDER = Path(__file__).parent.parent / "docs" / "answers"
+WIDEST = 1600
+
+QUESTIONS: dict[str, Sequence[str]] = {
+    "pooling": ("kingfisher", "great_wave", "--vary", "pooling=avg,max"),
+    "optimizer": (
+        "kingfisher",
+        "cafe_terrace_at_night",
+        *("--vary", "optimizer=lbfgs,cg,adam", "--steps", "1000", "--evaluations", "150"),
+        *("--plot", "curves.png"),
+    ),
+    "init": (
+        "owl",
+        "great_wave",
+        *("--vary", "init=photo,noise,painting", "--vary", "strength=0.5,0.9"),
+    ),
+    "content-layer": (
+        "neuschwanstein",
+        "church_at_auvers",
+        *("--vary", "content-layer=relu1_2,relu2_2,relu3_2,relu4_2,relu5_2"),
+    ),
+    "style-loss": (
+        "kingfisher",
+        "cafe_terrace_at_night",
+        "--vary",
+        "style-loss=gram,mmd-linear,mmd-poly,mmd-gaussian,bn,covariance,wasserstein",
+    ),
+}
+
+
+def answer(question: str) -> None:
+    photo, painting, *options = QUESTIONS[question]
+    sheet = FOLDER / f"{question}.png"
+    curves = FOLDER / f"{question}-curves.png"
+    options = [str(curves) if option == "curves.png" else option for option in options]
+    inputs = [str(sample(photo)), "--style", str(sample(painting))]
+    code = impasto(["compare", *inputs, *options, "-o", str(sheet), "--force"])
+    if code:
+        raise SystemExit(code)
+    for page in (sheet, curves):
+        if page.exists():
+            with Image.open(page) as image:
+                small = images.resize(
+                    image, images.fitted_size(image.size, min(WIDEST, max(image.size)))
+                )
+            small.save(page.with_suffix(".jpg"), quality=85, optimize=True, progressive=True)
+            page.unlink()
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for question in sys.argv[1:] or QUESTIONS:
+        answer(question)
+
+
+if __name__ == "__main__":
+    main()
