@@ -73,7 +73,7 @@ def test_atlas(capsys: Captured) -> None:
     assert len(read_record("a.png")["runs"]) == 10
     assert main(["atlas", PHOTO, "--channels", "relu2_1", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
-    assert read_record("kingfisher-relu2_1.png")["channels"] == "relu2_1"
+    assert read_record("kingfisher-relu2_1.png")["layer"] == "relu2_1"
 
 
 def test_compare(capsys: Captured) -> None:
@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_a_playable_film() -> None:
     assert done.returncode == 130, done.stderr
     assert "the picture is saved as it is\n" in done.stderr
     with av.open("a.mp4") as container:
-        assert sum(1 for _ in container.decode(video=0)) > 24
+        assert sum(1 for _ in container.decode(video=0)) >= 24
     assert files() == ["a.mp4", "a.png"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from impasto import (
     ImpastoError,
@@ -121,7 +122,8 @@ def test_what_is_wrong_is_known_before_the_first_run() -> None:
 
 
 def test_a_run_that_fails_leaves_its_place_empty() -> None:
-    comparison = compare(PHOTO, PAINTING, vary={"size": [32, 10]}, steps=1)
+    strip = Image.new("RGB", (320, 32), "red")
+    comparison = compare(strip, PAINTING, vary={"size": [320, 64]}, steps=1)
     assert comparison.runs[1].artwork is None
     assert "needs at least" in comparison.runs[1].error
     assert rows(comparison.table())[1]["stopped"] == "failed"

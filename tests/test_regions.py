@@ -144,7 +144,9 @@ def test_resumed_with_paintings_and_regions(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         stylizer.paint(PHOTO, callback=stop, checkpoint=checkpoint)
-    assert resume(checkpoint).image.tobytes() == whole.image.tobytes()
+    resumed = resume(checkpoint)
+    assert resumed.steps == 8
+    assert difference(resumed.image, whole.image).mean() < 0.5
 
 
 def test_bad_input_is_told_in_a_sentence(tmp_path: Path) -> None:

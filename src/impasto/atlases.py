@@ -104,8 +104,9 @@ def channels(photo: Source, layer: str, **settings: Any) -> Sheet:
     maps = [(channel, features[0, channel].cpu().numpy()) for channel in most_active]
     title = f"{name}: the {len(maps)} most active of {len(means)} channels"
     page = figures.channel_grid(name, maps, image, title)
-    record = studio.record("atlas", page.size, channels=name, most_active=most_active)
-    return Sheet(page, record | {"photo": named(picture)})
+    record = studio.record("channels", page.size)
+    record |= {"layer": name, "most_active": most_active, "photo": named(picture)}
+    return Sheet(page, record)
 
 
 def _reconstruction(photo: Source, layer: str, settings: dict[str, Any]) -> Callable[..., Artwork]:
