@@ -80,14 +80,10 @@ def test_where_no_mask_is_the_photo_stays() -> None:
 
 def test_where_no_mask_is_the_main_painting_goes() -> None:
     artwork = stylize(PHOTO, CAFE, regions=[(left(), WAVE)], **QUICK)
-    cafe = stylize(PHOTO, regions=[(right(), CAFE)], **QUICK)
-    wave = stylize(PHOTO, regions=[(left(), WAVE)], **QUICK)
-    changed = difference(artwork.image, cafe.image)
-    assert changed[:, 40:].mean() < 0.6 * difference(artwork.image, wave.image)[:, 40:].mean()
-    changed = difference(artwork.image, wave.image)
-    assert changed[:, :24].mean() < 0.6 * difference(artwork.image, cafe.image)[:, :24].mean()
-    names = [name for name in artwork.parts if "relu3_1" in name]
-    assert len(names) == 2, names
+    spelled_out = stylize(PHOTO, regions=[(left(), WAVE), (right(), CAFE)], **QUICK)
+    assert difference(artwork.image, spelled_out.image).mean() < 0.5
+    alone = stylize(PHOTO, regions=[(left(), WAVE)], **QUICK)
+    assert difference(artwork.image, alone.image)[:, 40:].mean() > 10
 
 
 @pytest.mark.parametrize("style_loss", ["gram", "mmd-gaussian", "wasserstein"])
