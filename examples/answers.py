@@ -30,12 +30,12 @@ QUESTIONS: dict[str, Sequence[str]] = {
     "init": (
         "owl",
         "great_wave",
-        *("--vary", "init=photo,noise,painting", "--vary", "strength=0.5,0.9"),
+        *("--vary", "init=photo,noise,painting"),
     ),
     "content-layer": (
         "neuschwanstein",
         "church_at_auvers",
-        *("--vary", "content-layer=relu1_2,relu2_2,relu3_2,relu4_2,relu5_2"),
+        *("--vary", "content-layer=relu2_2,relu3_2,relu4_2,relu5_2"),
     ),
     "style-loss": (
         "kingfisher",

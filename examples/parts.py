@@ -2,13 +2,14 @@
 
     python examples/parts.py [PART ...]
 
-About ten minutes on two cores for all of them.
+About a quarter of an hour on two cores for all of them.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -19,6 +20,7 @@ from impasto import atlas, channels, images, reconstruct, sample, stylize, textu
 from impasto.figures import Labelled, contact_sheet
 
 WIDEST = 1600
+STEPS = 100
 
 
 def page(
@@ -40,9 +42,12 @@ def whole_atlas() -> Image.Image:
 
 def prior() -> Image.Image:
     layers = ["relu3_1", "relu4_1", "relu5_1"]
+
+    def rebuilt(layer: str, tv: float | None) -> Image.Image:
+        return reconstruct(sample("owl"), layers=[layer], tv=tv, steps=STEPS).image
+
     rows: list[list[tuple[str, Image.Image | None]]] = [
-        [("", reconstruct(sample("owl"), layers=[layer], tv=tv).image) for layer in layers]
-        for tv in (None, 0)
+        [("", rebuilt(layer, tv)) for layer in layers] for tv in (None, 0)
     ]
     return page(rows, ["with the prior", "without"], layers, [("photo", opened("owl"))])
 
@@ -51,7 +56,7 @@ def prototype() -> Image.Image:
     photos = [sample("owl"), sample("scarlet_macaw"), sample("kingfisher")]
     layers = ["relu1_1", "relu3_1", "relu4_2"]
     cells: list[tuple[str, Image.Image | None]] = [
-        ("", reconstruct(photos, layers=[layer]).image) for layer in layers
+        ("", reconstruct(photos, layers=[layer], steps=STEPS).image) for layer in layers
     ]
     originals = [(photo.stem.replace("_", " "), images.read(photo).image) for photo in photos]
     return page([cells], [""], layers, originals)
@@ -60,13 +65,12 @@ def prototype() -> Image.Image:
 def textures() -> Image.Image:
     names = ["great_wave", "cafe_terrace_at_night"]
     layers = ["relu2_1", "relu3_1", "relu5_1"]
-    rows: list[list[tuple[str, Image.Image | None]]] = [
-        [
-            *(("", texture(sample(name), layers=up_to(layer)).image) for layer in layers),
-            ("", repeated(texture(sample(name), layers=up_to("relu4_1"), tileable=True).image)),
-        ]
-        for name in names
-    ]
+    way: dict[str, Any] = {"size": (192, 192), "steps": STEPS}
+    rows: list[list[tuple[str, Image.Image | None]]] = []
+    for name in names:
+        row = [texture(sample(name), layers=up_to(layer), **way).image for layer in layers]
+        tile = texture(sample(name), layers=up_to("relu4_1"), tileable=True, **way).image
+        rows.append([("", picture) for picture in (*row, repeated(tile))])
     columns = [*(f"up to {layer}" for layer in layers), "tileable, four of them"]
     return page(rows, [""] * 2, columns, [(name.replace("_", " "), opened(name)) for name in names])
 
@@ -99,9 +103,9 @@ def regions() -> Image.Image:
     cells: list[tuple[str, Image.Image | None]] = [
         (
             "the sky after one, the rest after another",
-            stylize(photo, wave, regions=[(mask, night)]).image,
+            stylize(photo, wave, regions=[(mask, night)], size=384, steps=STEPS).image,
         ),
-        ("the sky alone", stylize(photo, regions=[(mask, night)]).image),
+        ("the sky alone", stylize(photo, regions=[(mask, night)], size=384, steps=STEPS).image),
     ]
     originals = [("photo", photo), ("mask of the sky", mask.convert("RGB"))]
     originals += [
@@ -113,20 +117,20 @@ def regions() -> Image.Image:
 
 def mixtures() -> Image.Image:
     one, other = "great_wave", "composition_viii"
+    way: dict[str, Any] = {"size": 256, "steps": STEPS}
     cells: list[tuple[str, Image.Image | None]] = []
     for share in (1.0, 0.5, 0.0):
         paintings = [(sample(one), share), (sample(other), 1 - share)]
-        cells.append(("", stylize(sample("owl"), paintings, size=384).image))
+        cells.append(("", stylize(sample("owl"), paintings, **way).image))
     columns = ["one alone", "half of each", "the other alone"]
     return page([cells], [""], columns, [(n.replace("_", " "), opened(n)) for n in (one, other)])
 
 
 def colours() -> Image.Image:
+    way: dict[str, Any] = {"size": 256, "steps": STEPS}
+    pictures = (sample("scarlet_macaw"), sample("night_cafe"))
     cells: list[tuple[str, Image.Image | None]] = [
-        (
-            "",
-            stylize(sample("scarlet_macaw"), sample("night_cafe"), size=384, keep_colors=how).image,
-        )
+        ("", stylize(*pictures, keep_colors=how, **way).image)
         for how in (None, "luminance", "histogram")
     ]
     originals = [("photo", opened("scarlet_macaw")), ("painting", opened("night_cafe"))]

@@ -200,19 +200,11 @@ class Convolution:
 
     @functools.cached_property
     def _weights(self) -> Floats:
-        if self.weight.shape[1] == 3:
-            rows = self.weight.permute(2, 3, 1, 0).reshape(_kernels().TAPS, -1)
-            return _panels(rows[None])
-        return _winograd(self.weight)
+        return _prepared(_Numbers(self.weight))
 
     @functools.cached_property
     def _turned_weights(self) -> Floats:
-        if self.weight.shape[1] == 3:
-            kernels = _kernels()
-            columns = self.weight.permute(0, 2, 3, 1).flatten(1)
-            padding = (0, kernels.TAPS_WIDTH - kernels.TAPS)
-            return _panels(torch.nn.functional.pad(columns, padding)[None])
-        return _winograd(self.weight.flip(2, 3).transpose(0, 1))
+        return _prepared_turned(_Numbers(self.weight))
 
 
 class _Convolved(torch.autograd.Function):
@@ -450,6 +442,44 @@ def _convolve_colours_back(gradient: Tensor, mask: Tensor | None, weights: Float
 
     _share_out(_ranges(height, 16), convolve)
     return out
+
+
+class _Numbers:
+    """A tensor that equals another one, and hashes like it, where it holds the same numbers."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        numbers = np.ascontiguousarray(tensor.numpy())
+        self.digest = hashlib.blake2b(numbers.data, digest_size=16).digest()
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Numbers)
+            and other.digest == self.digest
+            and other.tensor.shape == self.tensor.shape
+        )
+
+
+# Shared by all encoders of the same weights, one after another too: a second or two each.
+@functools.lru_cache(maxsize=16)  # the convolutions of a VGG-19
+def _prepared(weight: _Numbers) -> Floats:
+    if weight.tensor.shape[1] == 3:
+        rows = weight.tensor.permute(2, 3, 1, 0).reshape(_kernels().TAPS, -1)
+        return _panels(rows[None])
+    return _winograd(weight.tensor)
+
+
+@functools.lru_cache(maxsize=16)
+def _prepared_turned(weight: _Numbers) -> Floats:
+    if weight.tensor.shape[1] == 3:
+        kernels = _kernels()
+        columns = weight.tensor.permute(0, 2, 3, 1).flatten(1)
+        padding = (0, kernels.TAPS_WIDTH - kernels.TAPS)
+        return _panels(torch.nn.functional.pad(columns, padding)[None])
+    return _winograd(weight.tensor.flip(2, 3).transpose(0, 1))
 
 
 def _winograd(weight: Tensor) -> Floats:

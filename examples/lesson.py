@@ -1,0 +1,69 @@
+"""Execute the lesson from its first cell to its last: examples/lesson.ipynb.
+
+    python examples/lesson.py [OUTPUT]
+
+The executed notebook goes to OUTPUT, or to lesson.ipynb in the current folder. Smaller or larger
+pictures, fewer or more steps: set LESSON_SIZE (pixels) and LESSON_STEPS.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+LESSON = Path(__file__).parent / "lesson.ipynb"
+KERNEL = {
+    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": "Python 3",
+    "language": "python",
+}
+
+
+def execute(folder: Path) -> Any:
+    """The lesson with the outputs of its cells; what it writes goes to `folder`.
+
+    It runs in the Python that this is, whatever kernels the user has installed.
+
+    Raises:
+        CellExecutionError: a cell failed.
+    """
+    lesson = nbformat.read(LESSON, as_version=4)  # type: ignore[no-untyped-call]
+    for cell in lesson.cells:
+        cell.metadata.clear()
+    with tempfile.TemporaryDirectory() as kernels:
+        specification = Path(kernels, "kernels", "lesson", "kernel.json")
+        specification.parent.mkdir(parents=True)
+        specification.write_text(json.dumps(KERNEL))
+        client = NotebookClient(
+            lesson,
+            timeout=None,
+            record_timing=False,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        manager = client.create_kernel_manager()
+        manager.kernel_spec_manager.kernel_dirs.insert(0, str(specification.parents[1]))
+        manager.kernel_name = "lesson"
+        client.execute(cleanup_kc=True)
+    return lesson
+
+
+def main() -> None:
+    output = Path(sys.argv[1] if len(sys.argv) > 1 else "lesson.ipynb")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            lesson = execute(Path(folder))
+        except CellExecutionError as error:
+            raise SystemExit(str(error)) from None
+    nbformat.write(lesson, output)  # type: ignore[no-untyped-call]
+    print(f"{len(lesson.cells)} cells executed: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The lesson: it runs from its first cell to its last, and uses public names only."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from PIL import Image
+
+import impasto
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def cells(path: Path, kind: str) -> list[Any]:
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def pictures(cell: Any) -> list[Image.Image]:
+    """What a cell shows."""
+    data = [output.get("data", {}) for output in cell.outputs]
+    encoded = [each[kind] for each in data for kind in ("image/jpeg", "image/gif") if kind in each]
+    return [Image.open(io.BytesIO(base64.b64decode(text))) for text in encoded]
+
+
+def test_it_executes(tmp_path: Path) -> None:
+    output = tmp_path / "lesson.ipynb"
+    small = {"LESSON_SIZE": "48", "LESSON_STEPS": "4"}
+    command = [sys.executable, "-W", "ignore", str(EXAMPLES / "lesson.py"), str(output)]
+    subprocess.run(command, env=os.environ | small, cwd=tmp_path, check=True, timeout=300)
+    executed = cells(output, "code")
+    written = cells(EXAMPLES / "lesson.ipynb", "code")
+    assert [cell.source for cell in executed] == [cell.source for cell in written]
+    assert [cell.execution_count for cell in executed] == list(range(1, len(executed) + 1))
+    assert sum(1 for cell in executed if pictures(cell)) == len(executed) - 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lesson.ipynb"]
+
+
+def test_it_shows_its_pictures_as_it_is() -> None:
+    """As a reader finds it: executed, with pictures that are large enough to see."""
+    lesson = EXAMPLES / "lesson.ipynb"
+    shown = [picture for cell in cells(lesson, "code") for picture in pictures(cell)]
+    assert len(shown) >= len(cells(lesson, "code")) - 1
+    assert min(max(picture.size) for picture in shown) >= 192
+    assert lesson.stat().st_size < 3e6
+
+
+def test_it_uses_public_names_only() -> None:
+    used = set()
+    for cell in cells(EXAMPLES / "lesson.ipynb", "code"):
+        lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            assert not isinstance(node, ast.ImportFrom) or "impasto" not in str(node.module)
+            if isinstance(node, ast.Attribute):
+                assert not node.attr.startswith("_"), node.attr
+                if isinstance(node.value, ast.Name) and node.value.id == "impasto":
+                    used.add(node.attr)
+    assert used <= set(impasto.__all__)
+    assert {"ContentLoss", "StyleLoss", "Film", "gram", "lbfgs", "load_encoder", "stylize"} <= used
