@@ -11,7 +11,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
 
-.PHONY: demo test lint format lesson bench pairs quality reconstruction gallery answers clean
+.PHONY: demo test lint format lesson bench pairs quality reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -47,6 +47,9 @@ reconstruction: $(ready)
 
 answers: $(ready)
 	$(VENV)/bin/python examples/answers.py
+
+parts: $(ready)
+	$(VENV)/bin/python examples/parts.py
 
 gallery: $(ready)
 	$(VENV)/bin/python examples/gallery.py

@@ -212,7 +212,7 @@ def test_killed_at_random_moments(whole: Artwork, tmp_path: Path) -> None:
             time.sleep(moments.uniform(1.5, 3.5))
         else:
             time.sleep(moments.uniform(0.0, 0.6))
-        if kills < 4 and process.poll() is None:
+        if kills < 3 and process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             kills += 1

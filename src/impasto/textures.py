@@ -24,8 +24,8 @@ from impasto.styles import Statistic
 PAINTING_SIZE = 512
 """The longer side of a painting that nothing is said of, unless it is smaller."""
 
-BORDER = 20.0
-"""Weight of the smoothness across the outermost pixels, see `BorderLoss`."""
+BORDER = 1.0
+"""Weight of the smoothness across the outermost pixels, see `BorderLoss`. More of it leaves stripes."""
 
 WEIGHT = 10.0
 """Of all style layers together, against total variation and border."""
