@@ -25,7 +25,7 @@ PAINTING_SIZE = 512
 """The longer side of a painting that nothing is said of, unless it is smaller."""
 
 BORDER = 1.0
-"""Weight of the smoothness across the outermost pixels, see `BorderLoss`. More of it leaves stripes."""
+"""Weight of the smoothness across the outermost pixels, see `BorderLoss`; more leaves stripes."""
 
 WEIGHT = 10.0
 """Of all style layers together, against total variation and border."""
