@@ -58,9 +58,8 @@ def answer(question: str) -> None:
     for page in (sheet, curves):
         if page.exists():
             with Image.open(page) as image:
-                small = images.resize(
-                    image, images.fitted_size(image.size, min(WIDEST, max(image.size)))
-                )
+                size = images.fitted_size(image.size, min(WIDEST, max(image.size)))
+                small = images.resize(image.convert("RGB"), size)
             small.save(page.with_suffix(".jpg"), quality=85, optimize=True, progressive=True)
             page.unlink()
 
