@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,6 +27,17 @@ def encoder() -> Vgg:
 @pytest.fixture(scope="session")
 def encoder64() -> Vgg:
     return load_encoder().double()
+
+
+@contextlib.contextmanager
+def full_disk(size: int = 100) -> Iterator[None]:
+    """No file can grow beyond `size` bytes; briefly, as the test run may be writing to one."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def sample_tensor(name: str, longer: int) -> Tensor:

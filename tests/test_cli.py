@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import resource
 import signal
 import struct
 import subprocess
@@ -20,6 +19,8 @@ from PIL import Image
 
 from impasto import __version__, read_record, sample
 from impasto.cli import main
+
+from .conftest import full_disk
 
 PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
 STYLE = ["--style", str(sample("cafe_terrace_at_night"))]
@@ -212,12 +213,8 @@ def test_a_result_that_cannot_be_written_fails_alone(capsys: Captured) -> None:
     code = main(["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--json", "--quiet"])
     assert code == 0
     capsys.readouterr()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1]))
-    try:
+    with full_disk(2500):
         code = main(["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--json", "--quiet"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     told = capsys.readouterr()
     assert code == 1
     assert all("cannot be written" in result["error"] for result in json.loads(told.out)["results"])

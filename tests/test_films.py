@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -21,6 +20,8 @@ from torch import Tensor
 
 from impasto import ImpastoError, ImpastoNotice, Step
 from impasto.films import HOLD, Film, check_film, frame_steps
+
+from .conftest import full_disk
 
 BOTH = pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 Pixels = npt.NDArray[np.uint8]
@@ -211,23 +212,14 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, suffix: str) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def lose(film: Film, error: Exception | None) -> None:
-    with film:
+    with full_disk(), film:
         run(film, 3)
         if error:
             raise error
 
 
 @BOTH
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
     film = Film(tmp_path / f"a{suffix}", 3)
     with pytest.raises(ImpastoError, match="cannot be written"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import struct
 import warnings
 import zlib
@@ -20,6 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
 from impasto import ImpastoError, ImpastoNotice, images, read_record, sample
+
+from .conftest import full_disk
 
 
 @pytest.fixture
@@ -344,13 +345,8 @@ def test_a_write_that_fails_half_way_leaves_nothing_behind(
 ) -> None:
     target = tmp_path / "a.png"
     target.write_text("precious")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(ImpastoError, match="cannot be written"):
-            images.write(picture, target, force=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(), pytest.raises(ImpastoError, match="cannot be written"):
+        images.write(picture, target, force=True)
     assert target.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [target]
 
