@@ -20,7 +20,14 @@ from nbclient.exceptions import CellExecutionError
 
 LESSON = Path(__file__).parent / "lesson.ipynb"
 KERNEL = {
-    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "argv": [
+        sys.executable,
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
+        "--log-level=40",
+    ],
     "display_name": "Python 3",
     "language": "python",
 }

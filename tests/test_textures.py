@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,35 +13,36 @@ from PIL import Image
 
 from impasto import (
     ImpastoError,
+    Objective,
+    StyleLoss,
     Vgg,
+    cg,
     gram,
+    lbfgs,
     load_encoder,
     read_record,
     sample,
     texture,
-    to_tensor,
     up_to,
 )
+from impasto.optimise import Beyond, Optimiser
+from impasto.settings import StyleName
 
 PAINTING = sample("great_wave")
 
 
 def seam(image: Image.Image) -> float:
-    """How much further from the painting's style a picture is when its border is in its middle.
+    """How far pixels jump from one side of a picture to the opposite one.
 
-    Repeated, a picture shows its border; the encoder then sees the edge there is, or none.
+    Relative to what its neighbouring rows and columns hardly ever exceed: one in ten.
     """
-    encoder, layer = load_encoder(), "relu3_1"
-
-    def style(picture: Image.Image) -> torch.Tensor:
-        return gram(encoder(to_tensor(picture), [layer])[layer])
-
-    painting = Image.open(PAINTING)
-    painting.thumbnail((128, 128))
-    wanted = style(painting)
-    offset = (image.height // 2, image.width // 2)
-    rolled = Image.fromarray(np.roll(np.asarray(image), offset, (0, 1)))
-    return float((style(rolled) - wanted).norm() / (style(image) - wanted).norm())
+    pixels = np.asarray(image, dtype=np.float64)
+    jumps = []
+    for axis in (0, 1):
+        inside = np.abs(np.diff(pixels, axis=axis)).mean((1 - axis, 2))
+        across = np.abs(pixels.take(0, axis) - pixels.take(-1, axis)).mean()
+        jumps.append(across / np.quantile(inside, 0.9))
+    return float(np.mean(jumps))
 
 
 def test_any_size_and_its_style(tmp_path: Path) -> None:
@@ -60,8 +62,8 @@ def test_a_tileable_texture_has_no_seam(style_loss: str) -> None:
     settings = {"size": (64, 64), "layers": up_to("relu3_1"), "painting_size": 128, "steps": 25}
     plain = texture(PAINTING, style_loss=style_loss, **settings)  # type: ignore[arg-type]
     tile = texture(PAINTING, style_loss=style_loss, tileable=True, **settings)  # type: ignore[arg-type]
-    assert seam(plain.image) > 1.5
-    assert seam(tile.image) < 1.15
+    assert seam(plain.image) > 1.25
+    assert seam(tile.image) < 1
 
 
 def test_with_several_levels_there_is_still_no_seam() -> None:
@@ -69,14 +71,39 @@ def test_with_several_levels_there_is_still_no_seam() -> None:
         PAINTING, size=(128, 64), layers=up_to("relu3_1"), tileable=True, levels=2, steps=20
     )
     assert tile.record["levels"] == [[64, 32], [128, 64]]
-    assert seam(tile.image) < 1.15
+    assert seam(tile.image) < 1
+
+
+@pytest.mark.parametrize("optimiser", [lbfgs, cg], ids=["lbfgs", "cg"])
+def test_no_place_of_a_picture_that_repeats_is_special(optimiser: Optimiser) -> None:
+    """Shifted around, its start ends as the same picture, shifted: so nothing can be at a border.
+
+    With variables that are mirrored at the border it does not.
+    """
+    layers = up_to("relu2_1")
+    encoder = load_encoder(padding="circular").double()
+    painting = torch.rand(1, 3, 32, 32, dtype=torch.float64) ** 3
+    losses = [StyleLoss(layer, gram(f)) for layer, f in encoder(painting, layers).items()]
+    objective = Objective(encoder, losses)
+    start = 0.5 + 0.2 * torch.rand(1, 3, 16, 24, dtype=torch.float64)
+
+    def difference(beyond: Beyond) -> float:
+        ends = [
+            optimiser(objective, image, steps=4, spectrum="noise", beyond=beyond).final.image
+            for image in (start, start.roll((6, 10), (2, 3)))
+        ]
+        moved = (ends[0] - start).abs().mean()
+        return float((ends[0].roll((6, 10), (2, 3)) - ends[1]).abs().mean() / moved)
+
+    assert difference("repeated") < 1e-3
+    assert difference("mirrored") > 0.01
 
 
 def test_circular_padding_sees_no_border() -> None:
     """Shifted around by its period, a picture has the same activations, shifted."""
     encoder = load_encoder(padding="circular").double()
     layers = ["relu1_1", "relu2_1", "relu3_1"]
-    period = encoder.period(layers)
+    period = encoder.min_size(layers)
     image = torch.rand(1, 3, 4 * period, 6 * period, dtype=torch.float64)
     shifted = image.roll((period, 2 * period), (2, 3))
     once, again = encoder(image, layers), encoder(shifted, layers)
@@ -95,6 +122,13 @@ def test_repeated_it_is_the_same_to_the_encoder(encoder64: Vgg) -> None:
     assert torch.allclose(plain[..., 16:24, 16:24], wrapped, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("style_loss", get_args(StyleName))
+def test_a_flat_painting_is_no_trouble(style_loss: str) -> None:
+    grey = Image.new("RGB", (48, 48), (128, 128, 128))
+    artwork = texture(grey, size=(32, 32), tileable=True, style_loss=style_loss, steps=5)
+    assert artwork.losses[-1] < artwork.losses[0] < 1e12
+
+
 def test_the_seed_is_what_differs() -> None:
     one, same, other = (
         texture(PAINTING, size=(32, 32), painting_size=64, steps=3, seed=seed) for seed in (0, 0, 1)
@@ -105,6 +139,10 @@ def test_the_seed_is_what_differs() -> None:
 
 def test_bad_input_is_told_in_a_sentence() -> None:
     for settings, told in (
+        (
+            {"size": (67, 67), "tileable": True, "layers": ["relu1_1"], "levels": 2, "steps": 9},
+            "2 levels are too many",
+        ),
         ({"size": (65, 64), "tileable": True}, "multiples of 16 .* such as 64x64"),
         ({"size": (8, 8)}, "relu5_1 needs at least 16 x 16"),
         ({"size": 64}, "give width and height"),

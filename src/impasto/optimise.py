@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 Spectrum = Literal["photo", "refined", "noise"]
+Beyond = Literal["mirrored", "repeated"]
 Evaluate = Callable[[Tensor], Evaluation]
 State = dict[str, Tensor]
 Array = npt.NDArray[np.floating]
@@ -90,6 +91,8 @@ class Optimiser(Protocol):
             the run.
         state: of the `Step` whose image this is, to go on from there.
         spectrum: what the image begins as, see `_spectral_gains`.
+        beyond: what lies beyond the image's borders, to the variables: its mirror image, or the
+            image again (one that is to repeat without a seam).
 
     Raises:
         ImpastoError: the loss or its gradient is not a finite number.
@@ -106,6 +109,7 @@ class Optimiser(Protocol):
         callback: Callback | None = None,
         state: State | None = None,
         spectrum: Spectrum = "photo",
+        beyond: Beyond = "mirrored",
     ) -> Outcome: ...
 
 
@@ -119,6 +123,7 @@ def lbfgs(
     callback: Callback | None = None,
     state: State | None = None,
     spectrum: Spectrum = "photo",
+    beyond: Beyond = "mirrored",
     history: int = HISTORY,
 ) -> Outcome:
     """L-BFGS (torch's; Nocedal & Wright 2006, algorithm 7.5), see `Optimiser`.
@@ -128,7 +133,8 @@ def lbfgs(
     bytes for every value of the image, and fewer make it slower.
     """
     journal = _Journal(steps, evaluations, callback)
-    return _Lbfgs(objective, image, journal, restart, spectrum, history).run(state)
+    basis = _Basis(image.shape, torch.float32, spectrum, beyond)
+    return _Lbfgs(objective, image, journal, restart, basis, history).run(state)
 
 
 def cg(
@@ -141,6 +147,7 @@ def cg(
     callback: Callback | None = None,
     state: State | None = None,
     spectrum: Spectrum = "photo",
+    beyond: Beyond = "mirrored",
 ) -> Outcome:
     """Nonlinear conjugate gradient (SciPy's CG: Polak & Ribière), see `Optimiser`.
 
@@ -149,7 +156,8 @@ def cg(
     """
     del state
     journal = _Journal(steps, evaluations, callback)
-    return _ConjugateGradient(objective, image, journal, restart, spectrum).run()
+    basis = _Basis(image.shape, torch.float64, spectrum, beyond)
+    return _ConjugateGradient(objective, image, journal, restart, basis).run()
 
 
 def adam(
@@ -162,6 +170,7 @@ def adam(
     callback: Callback | None = None,
     state: State | None = None,
     spectrum: Spectrum = "photo",
+    beyond: Beyond = "mirrored",
     learning_rate: float = 0.02,
 ) -> Outcome:
     """Adam (Kingma & Ba 2014, arXiv:1412.6980), each step followed by clipping to [0, 1].
@@ -169,7 +178,7 @@ def adam(
     See `Optimiser`. One evaluation a step, no line search: the loss may rise on the way.
     `learning_rate` is about how far a pixel moves in a step, in 0..1.
     """
-    del spectrum
+    del spectrum, beyond
     pixels = image.detach().clone().requires_grad_(True)
     journal = _Journal(steps, evaluations, callback)
     learned = restart or steps + 1
@@ -256,40 +265,89 @@ class _Journal:
         return Outcome(self.last, self.reason)
 
 
+class _Basis:
+    """The waves that variables are amplitudes of, and how much each is weighed: P.
+
+    P is symmetric, so that it serves variables and gradients alike. Waves are those of luminance
+    and two opponent colours; cosines where the image is mirrored beyond its borders, so that
+    nothing wraps around, and Fourier's where it is repeated, so that all of it does.
+    """
+
+    def __init__(
+        self, shape: torch.Size, dtype: torch.dtype, spectrum: Spectrum, beyond: Beyond
+    ) -> None:
+        _, channels, height, width = shape
+        if beyond == "mirrored":
+            rows, columns = (torch.arange(n) / (2 * n) for n in (height, width))
+        else:
+            rows, columns = (torch.fft.fftfreq(n) for n in (height, width))
+        frequency: Array = torch.hypot(rows[:, None], columns).double().numpy()
+        frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
+        self.dtype = dtype
+        gains = torch.from_numpy(_spectral_gains(channels, frequency, spectrum))
+        self.gains: Array = gains.to(dtype).numpy()
+        self.beyond = beyond
+        self.opponents = _OPPONENTS.to(dtype) if channels == 3 and spectrum != "photo" else None
+
+    def weighed(self, x: Tensor) -> Tensor:
+        """P x for x [1, channels, height, width] on the CPU."""
+        if self.opponents is not None:
+            x = torch.tensordot(self.opponents, x[0], dims=1)[None]
+        transform = self._mirrored if self.beyond == "mirrored" else self._repeated
+        result = torch.from_numpy(transform(x.numpy()))
+        if self.opponents is not None:
+            result = torch.tensordot(self.opponents.T, result[0], dims=1)[None]
+        return result
+
+    def _mirrored(self, x: Array) -> Array:
+        from scipy.fft import dctn, idctn
+
+        workers = torch.get_num_threads()
+        spectrum = dctn(x, axes=(-2, -1), norm="ortho", workers=workers)
+        spectrum *= self.gains
+        result: Array = idctn(
+            spectrum, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True
+        )
+        return result
+
+    def _repeated(self, x: Array) -> Array:
+        from scipy.fft import irfft2, rfft2
+
+        workers = torch.get_num_threads()
+        spectrum = rfft2(x, workers=workers)
+        spectrum *= self.gains[..., : spectrum.shape[-1]]
+        result: Array = irfft2(spectrum, x.shape[-2:], workers=workers, overwrite_x=True)
+        return result
+
+
 class _Variables:
     """The variables z that stand for an image while it is optimised, without bounds.
 
         pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
 
     The cosine keeps every pixel in range, whatever z is. P weighs spatial frequencies, of
-    luminance and of colour, so that the loss bends about alike for all (`_spectral_gains`). s and
+    luminance and of colour, so that the loss bends about alike for all (`_Basis`). s and
     the scale of the loss are such that a step of length 1 moves pixels by about a grey level:
     unscaled, an optimiser's first step can be far below the float32 resolution of the loss, or far
     out of range, and the line search gives up at once.
     """
 
-    def __init__(
-        self, image: Tensor, dtype: torch.dtype, spectrum: Spectrum, angles: Tensor | None = None
-    ) -> None:
+    def __init__(self, image: Tensor, basis: _Basis, angles: Tensor | None = None) -> None:
         self.image = image.detach()
+        self.basis = basis
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
-        _, channels, height, width = image.shape
-        kind = torch.empty(0, dtype=dtype).numpy().dtype
-        self.gains: Array = _spectral_gains(channels, height, width, spectrum).astype(kind)
-        self.gains /= self.per_unit
-        self.opponents = _OPPONENTS.to(dtype) if channels == 3 and spectrum != "photo" else None
         if angles is None:
             # At black and white the cosine is flat and a pixel would be stuck: they begin half a
             # grey level inside, which rounding to 8 bits undoes.
             margin = 0.499 * _GREY_LEVEL
-            pixels = self.image.cpu().to(dtype).clamp(margin, 1 - margin)
+            pixels = self.image.cpu().to(basis.dtype).clamp(margin, 1 - margin)
             angles = (1 - 2 * pixels).acos_().div_(math.pi)
         self.angles = angles
         self.scale = 1.0
 
     def angles_at(self, z: Tensor) -> Tensor:
         """u, shaped like the image."""
-        return self._filtered(z.view(self.image.shape)).add_(self.angles)
+        return self._weighed(z.view(self.image.shape)).add_(self.angles)
 
     def image_at(self, z: Tensor) -> Tensor:
         """The image that z stands for."""
@@ -299,7 +357,7 @@ class _Variables:
     def slope_at(self, z: Tensor, gradient: Tensor) -> Tensor:
         """The scaled gradient with respect to z, flat."""
         slope = self.angles_at(z).mul_(math.pi).sin_().mul_(0.5 * math.pi * self.scale)
-        return self._filtered(slope.mul_(gradient.to(slope))).view(-1)
+        return self._weighed(slope.mul_(gradient.to(slope))).view(-1)
 
     def scale_by(self, slope: Tensor) -> None:
         """Choose the scale of the loss, from its first gradient."""
@@ -307,22 +365,9 @@ class _Variables:
         length = float(slope.norm())
         self.scale *= 1e4 / length if length > 0 else 1.0
 
-    def _filtered(self, x: Tensor) -> Tensor:
-        """P x / s, which is symmetric: it serves variables and gradients alike."""
-        from scipy.fft import dctn, idctn
-
-        if self.opponents is not None:
-            x = torch.tensordot(self.opponents, x[0], dims=1)[None]
-        # The cosine transform mirrors a picture at its borders, so none wraps around.
-        workers = torch.get_num_threads()
-        spectrum = dctn(x.numpy(), axes=(-2, -1), norm="ortho", workers=workers)
-        spectrum *= self.gains
-        filtered = torch.from_numpy(
-            idctn(spectrum, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True)
-        )
-        if self.opponents is not None:
-            filtered = torch.tensordot(self.opponents.T, filtered[0], dims=1)[None]
-        return filtered
+    def _weighed(self, x: Tensor) -> Tensor:
+        """P x / s."""
+        return self.basis.weighed(x).div_(self.per_unit)
 
 
 class _Lbfgs:
@@ -338,13 +383,13 @@ class _Lbfgs:
         image: Tensor,
         journal: _Journal,
         restart: int | None,
-        spectrum: Spectrum,
+        basis: _Basis,
         history: int,
     ) -> None:
         self.objective = objective
         self.image = image.detach()
         self.journal = journal
-        self.spectrum = spectrum
+        self.basis = basis
         self.restart = restart or math.inf
         self.history = history
         # What was evaluated since the last accepted step, by where.
@@ -371,7 +416,7 @@ class _Lbfgs:
 
     def _begin_round(self, state: State | None) -> None:
         angles = state["angles"] if state else None
-        self.variables = _Variables(self.image, torch.float32, self.spectrum, angles)
+        self.variables = _Variables(self.image, self.basis, angles)
         self.z = torch.zeros(self.image.numel(), requires_grad=True)
         self.home = self.z.detach().clone()
         self.optimiser = torch.optim.LBFGS(
@@ -489,12 +534,12 @@ class _ConjugateGradient:
         image: Tensor,
         journal: _Journal,
         restart: int | None,
-        spectrum: Spectrum,
+        basis: _Basis,
     ) -> None:
         self.objective = objective
         self.image = image.detach()
         self.journal = journal
-        self.spectrum = spectrum
+        self.basis = basis
         self.restart = restart or math.inf
         self.round_evaluations = 0
         # What was evaluated since the last accepted step, by its scaled loss.
@@ -516,7 +561,7 @@ class _ConjugateGradient:
             steps_before = len(self.journal.losses)
             if self.journal.last:
                 self.image = self.journal.last.image
-            self.variables = _Variables(self.image, torch.float64, self.spectrum)
+            self.variables = _Variables(self.image, self.basis)
             self.round_evaluations = 0
             self.trials.clear()
             try:
@@ -590,8 +635,10 @@ _CURVATURES = (
 )
 
 
-def _spectral_gains(channels: int, height: int, width: int, spectrum: Spectrum) -> Array:
-    """P for every cosine [1 or channels, height, width], of mean square 1; f in cycles a pixel.
+def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Array:
+    """How much waves of a frequency [height, width], in cycles a pixel, are weighed.
+
+    [1 or channels, height, width], of mean square 1.
 
     From a photo, f^-1/2: style and content losses bend far more for high frequencies than for
     broad changes of colour, and without it the optimiser spends its first fifty steps on finding
@@ -600,10 +647,6 @@ def _spectral_gains(channels: int, height: int, width: int, spectrum: Spectrum) 
     rest. From noise, f^-0.15, a little less for colours: fine detail is as far from noise as
     everything else is, and what layers see least of.
     """
-    vertical = np.arange(height)[:, None] / (2 * height)
-    horizontal = np.arange(width)[None] / (2 * width)
-    frequency = np.hypot(vertical, horizontal)
-    frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
     if spectrum == "refined":
         along = np.log(frequency)
         known = np.log(_FREQUENCIES)

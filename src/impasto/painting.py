@@ -10,7 +10,7 @@ from torch import Tensor
 
 from impasto.levels import Level, refine, share_out
 from impasto.objective import Objective
-from impasto.optimise import Callback, Optimiser, Outcome, Spectrum, State, Step
+from impasto.optimise import Beyond, Callback, Optimiser, Outcome, Spectrum, State, Step
 
 
 class Scene(Protocol):
@@ -19,10 +19,11 @@ class Scene(Protocol):
     `content` is the photo at a level, [1, C, height, width]; `objective` what its painting is to
     minimise; `start` where to begin, at the first level; `refine` what the next level begins
     with, from what was painted and the photo at both; `show` makes an RGB image of one that is
-    being optimised. `spectrum` is what the optimiser is told of the start.
+    being optimised. `spectrum` and `beyond` are what the optimiser is told of the start.
     """
 
     spectrum: Spectrum = "photo"
+    beyond: Beyond = "mirrored"
 
     def content(self, level: Level) -> Tensor: ...
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]: ...
@@ -76,6 +77,7 @@ class Painting:
                 callback=self._reporting(level, callback),
                 state=self.learned(),
                 spectrum="refined" if self.level else self.scene.spectrum,
+                beyond=self.scene.beyond,
             )
             if final:
                 return outcome

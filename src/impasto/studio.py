@@ -77,11 +77,14 @@ class Studio:
         features: Iterable[str] = (),
         statistics: Mapping[str, Statistic] | None = None,
     ) -> dict[str, Tensor]:
-        """Targets, see `objective.measure`."""
+        """Targets, see `objective.measure`; of pictures that do not repeat, whatever is made."""
         _, memory = self._shares_of_memory(image.numel())
-        bound = None if self.encoder.padding == "circular" else memory
         return measure(
-            self.encoder, image, features=features, statistics=statistics or {}, memory=bound
+            self.encoder.padded("zeros"),
+            image,
+            features=features,
+            statistics=statistics or {},
+            memory=memory,
         )
 
     def styles(

@@ -217,7 +217,9 @@ class Covariance:
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
         covariance, target_covariance = (_centred(*_split(s)) for s in (statistic, target))
         distance = (covariance - target_covariance).square().sum()
-        return _relative(distance, target_covariance.square().sum())
+        # Of a flat painting there is nothing left but rounding errors.
+        least = 1e-6 * _trace(_split(target)[0]).square() / len(covariance)
+        return _relative(distance, target_covariance.square().sum().clamp_min(least))
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,9 @@ class Wasserstein:
         |E[x] - E[y]|^2 + tr S_x + tr S_y - 2 tr (S_y^1/2 S_x S_y^1/2)^1/2
 
     Dowson & Landau 1982 ("The Fréchet distance between multivariate normal distributions"), eq.
-    4; S as in `Covariance`, with a thousandth of the painting's mean variance added to every
-    channel of both: the slope of the root has no bound where a direction never varies. Relative
-    to E[|y|^2].
+    4; S as in `Covariance`, with a thousandth of the painting's mean variance (a millionth of
+    E[|y|^2] at least) added to every channel of both: the slope of the root has no bound where a
+    direction never varies. Relative to E[|y|^2].
     """
 
     name = "wasserstein"
@@ -242,7 +244,8 @@ class Wasserstein:
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
         (second, first), (target_second, target_first) = _split(statistic), _split(target)
         target_covariance = _centred(target_second, target_first)
-        ridge = 1e-3 * target_covariance.diagonal().mean() + 1e-12
+        ridge = 1e-3 * target_covariance.diagonal().mean()
+        ridge = ridge.clamp_min(1e-6 * _trace(target_second) + 1e-12)
         added = ridge * torch.eye(len(first), dtype=ridge.dtype)
         covariance = _centred(second, first) + added
         target_covariance = target_covariance + added

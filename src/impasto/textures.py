@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from impasto.images import Picture
 from impasto.levels import Level, enlarged, plan_levels
 from impasto.losses import BorderLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.objective import Objective
-from impasto.optimise import Callback, Optimiser
+from impasto.optimise import Beyond, Callback, Optimiser, Spectrum
 from impasto.painting import Painting, Scene
 from impasto.recipes import Source
 from impasto.settings import TextureSettings, choose, shares_of
@@ -30,13 +31,20 @@ BORDER = 1.0
 WEIGHT = 10.0
 """Of all style layers together, against total variation and border."""
 
+CONTRAST = 0.15
+"""Standard deviation of the noise that a texture starts from."""
+
+MARGIN = 4
+"""Of a layer's positions at a painting's border, how many a texture without border looks past."""
+
 
 def texture(painting: Source, *, callback: Callback | None = None, **settings: Any) -> Artwork:
     """From noise, a picture that matches a painting's style statistics and nothing else.
 
-    Gatys, Ecker & Bethge 2015 (arXiv:1505.07376), eqs. 2 to 4. Tileable ones are computed with
-    circular padding: the network sees the texture repeated without end, so there is no border
-    anywhere that a seam could be at.
+    Gatys, Ecker & Bethge 2015 (arXiv:1505.07376), eqs. 2 to 4; there from white noise, here from
+    noise whose amplitude falls with 1/f, as that of pictures does: what a layer does not see of
+    white noise stays as grain. Tileable ones are computed with circular padding: the network sees
+    the texture repeated without end, so there is no border anywhere that a seam could be at.
 
     Args:
         painting: a picture file or a PIL image.
@@ -56,7 +64,7 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
     studio.check_size("the texture", size, list(shares))
     longer = chosen.painting_size or min(PAINTING_SIZE, max(picture.image.size))
     studio.check_size(picture.name, images.fitted_size(picture.image.size, longer), list(shares))
-    period = studio.encoder.period(shares)
+    period = studio.encoder.min_size(shares)
     if chosen.tileable and (width % period or height % period):
         raise ImpastoError(
             f"a tileable texture of {width} x {height} pixels cannot repeat without a seam; its "
@@ -68,9 +76,12 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
 
     def is_possible(at: tuple[int, int]) -> bool:
         shrunk = images.fitted_size(picture.image.size, round(longer * max(at) / max(size)))
-        if chosen.tileable and not (at[0] * size[1] == at[1] * size[0] and at[0] % period == 0):
+        if min(*at, *shrunk) < period:
             return False
-        return min(*at, *shrunk) >= period and (not chosen.tileable or at[1] % period == 0)
+        if not chosen.tileable:
+            return True
+        factors = {own / side for own, side in zip(size, at, strict=True)}
+        return factors <= {1, 2, 4, 8, 16, 32} and not any(side % period for side in at)
 
     levels = plan_levels(size, chosen.steps, chosen.levels, is_possible)
     if not all(is_possible(level.size) for level in levels):
@@ -92,6 +103,8 @@ def _multiple(length: int, period: int) -> int:
 class _Scene(Scene):
     """A texture as `Painting` sees it: noise at first, and no photo."""
 
+    spectrum: Spectrum = "noise"
+
     def __init__(
         self, studio: Studio, painting: Picture, longer: int, shares: dict[str, float]
     ) -> None:
@@ -101,17 +114,21 @@ class _Scene(Scene):
         self.painting = painting
         self.longer = longer
         self.shares = shares
+        self.beyond: Beyond = "repeated" if self.settings.tileable else "mirrored"
 
     def content(self, level: Level) -> Tensor:
         width, height = level.size
-        return self.studio.noise((1, 3, height, width))
+        return _clouds(self.studio.noise((1, 3, height, width)))
 
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
         scale = max(level.size) / max(self.settings.size)
         size = images.fitted_size(self.painting.image.size, round(self.longer * scale))
         painting = [(self.studio.tensor(images.resize(self.painting.image, size)), 1.0)]
         styles = self.studio.styles(self.settings.style_loss, self.shares, painting)
-        statistics = {layer: Statistic(layer, style) for layer, style in styles.items()}
+        statistics = {
+            layer: Statistic(layer, style, self._inside(layer, size))
+            for layer, style in styles.items()
+        }
         targets = self.studio.mixed(painting, statistics)
         total = sum(self.shares.values())
         losses: list[Loss] = [
@@ -128,6 +145,19 @@ class _Scene(Scene):
         del level
         return content
 
+    def _inside(self, layer: str, size: tuple[int, int]) -> Tensor | None:
+        """Where a texture without a border looks at a painting of (width, height), which has one.
+
+        There, straight lines along the zeros of the padding are no part of its style.
+        """
+        if not self.settings.tileable:
+            return None
+        width, height = (side // self.studio.encoder.min_size([layer]) for side in size)
+        area = torch.zeros(1, 1, height, width)
+        left, top = (min(MARGIN, side // 4) for side in (width, height))
+        area[..., top : height - top, left : width - left] = 1
+        return (area / area.mean()).to(self.studio.device)
+
     def refine(self, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
         del coarse
         size = fine.shape[-2], fine.shape[-1]
@@ -139,3 +169,14 @@ class _Scene(Scene):
         whole = enlarged(wrapped, [factor * side for side in wrapped.shape[-2:]])
         inset = margin * factor
         return whole[..., inset:-inset, inset:-inset]
+
+
+def _clouds(noise: Tensor) -> Tensor:
+    """White noise [1, 3, height, width] as noise whose amplitude falls with 1/f; it repeats."""
+    height, width = noise.shape[-2:]
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
+    frequency[0, 0] = torch.inf  # no mean
+    spectrum = torch.fft.rfft2(noise.cpu()) / frequency
+    clouds: Tensor = torch.fft.irfft2(spectrum, (height, width))
+    spread = clouds.std(correction=0).clamp_min(1e-6)
+    return (0.5 + CONTRAST / spread * clouds).clamp(0, 1).to(noise)

@@ -7,6 +7,7 @@ knows which colours, means and ranges the network was trained on.
 
 from __future__ import annotations
 
+import copy
 import importlib.resources
 import os
 import re
@@ -93,7 +94,7 @@ class Vgg(nn.Module):
             (Gatys et al. 2015, section "Methods"); `"max"` is how the network was trained.
         padding: `"zeros"` as the network was trained; with `"circular"` a picture goes on at the
             opposite side, as if it were repeated without end. Its sides have to be multiples of
-            `period` for that.
+            `min_size` for that.
     """
 
     def __init__(
@@ -138,7 +139,10 @@ class Vgg(nn.Module):
         )
 
     def min_size(self, layers: Iterable[str]) -> int:
-        """The smallest height and width in pixels at which all `layers` have a position."""
+        """The smallest height and width in pixels at which all `layers` have a position.
+
+        Of a picture whose sides are multiples of it, pooling drops nothing.
+        """
         wanted = {self.layer(name) for name in layers}
         pools, smallest = 0, 1
         for name in self.layers:
@@ -147,9 +151,13 @@ class Vgg(nn.Module):
                 smallest = 2**pools
         return smallest
 
-    def period(self, layers: Iterable[str]) -> int:
-        """Of what a picture's sides are multiples if pooling is to drop nothing of it."""
-        return self.min_size(layers)
+    def padded(self, padding: Padding) -> Vgg:
+        """The same encoder, of the same tensors, with this padding."""
+        if padding == self.padding:
+            return self
+        other = copy.copy(self)
+        other.padding = padding
+        return other
 
     def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
         """The activations of `layers` for an image [batch, 3, height, width] in 0..1.
