@@ -15,7 +15,7 @@ import av
 import pytest
 from PIL import Image, ImageSequence
 
-from impasto import read_record, sample
+from impasto import Film, Step, read_record, sample
 from impasto.cli import main
 
 PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
@@ -39,8 +39,21 @@ def test_reconstruct(capsys: Captured) -> None:
     told = capsys.readouterr()
     assert told.out.startswith("kingfisher-relu2_1.png  (32 x 18 pixels, 2 steps")
     assert "kingfisher.jpg: step 2/2, loss" in told.err
-    arguments = "--layer relu1_1 --layer relu3_1 --weight 1 --weight 3 --tv 0.5 -o b.png --json"
-    assert main(["reconstruct", PHOTO, OTHER, *QUICK, *arguments.split()]) == 0
+    arguments = [
+        "--layer",
+        "relu1_1",
+        "--layer",
+        "relu3_1",
+        "--tv",
+        "0.5",
+        "-o",
+        "b.png",
+        "--json",
+        "--weight",
+        "1",
+        "3",
+    ]
+    assert main(["reconstruct", *QUICK, *arguments, PHOTO, OTHER]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["output"] == "b.png"
     record = read_record("b.png")
@@ -79,11 +92,11 @@ def test_atlas(capsys: Captured) -> None:
 def test_compare(capsys: Captured) -> None:
     vary = ["--vary", "optimizer=lbfgs,adam", "--vary", "style-layer=relu1_1+relu2_1:2,relu3_1"]
     assert main(["compare", PHOTO, "--style", WAVE, *vary, *QUICK, "--plot", "curves.png"]) == 0
-    name = "kingfisher-by-optimizer-style_layers"
+    name = "kingfisher-by-optimizer-style-layer"
     assert files() == ["curves.png", f"{name}.csv", f"{name}.png"]
-    assert "4 of 4: optimizer adam, style-layers relu3_1: step 2/2" in capsys.readouterr().err
+    assert "4 of 4: optimizer adam, style-layer relu3_1: step 2/2" in capsys.readouterr().err
     table = list(csv.DictReader(Path(f"{name}.csv").read_text().splitlines()))
-    assert [row["style-layers"] for row in table] == ["relu1_1+relu2_1:2", "relu3_1"] * 2
+    assert [row["style-layer"] for row in table] == ["relu1_1+relu2_1:2", "relu3_1"] * 2
     runs = read_record(f"{name}.png")["runs"]
     assert runs[0]["settings"]["style_layers"] == {"relu1_1": 1, "relu2_1": 2}
     assert runs[3]["settings"]["optimizer"] == "adam"
@@ -96,6 +109,71 @@ def test_compare_paintings_and_what_may_be_left_out() -> None:
     runs = read_record("a.png")["runs"]
     assert [run["settings"]["keep_colors"] for run in runs] == [None, "histogram"] * 2
     assert runs[2]["shares"] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_none_leaves_an_option_out() -> None:
+    for option in ("init=none,noise", "content-layer=none", "device=none", "pooling=none"):
+        assert (
+            main(["compare", PHOTO, "--style", WAVE, *QUICK, "--vary", option, "-o", "a.png"]) == 0
+        )
+    vary = ["--vary", "steps=1,2", "--vary", f"region=none,{CAFE}:{WAVE}"]
+    assert main(["compare", PHOTO, "--style", WAVE, "--size", "32", *vary, "-o", "b.png"]) == 0
+    table = list(csv.DictReader(Path("b.csv").read_text().splitlines()))
+    assert [row["steps"] for row in table] == ["1", "1", "2", "2"]
+    assert [row["steps made"] for row in table] == ["1", "1", "2", "2"]
+    assert read_record("b.png")["runs"][1]["painting of region 1"]["name"] == "great_wave.jpg"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "compare photo.jpg --style a.jpg --vary steps=0 --csv photo.jpg",
+        "compare photo.jpg --style a.jpg --vary style=b.jpg -o b.jpg",
+        "compare photo.jpg --style a.jpg --vary steps=0 -o o.png --plot o.png",
+        "compare photo.jpg --style a.jpg --vary steps=0 --init b.jpg -o b.jpg",
+        "stylize photo.jpg --style a.jpg -o a.gif --film a.gif",
+        "stylize photo.jpg --style a.jpg --region b.jpg:a.jpg -o b.jpg",
+        "reconstruct photo.jpg -o photo.jpg",
+        "texture a.jpg -o ./x.gif --film x.gif",
+        "atlas photo.jpg a.jpg -o a.jpg",
+    ],
+)
+def test_no_output_replaces_an_input_or_another_output(arguments: str, capsys: Captured) -> None:
+    for name, source in (("photo.jpg", PHOTO), ("a.jpg", WAVE), ("b.jpg", CAFE)):
+        Path(name).write_bytes(Path(source).read_bytes())
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert main([*arguments.split(), "--force"]) == 2
+    assert re.search("is one of the inputs|is named for two|end it with", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_a_film_that_cannot_be_written_does_not_hide_the_picture(capsys: Captured) -> None:
+    arguments = ["reconstruct", PHOTO, *QUICK, "-o", "a.png", "--film", "films/a.gif"]
+    Path("films").mkdir()
+    remove = Path("films").rmdir
+
+    class Removing(Film):
+        def add(self, step: Step) -> None:
+            super().add(step)
+            if step.step == 1:
+                remove()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("impasto.films.Film", Removing)
+        assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("a.png  (")
+    assert "films/a.gif cannot be written" in told.err
+    assert told.err.count("cannot be written") == 1
+
+
+def test_resumed_with_a_film() -> None:
+    command = ["stylize", PHOTO, "--style", WAVE, "--size", "32", "--steps", "100", "-o", "a.png"]
+    done = interrupted(command, "step 10/")
+    assert done.returncode == 130, done.stderr
+    assert main(["resume", "a.png", "--film", "a.gif", "--quiet"]) == 0
+    with Image.open("a.gif") as film:
+        assert len(list(ImageSequence.Iterator(film))) > 10
 
 
 def test_paintings_regions_and_colours() -> None:
@@ -156,12 +234,14 @@ def interrupted(command: list[str], at: str) -> subprocess.CompletedProcess[str]
 
 
 def test_ctrl_c_leaves_a_playable_film() -> None:
-    command = ["reconstruct", PHOTO, "--size", "48", "--steps", "5000", "-o", "a.png"]
-    done = interrupted([*command, "--film", "a.mp4"], "step 0/")
+    command = ["reconstruct", PHOTO, "--size", "48", "--steps", "300", "-o", "a.png"]
+    done = interrupted([*command, "--film", "a.mp4"], "step 30/")
     assert done.returncode == 130, done.stderr
     assert "the picture is saved as it is\n" in done.stderr
     with av.open("a.mp4") as container:
-        assert sum(1 for _ in container.decode(video=0)) >= 24
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) > 48
+    assert frames[0].std() + 10 < frames[-1].std()  # from grey to a picture
     assert files() == ["a.mp4", "a.png"]
 
 
@@ -207,6 +287,9 @@ def test_ctrl_c_keeps_what_was_compared() -> None:
         (f"compare {PHOTO} --style {WAVE} --vary seed=1 --csv no/a.csv", "there is no folder no"),
         (f"compare {PHOTO} --style {WAVE} --vary seed=1 --plot a.csv", "no extension"),
         (f"stylize {PHOTO} --style {WAVE}:-1", "counts -1.0; give a number of at least 0"),
+        (f"compare {PHOTO} --style {WAVE} --vary seed=1 --csv a.txt", "end it with .csv"),
+        (f"stylize {PHOTO} --style {'a' * 300}:0.5", "aaa"),
+        (f"stylize {PHOTO} --region {'a' * 300}:{WAVE}", "aaa"),
         (f"stylize {PHOTO} --style {WAVE}:half", "great_wave.jpg:half"),
         (f"stylize {PHOTO} --region {WAVE}", "is no region: give a mask and a painting"),
         (f"stylize {PHOTO} --region no.png:{WAVE}", "there is no file no.png"),

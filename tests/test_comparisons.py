@@ -75,9 +75,18 @@ def test_pictures_and_labels_can_vary() -> None:
     comparison = compare(
         PHOTO, vary={"painting": {"a": PAINTING, "both": [PAINTING, other]}}, **QUICK
     )
-    assert [run.label for run in comparison.runs] == ["painting a", "painting both"]
+    assert [run.label for run in comparison.runs] == ["style a", "style both"]
     comparison = compare(PHOTO, vary={"painting": [PAINTING, other]}, **QUICK)
-    assert [run.choices["painting"] for run in comparison.runs] == ["great_wave", "night_cafe"]
+    assert [run.choices["style"] for run in comparison.runs] == ["great_wave", "night_cafe"]
+
+
+def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    copies = [tmp_path / folder / "wave.jpg" for folder in ("a", "b")]
+    for copy in copies:
+        copy.parent.mkdir()
+        copy.write_bytes(PAINTING.read_bytes())
+    comparison = compare(PHOTO, vary={"painting": [*copies, PAINTING]}, **QUICK)
+    assert [run.choices["style"] for run in comparison.runs] == [*map(str, copies), "great_wave"]
 
 
 def test_parts_that_a_run_has_not_are_empty() -> None:

@@ -86,6 +86,42 @@ def test_where_no_mask_is_the_main_painting_goes() -> None:
     assert difference(artwork.image, alone.image)[:, 40:].mean() > 10
 
 
+@pytest.mark.parametrize("share", [1, 4, 16])
+def test_strength_is_the_same_for_a_region_of_any_size(share: int) -> None:
+    """Content, smoothness and style are weighed as they are where the whole photo is painted."""
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64 // share, 64))
+    photo = images.resize(images.read(PHOTO).image, (64, 64))
+    small = photo.resize((64 // share, 64))  # the same everywhere, whatever is covered
+    for x in range(0, 64, small.width):
+        photo.paste(small, (x, 0))
+    artwork = stylize(photo, regions=[(mask, CAFE)], size=64, steps=0)
+    style = artwork.losses[0] - 5.0 * artwork.parts["total variation"]
+    style -= 20 * artwork.parts["border"]
+    assert style == pytest.approx(14.2 / share, rel=0.05)
+
+
+def test_small_regions_count_and_transparency_is_none() -> None:
+    photo = images.read(PHOTO).image.resize((160, 90))
+    mask = Image.new("RGBA", photo.size, (255, 255, 255, 0))
+    mask.putpixel((40, 60), (255, 255, 255, 255))
+    artwork = stylize(photo, regions=[(mask, CAFE)], size=160, steps=3)
+    assert np.argwhere(difference(artwork.image, photo)).tolist() == [[60, 40]]
+
+
+@pytest.mark.parametrize("colors", ["luminance", "histogram"])
+def test_regions_in_the_colours_of_the_photo_on_two_levels(colors: str) -> None:
+    regions = [(left(soft=True), WAVE)]
+    way: dict[str, Any] = {"size": 96, "steps": 9, "levels": 2, "init": "painting"}
+    artwork = stylize(PHOTO, CAFE, regions=regions, keep_colors=colors, **way)
+    assert len(artwork.record["levels"]) == 2
+    assert artwork.losses[-1] < artwork.losses[0]
+    taken = stylize(PHOTO, CAFE, regions=regions, **way)
+    own = to_tensor(images.resize(images.read(PHOTO).image, artwork.image.size)).mean((2, 3))
+    distances = [(to_tensor(each.image).mean((2, 3)) - own).norm() for each in (artwork, taken)]
+    assert distances[0] < 0.6 * distances[1]
+
+
 @pytest.mark.parametrize("style_loss", ["gram", "mmd-gaussian", "wasserstein"])
 def test_tiles_know_of_masks(style_loss: str) -> None:
     """In tiles of a picture, a region's style is what it is in the whole of it."""

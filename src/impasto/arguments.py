@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from impasto import __version__
+from impasto.files import is_file
 from impasto.settings import (
     BLOCKS,
     DEVICES,
@@ -108,6 +108,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     resume.add_argument("file", metavar="FILE", help="the .checkpoint file, or the picture's name")
     _add_talk(resume)
     _add_checkpoint(resume)
+    _add_film(resume)
 
     show = command(
         "show",
@@ -133,19 +134,24 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments with each bare `--keep-colors` told from one that is followed by a photo."""
+    """The arguments, with what belongs to an option told from the photos that may follow it.
+
+    `--keep-colors` alone means `--keep-colors=luminance`, and `--weight 2 1` two weights.
+    """
     result: list[str] = []
-    rest = iter([*arguments, ""])
-    for argument in rest:
-        if argument != "--keep-colors":
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--keep-colors":
+            how = rest.pop(0) if rest[:1] and rest[0] in KEPT_COLORS else KEPT_COLORS[0]
+            result.append(f"--keep-colors={how}")
+        elif argument == "--weight" and rest[:1]:
+            result.append(f"--weight={rest.pop(0)}")
+            while rest and _is_number(rest[0]) and not is_file(rest[0]):
+                result.append(f"--weight={rest.pop(0)}")
+        else:
             result.append(argument)
-            continue
-        following = next(rest)
-        how = following if following in KEPT_COLORS else KEPT_COLORS[0]
-        result.append(f"--keep-colors={how}")
-        if following not in KEPT_COLORS:
-            result.append(following)
-    return result[: len(result) - (result[-1:] == [""])]
+    return result
 
 
 def chosen(options: argparse.Namespace, kind: type[RunSettings]) -> dict[str, Any]:
@@ -160,7 +166,8 @@ def chosen(options: argparse.Namespace, kind: type[RunSettings]) -> dict[str, An
 def varied(parser: Parser, options: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, Any]]:
     """The arguments of stylize that are varied, each with its values by their texts.
 
-    `parser` is that of stylize. `+` joins what is several for one value; `none` leaves it out.
+    `parser` is that of stylize. `+` joins what is several for one value; `none` (None) leaves the
+    option out.
     """
     settings = {
         option[2:]: _ARGUMENTS.get(action.dest, action.dest)
@@ -184,8 +191,8 @@ def varied(parser: Parser, options: Sequence[tuple[str, list[str]]]) -> dict[str
 
 def _one_value(parser: Parser, option: str, setting: str, text: str) -> Any:
     if text == "none":
-        return () if setting == "regions" else None
-    is_one = option not in ("style", "style-layer", "region") or Path(text).is_file()
+        return None
+    is_one = option not in ("style", "style-layer", "region") or is_file(text)
     parts = [text] if is_one else text.split("+")
     given = parser.parse_intermixed_args(["", *(f"--{option}={part}" for part in parts)])
     if setting in ("painting", "regions"):
@@ -511,7 +518,8 @@ class _Layers(argparse.Action):
             setattr(namespace, self.dest, up_to(values[1]))
             return
         try:
-            setattr(namespace, self.dest, dict(map(layer_share, values)))
+            texts = [text for value in values for text in value.split(",") if text]
+            setattr(namespace, self.dest, dict(map(layer_share, texts)))
         except argparse.ArgumentTypeError as error:
             raise argparse.ArgumentError(self, str(error)) from None
 
@@ -519,7 +527,7 @@ class _Layers(argparse.Action):
 def weighted_file(text: str) -> tuple[str, float]:
     """`FILE` or `FILE:WEIGHT`; a file whose own name looks like that is meant as it is."""
     file, _, weight = text.rpartition(":")
-    if not file or Path(text).is_file():
+    if not file or is_file(text):
         return text, 1.0
     return _parsed(lambda: (file, float(weight)), (text, 1.0))
 
@@ -529,7 +537,7 @@ def region(text: str) -> tuple[str, str]:
     at = [index for index, sign in enumerate(text) if sign == ":"]
     pairs = [(text[:index], text[index + 1 :]) for index in at]
     for mask, painting in pairs:
-        if Path(mask).is_file() and Path(painting).is_file():
+        if is_file(mask) and is_file(painting):
             return mask, painting
     for mask, painting in reversed(pairs):
         if mask and painting:
@@ -582,6 +590,10 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, such as 30")
     return seconds
+
+
+def _is_number(text: str) -> bool:
+    return _parsed(lambda: float(text), None) is not None
 
 
 def _parsed(parse: Callable[[], _Value], otherwise: _Other) -> _Value | _Other:

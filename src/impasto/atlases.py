@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from impasto import figures, images
+from PIL import Image
+
+from impasto import images
 from impasto.artworks import Artwork, Interrupted
-from impasto.errors import ImpastoError
-from impasto.figures import Labelled
+from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.recipes import Source
 from impasto.reconstructions import reconstruct
 from impasto.settings import BLOCKS, AtlasSettings, choose, up_to
@@ -39,13 +41,15 @@ def atlas(
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
         SheetInterrupted: Ctrl-C; it carries the page with what there was.
     """
+    from impasto import figures  # and matplotlib, which nothing else needs
+
     chosen = choose(AtlasSettings, settings)
     pictures = images.read(photo), images.read(painting)
     studio = Studio(chosen, BLOCKS)
     for picture in pictures:  # too small a one is known before the first run
         size = images.fitted_size(picture.image.size, chosen.size)
         studio.check_size(picture.name, size, studio.layers)
-    common = dataclasses.asdict(chosen) | {"size": chosen.size}
+    common = dataclasses.asdict(chosen)
     grown = images.fitted_size(pictures[1].image.size, chosen.size)
     ways: list[tuple[str, Callable[..., Artwork]]] = []
     for layer in BLOCKS:
@@ -56,6 +60,7 @@ def atlas(
         )
     made: dict[str, Artwork] = {}
     interrupted = False
+    failure: ImpastoError | None = None
     with told_once():
         for number, (label, make) in enumerate(ways, 1):
             try:
@@ -65,10 +70,13 @@ def atlas(
                 interrupted = True
             except KeyboardInterrupt:
                 interrupted = True
+            except ImpastoError as error:  # what was made before is not lost over it
+                failure = error
+                warnings.warn(f"{label} is left out: {error}", ImpastoNotice, stacklevel=2)
             if interrupted:
                 break
     if not made:
-        raise KeyboardInterrupt
+        raise failure or KeyboardInterrupt
     contents = [_labelled(label, made[label]) for label, _ in ways[: len(BLOCKS)] if label in made]
     styles = [_labelled(label, made[label]) for label, _ in ways[len(BLOCKS) :] if label in made]
     page = figures.atlas(pictures[0].image, pictures[1].image, contents, styles)
@@ -90,6 +98,8 @@ def channels(photo: Source, layer: str, **settings: Any) -> Sheet:
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
     """
+    from impasto import figures
+
     chosen = choose(AtlasSettings, settings)
     picture = images.read(photo)
     studio = Studio(chosen, [layer])
@@ -120,6 +130,6 @@ def _texture(painting: Source, layer: str, settings: dict[str, Any]) -> Callable
     )
 
 
-def _labelled(label: str, artwork: Artwork) -> Labelled:
+def _labelled(label: str, artwork: Artwork) -> tuple[str, Image.Image]:
     unfinished = " (interrupted)" if artwork.stopped == "interrupted" else ""
     return label.partition(", ")[2] + unfinished, artwork.image

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from impasto import __version__
-from impasto.arguments import BAD_INPUT, chosen, parsers, spelled_out, varied
+from impasto.arguments import BAD_INPUT, chosen, parsers, spelled_out, varied, weighted_file
 from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.progress import Progress, ProgressOfRuns
 from impasto.settings import (
@@ -74,11 +74,10 @@ def _stylize(options: argparse.Namespace) -> int:
     targets = _targets(options.photos, paintings, options.output)
     if options.film and len(targets) > 1:
         raise ImpastoError("a film shows a single picture; give one photo, or no --film")
-    inputs = [*options.photos, *(name for name, _ in options.style), *chain(*options.regions)]
     stylizer = Stylizer(options.style, regions=options.regions, **chosen(options, Settings))
     for target in targets:
         check_writable(target)
-        _check_spared(target, inputs, options.force)
+    _check_spared([*targets, options.film], [*options.photos, *_inputs(options)], options.force)
 
     results: list[dict[str, Any]] = []
     failed = interrupted = False
@@ -95,7 +94,7 @@ def _stylize(options: argparse.Namespace) -> int:
         )
         try:
             steps = stylizer.settings.steps
-            made = _paint_and_save(paint, title, steps, target, options, inputs, checkpoint)
+            made = _paint_and_save(paint, title, steps, target, options, checkpoint)
         except ImpastoError as error:
             if len(targets) == 1:
                 raise
@@ -126,14 +125,15 @@ def _resume(options: argparse.Namespace) -> int:
         path = beside  # the name of the picture will do
     record = checkpoints.read_record(path)
     try:
-        note, photo = record["note"], record["inputs"]["photo"]["path"]
-        steps = record["settings"]["steps"]
+        note, steps = record["note"], record["settings"]["steps"]
+        inputs = {role: given["path"] for role, given in record["inputs"].items()}
+        photo = inputs["photo"]
         target, options.force = Path(note["output"]), note["force"]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise ImpastoError(f"{path} does not say where its picture was to go; begin anew") from None
-    options.film = None
+    _check_spared([target, options.film], list(inputs.values()), options.force)
     paint = functools.partial(resume, path, checkpoint_every=options.checkpoint_every)
-    made = _paint_and_save(paint, Path(photo).name, steps, target, options, [], path)
+    made = _paint_and_save(paint, Path(photo).name, steps, target, options, path)
     _tell_results([{"photo": photo, **_summary(*made)}], options)
     return INTERRUPTED if made[1].stopped == "interrupted" else 0
 
@@ -174,15 +174,16 @@ def _make(
 
     target = Path(options.output or f"{name}.png")
     check_writable(target)
-    _check_spared(target, inputs, options.force)
+    _check_spared([target, options.film], [*inputs, *_inputs(options)], options.force)
     steps = getattr(options, "steps", default.steps)
-    made = _paint_and_save(paint, title, steps, target, options, inputs)
+    made = _paint_and_save(paint, title, steps, target, options)
     _tell_results([_summary(*made)], options)
     return INTERRUPTED if made[1].stopped == "interrupted" else 0
 
 
 def _atlas(options: argparse.Namespace) -> int:
     from impasto.atlases import atlas, channels
+    from impasto.images import check_writable
     from impasto.sheets import SheetInterrupted
 
     settings = chosen(options, AtlasSettings)
@@ -191,15 +192,14 @@ def _atlas(options: argparse.Namespace) -> int:
         target = Path(options.output or f"{photo.stem}-{options.channels}.png")
     else:
         target = Path(options.output or f"{photo.stem}-{painting.stem}-atlas.png")
-    inputs = [name for name in (options.photo, options.painting) if name]
-    _check_sheet(target, inputs, options.force)
+    check_writable(target)
+    _check_spared([target], [options.photo, options.painting, *_inputs(options)], options.force)
     if options.channels:
         return _save_sheet(channels(options.photo, options.channels, **settings), target, options)
     if not options.painting:
         raise ImpastoError("an atlas needs a photo and a painting; give both, or --channels LAYER")
-    steps = getattr(options, "steps", AtlasSettings().steps)
     try:
-        with ProgressOfRuns(steps, quiet=options.quiet) as progress:
+        with ProgressOfRuns(quiet=options.quiet) as progress:
             sheet = atlas(options.photo, options.painting, callback=progress.update, **settings)
     except SheetInterrupted as interruption:
         sheet = interruption.sheet
@@ -209,22 +209,27 @@ def _atlas(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from impasto.comparisons import Comparison, compare
     from impasto.files import check_folder
-    from impasto.settings import make_settings
+    from impasto.images import check_writable
     from impasto.sheets import SheetInterrupted
 
     settings = chosen(options, Settings)
     vary = varied(parsers()[1]["stylize"], options.vary)
-    stem = "-".join([Path(options.photo).stem, "by", *vary])
+    stem = "-".join([Path(options.photo).stem, "by", *(option for option, _ in options.vary)])
     target = Path(options.output or f"{stem}.png")
     table = Path(options.csv) if options.csv else target.with_suffix(".csv")
-    inputs = [options.photo, *(name for name, _ in options.style), *chain(*options.regions)]
-    _check_sheet(target, inputs, options.force)
+    plot = Path(options.plot) if options.plot else None
+    check_writable(target)
     check_folder(table)
-    if options.plot:
-        _check_sheet(Path(options.plot), inputs, options.force)
-    steps = make_settings(**settings).steps
+    if table.suffix.lower() != ".csv":
+        raise ImpastoError(f"{table} is no name for a table; end it with .csv")
+    if plot:
+        check_writable(plot)
+    parts = [part for _, texts in options.vary for text in texts for part in text.split("+")]
+    varied_files = [weighted_file(part)[0] for part in parts]
+    inputs = [options.photo, *_inputs(options), *varied_files]
+    _check_spared([target, table, plot], inputs, options.force)
     try:
-        with ProgressOfRuns(steps, quiet=options.quiet) as progress:
+        with ProgressOfRuns(quiet=options.quiet) as progress:
             sheet: Sheet = compare(
                 options.photo,
                 options.style,
@@ -236,31 +241,42 @@ def _compare(options: argparse.Namespace) -> int:
     except SheetInterrupted as interruption:
         sheet = interruption.sheet
     assert isinstance(sheet, Comparison)
-    with _uninterrupted():
-        beside = [sheet.save_table(table, force=options.force)]
-        if options.plot:
-            beside.append(sheet.save_curves(options.plot, force=options.force))
-    return _save_sheet(sheet, target, options, beside)
+    ways = [functools.partial(sheet.save_table, table)]
+    if plot:
+        ways.append(functools.partial(sheet.save_curves, plot))
+    return _save_sheet(sheet, target, options, ways)
 
 
-def _check_sheet(target: Path, inputs: Sequence[str], force: bool) -> None:
-    from impasto.images import check_writable
+def _inputs(options: argparse.Namespace) -> list[str]:
+    """The files that go in beside the photos."""
+    given = vars(options)
+    paintings = [name for name, _ in given.get("style", ())]
+    others = [str(given[name]) for name in ("init", "weights") if name in given]
+    return [*paintings, *chain(*given.get("regions", ())), *others]
 
-    check_writable(target)
-    _check_spared(target, inputs, force)
 
-
-def _check_spared(target: Path, inputs: Sequence[str], force: bool) -> None:
-    if force and any(_same_file(target, name) for name in inputs):
-        raise ImpastoError(f"{target} is one of the inputs; choose another name for it")
+def _check_spared(
+    outputs: Sequence[Path | str | None], inputs: Sequence[str | None], force: bool
+) -> None:
+    """Raise an `ImpastoError` where an output is to go to where another goes, or to an input."""
+    paths = [Path(output) for output in outputs if output]
+    for number, path in enumerate(paths):
+        if os.path.abspath(path) in map(os.path.abspath, paths[:number]):  # noqa: PTH100
+            raise ImpastoError(f"{path} is named for two things; give one of them another name")
+        if force and any(_same_file(path, name) for name in inputs if name):
+            raise ImpastoError(f"{path} is one of the inputs; choose another name for it")
 
 
 def _save_sheet(
-    sheet: Sheet, target: Path, options: argparse.Namespace, beside: Sequence[Path] = ()
+    sheet: Sheet,
+    target: Path,
+    options: argparse.Namespace,
+    ways: Sequence[Callable[..., Path]] = (),
 ) -> int:
-    """Save a page, even after Ctrl-C, and tell of it and of what lies beside it."""
+    """Save a page, even after Ctrl-C, and what lies beside it in these ways; tell of them."""
     with _uninterrupted():
         written = sheet.save(target, force=options.force)
+        beside = [save(force=options.force) for save in ways]
     interrupted = sheet.stopped == "interrupted"
     if interrupted:
         _say("interrupted; the page is saved with what was made by then")
@@ -285,7 +301,6 @@ def _paint_and_save(
     steps: int,
     target: Path,
     options: argparse.Namespace,
-    inputs: Sequence[str],
     checkpoint: Path | None = None,
 ) -> tuple[Path, Artwork, Path | None]:
     """Paint with a progress bar, save what there is even after Ctrl-C, and tell of it.
@@ -294,32 +309,34 @@ def _paint_and_save(
     """
     from impasto.artworks import Interrupted
 
-    film = _film(options, steps, inputs)
-    try:
-        with Progress(title, steps, quiet=options.quiet) as progress:
-            artwork = paint(callback=_both(progress.update, film.add if film else None))
-    except Interrupted as interruption:
-        artwork = interruption.artwork
-    with _uninterrupted():
+    film = _film(options, steps)
+    with film or contextlib.nullcontext():  # written however this ends
         try:
-            written = artwork.save(target, force=options.force)
-        except ImpastoError as error:
-            if checkpoint is None or not checkpoint.exists():
-                raise
-            raise ImpastoError(f"{error}; then go on with: impasto resume {checkpoint}") from None
-        finally:
+            with Progress(title, quiet=options.quiet) as progress:
+                artwork = paint(callback=_both(progress.update, film.add if film else None))
+        except Interrupted as interruption:
+            artwork = interruption.artwork
+        with _uninterrupted():
+            try:
+                written = artwork.save(target, force=options.force)
+            except ImpastoError as error:
+                if checkpoint is None or not checkpoint.exists():
+                    raise
+                advice = f"then go on with: impasto resume {checkpoint}"
+                raise ImpastoError(f"{error}; {advice}") from None
+            _tell(written, artwork, options)
             if film:
                 film.write()
-    _tell(written, artwork, film, options)
+    if film and not options.json and not options.quiet:
+        print(film.written)
     return written, artwork, film.written if film else None
 
 
-def _film(options: argparse.Namespace, steps: int, inputs: Sequence[str]) -> Film | None:
+def _film(options: argparse.Namespace, steps: int) -> Film | None:
     if not options.film:
         return None
     from impasto.films import Film
 
-    _check_spared(Path(options.film), inputs, options.force)
     return Film(options.film, steps, force=options.force)
 
 
@@ -401,7 +418,7 @@ def _tell_results(results: Sequence[dict[str, Any]], options: argparse.Namespace
         print(json.dumps({"impasto": __version__, "results": results}))
 
 
-def _tell(written: Path, artwork: Artwork, film: Film | None, options: argparse.Namespace) -> None:
+def _tell(written: Path, artwork: Artwork, options: argparse.Namespace) -> None:
     if artwork.stopped == "flat" and not options.quiet:
         _say(f"stopped after {artwork.steps} steps: the loss has stopped falling")
     if artwork.stopped == "interrupted":
@@ -413,8 +430,6 @@ def _tell(written: Path, artwork: Artwork, film: Film | None, options: argparse.
             f"{written}  ({width} x {height} pixels, {artwork.steps} steps, "
             f"{artwork.seconds:.0f} s, loss {artwork.losses[0]:.4g} -> {artwork.losses[-1]:.4g})"
         )
-        if film:
-            print(film.written)
 
 
 def _info(options: argparse.Namespace) -> int:

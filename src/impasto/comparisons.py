@@ -14,10 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from impasto import figures, files, images
+from impasto import files, images
 from impasto.artworks import Artwork, Interrupted, Stopped
 from impasto.errors import ImpastoError
-from impasto.figures import Labelled
 from impasto.images import PathLike, Picture
 from impasto.optimise import Callback, Step
 from impasto.recipes import Source, Sources, Stylizer
@@ -28,7 +27,13 @@ SIZE = 256
 """The longer side of the pictures where nothing is said of it."""
 
 Values = Sequence[Any] | Mapping[str, Any]
-"""What an option takes one after another; with labels, or labelled by what they are."""
+"""What an option takes one after another; with labels, or labelled by what they are.
+
+None leaves the option to its default, or to the preset.
+"""
+
+_OPTIONS = {"painting": "style", "style_layers": "style-layer", "regions": "region"}
+"""What the command line calls arguments that have another name there."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,14 @@ class Comparison(Sheet):
     def table(self) -> str:
         """CSV: a line for each run with its options, loss and parts, steps, evaluations, seconds.
 
-        Parts are the loss's terms, unweighted. What a run has none of is left empty.
+        Parts are the loss's terms, unweighted. What a run has none of is left empty. Where steps
+        or evaluations are options, what came of them is called "steps made".
         """
         parts = dict.fromkeys(p for run in self.runs if run.artwork for p in run.artwork.parts)
         options = list(self.runs[0].choices)
         text = io.StringIO()
         columns = ["loss", *parts, "steps", "evaluations", "seconds", "stopped"]
+        columns = [f"{name} made" if name in options else name for name in columns]
         table = csv.writer(text, lineterminator="\n")
         table.writerow([*options, *columns])
         for run in self.runs:
@@ -88,6 +95,8 @@ class Comparison(Sheet):
 
     def curves(self) -> Image.Image:
         """Loss against evaluations and against seconds, a line for each run."""
+        from impasto import figures  # and matplotlib, which nothing else needs
+
         series = {
             run.label: (run.evaluations, run.seconds, run.artwork.losses[: len(run.seconds)])
             for run in self.runs
@@ -118,8 +127,9 @@ def compare(
         photo, painting: see `stylize`.
         vary: one or two arguments of `stylize` (settings, `painting`, `regions` or `preset`),
             each with the values it is to take: `{"optimizer": ["lbfgs", "cg"]}`; or with a label
-            for each value: `{"painting": {"Hokusai": "great_wave.jpg"}}`. Of two, the first
-            varies from row to row, the second from column to column.
+            for each value: `{"painting": {"Hokusai": "great_wave.jpg"}}`. None leaves it to its
+            default or preset. Of two, the first varies from row to row, the second from column
+            to column.
         callback: called with the name of the run and the `Step`, at every step.
         **settings: see `Settings`, for all runs; `size` is 256 if not given.
 
@@ -130,27 +140,25 @@ def compare(
     if not 1 <= len(vary) <= 2 or not all(vary.values()):
         raise ImpastoError("one or two options can vary, and each needs a value at least")
     picture = images.read(photo)
-    common: dict[str, Any] = {"painting": painting, "size": SIZE, **settings}
+    common: dict[str, Any] = {"painting": painting, **settings}
     axes = [(option, _labelled(values)) for option, values in vary.items()]
     cells = [_Cell(axes, labels) for labels in itertools.product(*(values for _, values in axes))]
     for cell in cells:  # so that what is wrong with the last is known before the first is painted
-        stylizer = Stylizer(**{**common, **cell.arguments})
+        stylizer = Stylizer(**cell.among(common))
     originals = [("photo", picture.image)]
-    if "painting" not in vary:
-        originals += [
-            ("painting" if place.mask is None else place.name, source.image)
-            for place in stylizer.places
-            for source, _ in place.paintings
-        ]
+    originals += [
+        (place.name or Path(source.name).stem.replace("_", " "), source.image)
+        for place in stylizer.places
+        if ("painting" if place.mask is None else "regions") not in vary
+        for source, _ in place.paintings
+    ]
     runs: list[Run] = []
     stopped: Stopped = "budget"
     with told_once():
         for number, cell in enumerate(cells, 1):
             report = numbered(callback, number, len(cells), cell.label)
             try:
-                runs.append(
-                    _painted(Stylizer(**{**common, **cell.arguments}), picture, cell, report)
-                )
+                runs.append(_painted(Stylizer(**cell.among(common)), picture, cell, report))
             except KeyboardInterrupt:
                 stopped = "interrupted"
             if stopped == "interrupted" or runs[-1].stopped == "interrupted":
@@ -178,24 +186,39 @@ class _Cell:
 
     def __init__(self, axes: Sequence[_Axis], labels: Sequence[str]) -> None:
         pairs = list(zip(axes, labels, strict=True))
-        self.choices = {option.replace("_", "-"): label for (option, _), label in pairs}
+        self.choices = {_option(option): label for (option, _), label in pairs}
         self.arguments = {option: values[label] for (option, values), label in pairs}
         self.label = _label(self.choices)
+
+    def among(self, common: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of its run; what is none is left out."""
+        merged = {**common, **self.arguments}
+        chosen = {name: value for name, value in merged.items() if value is not None}
+        return {"size": SIZE, **chosen}
 
 
 def _label(choices: Mapping[str, str]) -> str:
     return ", ".join(f"{option} {label}" for option, label in choices.items())
 
 
+def _option(argument: str) -> str:
+    """An argument of `stylize` as the command line calls it."""
+    return _OPTIONS.get(argument, argument.replace("_", "-"))
+
+
 def _labelled(values: Values) -> dict[str, Any]:
-    """Values by what they are called."""
+    """Values by what they are called; files by their stems, as far as these differ."""
     if isinstance(values, Mapping):
         return {str(label): value for label, value in values.items()}
-    return {Path(v).stem if _is_file(v) else str(v): v for v in values}
+    short = [Path(v).stem if _is_file(v) else str(v) for v in values]
+    return {
+        label if short.count(label) == 1 else str(value): value
+        for label, value in zip(short, values, strict=True)
+    }
 
 
 def _is_file(value: Any) -> bool:
-    return isinstance(value, os.PathLike) or (isinstance(value, str) and Path(value).is_file())
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and files.is_file(value))
 
 
 def _painted(stylizer: Stylizer, photo: Picture, cell: _Cell, report: Callback) -> Run:
@@ -217,12 +240,16 @@ def _painted(stylizer: Stylizer, photo: Picture, cell: _Cell, report: Callback) 
     return Run(cell.choices, artwork, "", evaluations, [when - seconds[0] for when in seconds])
 
 
-def _page(axes: Sequence[_Axis], runs: Sequence[Run], originals: Sequence[Labelled]) -> Image.Image:
+def _page(
+    axes: Sequence[_Axis], runs: Sequence[Run], originals: Sequence[tuple[str, Image.Image]]
+) -> Image.Image:
     """The runs in rows; what was not painted any more is left empty."""
+    from impasto import figures
+
     cells: list[tuple[str, Image.Image | None]] = [
         (_caption(run), run.artwork.image if run.artwork else None) for run in runs
     ]
-    heads = [[f"{option.replace('_', '-')} {label}" for label in values] for option, values in axes]
+    heads = [[f"{_option(option)} {label}" for label in values] for option, values in axes]
     rows, columns = ([""], heads[0]) if len(axes) == 1 else heads
     cells += [("not painted", None)] * (len(rows) * len(columns) - len(cells))
     return figures.contact_sheet(

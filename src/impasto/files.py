@@ -82,6 +82,11 @@ def write_whole(data: bytes, path: Path, force: bool) -> Path:
         raise unwritable(path, error) from None
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there; a name that is too long, or may not be looked at, is none."""
+    return os.path.isfile(path)  # noqa: PTH113 # Path.is_file raises
+
+
 def check_folder(target: Path) -> None:
     """Find out before the work whether a file `target` can be written after it.
 

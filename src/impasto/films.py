@@ -130,14 +130,15 @@ class Film:
         self._latest = None
 
     def write(self) -> None:
-        """Write the film of what was added; leaving the block does so."""
+        """Write the film of what was added, once; leaving the block does so."""
         if self._latest is not None:
             self._keep(self._latest)
-        if not self._frames:
+        frames, self._frames = self._frames, []
+        if not frames:
             return
         try:
             with written_beside(self.path) as (file, temporary):
-                self._format.encode(self._frames, temporary)
+                self._format.encode(frames, temporary)
                 settle(file, temporary)
                 self.written = put(temporary, self.path, self.force)
         except OSError as error:

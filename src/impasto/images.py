@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -57,12 +58,12 @@ class Picture:
     sha256: str
 
 
-def read(source: PathLike | Image.Image | Picture) -> Picture:
+def read(source: PathLike | Image.Image | Picture, background: str = "white") -> Picture:
     """Read a picture from a file, or take one that is already a PIL image.
 
     JPEG, PNG, WebP, TIFF, BMP, GIF and whatever else Pillow reads. EXIF orientation is applied, an
-    embedded colour profile converted to sRGB, 16 bits scaled to 8, alpha composed on white. Of
-    several frames the first is used, with an `ImpastoNotice`.
+    embedded colour profile converted to sRGB, 16 bits scaled to 8, alpha composed on `background`.
+    Of several frames the first is used, with an `ImpastoNotice`.
 
     Raises:
         ImpastoError: the file is missing, is no picture, is damaged or too large to be honest.
@@ -71,12 +72,12 @@ def read(source: PathLike | Image.Image | Picture) -> Picture:
         return source
     if isinstance(source, Image.Image):
         with _reading("the picture"):
-            upright = _to_srgb(_apply_orientation(source), "the picture")
+            upright = _to_srgb(_apply_orientation(source), "the picture", background)
         digest = hashlib.sha256(repr(upright.size).encode() + upright.tobytes())
         return Picture(upright, "the picture", digest.hexdigest())
     name = os.fspath(source)
     data = _read_bytes(Path(name))
-    return Picture(_decode(data, name), name, hashlib.sha256(data).hexdigest())
+    return Picture(_decode(data, name, background), name, hashlib.sha256(data).hexdigest())
 
 
 def fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
@@ -113,16 +114,18 @@ def luminance(image: Tensor) -> Tensor:
     return (image * weights).sum(1, keepdim=True)
 
 
-def match_luminance(painting: Tensor, photo: Tensor) -> Tensor:
+def match_luminance(painting: Tensor, photo: Tensor, weights: Tensor | None = None) -> Tensor:
     """Shift and stretch a painting's luminance to a photo's mean and standard deviation.
 
     Gatys et al. 2016 (arXiv:1606.05897), luminance-only transfer:
     L' = (sigma_C / sigma_S) (L - mu_S) + mu_C.
-    Both [batch, 1, height, width]; clipped to [0, 1].
+    Both [1, 1, height, width]; clipped to [0, 1]. `weights`, likewise, say how much each of the
+    photo's pixels counts.
     """
+    mean, variance = (moment.item() for moment in _color_moments(photo, weights))
     spread = painting.std(correction=0).clamp_min(1e-6)
-    scaled = (painting - painting.mean()) * (photo.std(correction=0) / spread)
-    return (scaled + photo.mean()).clamp(0, 1)
+    scaled = (painting - painting.mean()) * (math.sqrt(variance) / spread)
+    return (scaled + mean).clamp(0, 1)
 
 
 def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
@@ -153,7 +156,7 @@ def match_colors(painting: Tensor, photo: Tensor, weights: Tensor | None = None)
 
 
 def _color_moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean [3, 1] and covariance [3, 3] of an image's colours, in float64."""
+    """Mean [C, 1] and covariance [C, C] of an image's C colours, in float64."""
     x = image[0].flatten(1).cpu().double()
     w = torch.ones_like(x[:1]) if weights is None else weights.flatten().cpu().double()[None]
     mean = (x * w).sum(1, keepdim=True) / w.sum()
@@ -270,11 +273,11 @@ def _reading(name: str) -> Iterator[None]:
             _notice(str(remark.message))
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+def _decode(data: bytes, name: str, background: str) -> Image.Image:
     with _reading(name), Image.open(io.BytesIO(data)) as image:
         frames = getattr(image, "n_frames", 1)
         image.load()
-        picture = _to_srgb(_apply_orientation(image), name)
+        picture = _to_srgb(_apply_orientation(image), name, background)
         if frames > 1:
             _notice(f"{name} has {frames} frames; the first one is used")
     return picture
@@ -292,8 +295,8 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
     return upright
 
 
-def _to_srgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode of Pillow to RGB in sRGB, alpha composed on white."""
+def _to_srgb(image: Image.Image, name: str, background: str) -> Image.Image:
+    """Any mode of Pillow to RGB in sRGB, alpha composed on a colour."""
     profile = image.info.get("icc_profile")
     image = _to_8_bits(image)
     if image.mode in ("P", "PA", "RGBa") or "transparency" in image.info:
@@ -307,8 +310,7 @@ def _to_srgb(image: Image.Image, name: str) -> Image.Image:
         image = _convert_profile(image, profile, name)
     rgb = image.convert("RGB")
     if alpha:
-        white = Image.new("RGB", rgb.size, "white")
-        rgb = Image.composite(rgb, white, alpha)
+        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
     return rgb
 
 

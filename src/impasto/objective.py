@@ -203,7 +203,7 @@ def measure(
         share = part.positions / (part.size[0] * part.size[1])
         for name, statistic in statistics.items():
             if read[name] == layer and part.positions:
-                term = share * statistic(activations, part).double().cpu()
+                term = share * statistic(activations, part).cpu().double()
                 found[name] = found[name] + term if name in found else term
 
     with torch.no_grad(), compiled.torch_on_one_thread():

@@ -52,7 +52,8 @@ class Step:
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
     [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
     next step, gives what the optimiser has learned: from there another run can go on.
-    `done` is about how much of the work of a whole painting is done, 0..1.
+    `done` is about how much of the work of a whole painting is done, 0..1, and `planned` how many
+    steps it takes at most.
     """
 
     step: int
@@ -62,6 +63,7 @@ class Step:
     image: Tensor
     state: Callable[[], State] = dict
     done: float = 0.0
+    planned: int = 0
 
 
 Callback = Callable[[Step], None]

@@ -130,6 +130,7 @@ class Painting:
                 evaluations=self.evaluations,
                 image=self.scene.show(level, step.image),
                 done=min(1.0, (done_before + self.level_steps * level.cost) / total),
+                planned=sum(level.steps for level in self.levels),
             )
             if is_new:
                 callback(self.last)

@@ -11,13 +11,12 @@ if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
 
 
 class Progress:
-    """A bar on a terminal, ten plain lines elsewhere, nothing when quiet."""
+    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet."""
 
-    def __init__(self, title: str, steps: int, *, quiet: bool) -> None:
+    def __init__(self, title: str, *, quiet: bool, lines: int = 10) -> None:
         self.title = title
-        self.steps = steps
         self.quiet = quiet
-        self.every = max(1, steps // 10)
+        self.lines = lines
         self.began: float | None = None
         self.begun = 0.0
         self.bar: Any = None
@@ -39,14 +38,14 @@ class Progress:
 
             # tqdm puts a comma before a postfix itself.
             form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}"
-            self.bar = tqdm(total=self.steps, desc=self.title, leave=False, bar_format=form)
+            self.bar = tqdm(total=step.planned, desc=self.title, leave=False, bar_format=form)
         if self.bar is not None:
             height, width = step.image.shape[-2:]
             told = f"loss {step.loss:.4g}, {width} x {height}{self._left(step)}"
             self.bar.set_postfix_str(told, refresh=False)
             self.bar.update(step.step - self.bar.n)
-        elif not self.quiet and step.step % self.every == 0:
-            line = f"{self.title}: step {step.step}/{self.steps}, loss {step.loss:.4g}"
+        elif not self.quiet and step.step % max(1, step.planned // self.lines) == 0:
+            line = f"{self.title}: step {step.step}/{step.planned}, loss {step.loss:.4g}"
             print(line + self._left(step), file=sys.stderr, flush=True)
 
     def _left(self, step: Step) -> str:
@@ -58,13 +57,9 @@ class Progress:
 
 
 class ProgressOfRuns:
-    """One `Progress` after another: for every run that is told of, its own.
+    """One `Progress` after another: for every run that is told of, its own, of two lines."""
 
-    steps: of each run. Elsewhere than on a terminal, two lines a run.
-    """
-
-    def __init__(self, steps: int, *, quiet: bool) -> None:
-        self.steps = steps
+    def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.run: Progress | None = None
 
@@ -79,6 +74,5 @@ class ProgressOfRuns:
         """Show a step of the run called `title`."""
         if self.run is None or self.run.title != title:
             self.__exit__()
-            self.run = Progress(title, self.steps, quiet=self.quiet)
-            self.run.every = max(1, self.steps // 2)
+            self.run = Progress(title, quiet=self.quiet, lines=2)
         self.run.update(step)

@@ -31,7 +31,7 @@ from impasto.styles import Statistic, Style
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
 
-LEAST_AREA = 1e-4
+LEAST_AREA = 1e-6
 """A region that covers less of a layer than this is not seen there."""
 
 Source = PathLike | Image.Image | Picture
@@ -148,7 +148,7 @@ class Stylizer:
         self.places = [_Place("", paintings)] if paintings else []
         for number, (mask, source) in enumerate(regions, 1):
             mixture = ((images.read(source), 1.0),)
-            self.places.append(_Place(f"region {number}", mixture, images.read(mask)))
+            self.places.append(_Place(f"region {number}", mixture, _mask(mask)))
         if not self.places:
             raise ImpastoError("there is no style to paint in; give a painting, or a region")
         init = self.settings.init
@@ -303,6 +303,7 @@ class _Scene(Scene):
         self.settings = stylizer.settings
         self.photo = photo
         self.grey = stylizer.settings.colors == "luminance"
+        self._fitted: dict[tuple[str, tuple[int, int]], Image.Image] = {}
 
     def content(self, level: Level) -> Tensor:
         content = self._coloured(level)
@@ -316,9 +317,11 @@ class _Scene(Scene):
         style_weight = 2 * settings.strength * settings.total_style_weight
         if settings.scaling == "relative":
             # Relative to the photo's own style loss, too: a photo that is far from the painting
-            # would else be burdened with more style than one that is close.
+            # would else be burdened with more style than one that is close. In regions alone,
+            # relative to what they cover: else the smaller one is, the stronger its style.
             own = sum(loss.weight * loss.distance(measured[loss.name]).item() for loss in style)
-            style_weight /= max(own, MIN_STYLE_DISTANCE)
+            covered = sum(loss.weight for loss in style) or 1.0
+            style_weight /= max(own / covered, MIN_STYLE_DISTANCE)
         losses: list[Loss] = [
             ContentLoss(
                 content_layer,
@@ -339,9 +342,12 @@ class _Scene(Scene):
         return images.luminance(start) if self.grey and start.shape[1] == 3 else start
 
     def show(self, level: Level, image: Tensor) -> Tensor:
+        is_everywhere = self.stylizer.places[0].mask is None
+        if is_everywhere and not self.grey:
+            return image
         photo = self._coloured(level)
         shown = images.with_luminance(photo, image) if self.grey else image
-        if self.stylizer.places[0].mask is None:
+        if is_everywhere:
             return shown
         covered = sum(mask for _, mask in self._masks(level) if mask is not None)
         return photo + covered * (shown - photo)
@@ -373,12 +379,7 @@ class _Scene(Scene):
         masks = []
         for place in places:
             if place.mask:
-                mask = images.luminance(self._tensor(place.mask, level.size))
-                if mask.mean() < LEAST_AREA:
-                    raise ImpastoError(
-                        f"the mask {place.mask.name} covers nothing; paint the area white"
-                    )
-                masks.append(mask)
+                masks.append(images.luminance(self._tensor(place.mask, level.size)))
         covered = sum(masks)
         assert isinstance(covered, Tensor)
         masks = [mask / covered.clamp_min(1.0) for mask in masks]
@@ -418,7 +419,7 @@ class _Scene(Scene):
 
     def _recoloured(self, painting: Tensor, mask: Tensor | None, content: Tensor) -> Tensor:
         if self.settings.colors == "luminance":
-            return images.match_luminance(images.luminance(painting), content)
+            return images.match_luminance(images.luminance(painting), content, mask)
         if self.settings.colors == "histogram":
             return images.match_colors(painting, content, mask)
         return painting
@@ -431,7 +432,8 @@ class _Scene(Scene):
             return self.studio.tensor(images.cover(self.stylizer.start.image, size))
         if self.settings.init == "painting":
             painting, _ = self.stylizer.places[0].paintings[0]
-            return self.studio.tensor(images.cover(painting.image, size))
+            cut_out = self.studio.tensor(images.cover(painting.image, size))
+            return self._recoloured(cut_out, None, content)
         if self.settings.init == "noise":
             return self.studio.noise(content.shape)
         return content
@@ -440,7 +442,18 @@ class _Scene(Scene):
         return self._tensor(self.photo, level.size)
 
     def _tensor(self, picture: Picture, size: tuple[int, int]) -> Tensor:
-        return self.studio.tensor(images.resize(picture.image, size))
+        key = picture.sha256, size
+        if key not in self._fitted:  # every step shows the photo, and a large one takes its time
+            self._fitted[key] = images.resize(picture.image, size)
+        return self.studio.tensor(self._fitted[key])
+
+
+def _mask(source: Source) -> Picture:
+    """A mask: what is transparent in it is no part of the region."""
+    mask = images.read(source, background="black")
+    if not mask.image.getbbox():
+        raise ImpastoError(f"the mask {mask.name} covers nothing; paint the area white")
+    return mask
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:

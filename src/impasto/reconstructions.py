@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from impasto import images
@@ -71,7 +70,7 @@ def reconstruct(
                 ImpastoNotice,
                 stacklevel=2,
             )
-    studio.tell_of_memory(size)
+    studio.tell_of_memory(size, targets=layers)
     tv = prior(layers, studio.encoder.layers) if chosen.tv is None else chosen.tv
     scene = _Scene(studio, layers, pictures, shares, tv)
     record = studio.record("reconstruct", size, layers=layers, tv=tv)
@@ -115,8 +114,9 @@ class _Scene(Scene):
         targets: dict[str, Tensor] = {}
         for photo, share in zip(self.photos, self.shares, strict=True):
             measured = self.studio.measure(self._photo(photo, level), self.layers)
-            for layer, found in measured.items():
-                targets[layer] = share * found + targets.get(layer, torch.zeros_like(found))
+            for layer, found in measured.items():  # in place: they can be large
+                found.mul_(share)
+                targets[layer] = targets[layer].add_(found) if layer in targets else found
         losses: list[Loss] = [
             ContentLoss(layer, targets[layer], 1 / len(self.layers)) for layer in self.layers
         ]

@@ -143,9 +143,17 @@ class Studio:
                 f"{smallest} x {smallest}; use a larger size, or layers before it"
             )
 
-    def tell_of_memory(self, size: tuple[int, int], channels: int = 3) -> None:
-        """Say so where not even the smallest tiles keep within the bound."""
+    def tell_of_memory(
+        self, size: tuple[int, int], channels: int = 3, targets: Iterable[str] = ()
+    ) -> None:
+        """Say so where not even the smallest tiles keep within the bound.
+
+        targets: layers whose activations are kept whole.
+        """
         _, left = self._shares_of_memory(size[0] * size[1] * channels)
+        for name in targets:
+            side = self.encoder.min_size([name])
+            left -= 4 * self.encoder.channels(name) * (size[0] // side) * (size[1] // side)
         bound = self._memory()
         upright = size[1], size[0]
         whole = self.encoder.padding == "circular"

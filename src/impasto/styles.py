@@ -19,6 +19,7 @@ maximum mean discrepancy with a kernel k (Gretton et al. 2012, JMLR 13, lemma 6)
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,10 +147,7 @@ class GaussianMmd:
     ) -> Tensor:
         features, weights = _within(features, part, area)
         positions = features.flatten(2).transpose(1, 2)[0]
-        # In `float32`, whatever the features: the same waves for single and double precision.
-        random = torch.Generator().manual_seed(self.seed)
-        channels = positions.shape[1]
-        waves = torch.randn(channels, min(2 * channels, 512), generator=random) / self.sigma
+        waves = _waves(positions.shape[1], self.seed) / self.sigma
         column = None if weights is None else weights.flatten()[:, None]
         result: Tensor = _MeanWaves.apply(positions, waves.to(positions), column)  # type: ignore[no-untyped-call]
         return result
@@ -163,7 +161,7 @@ class GaussianMmd:
 
         sigma^2 = E[|y - y'|^2] / 2: what is usual for this kernel, with the mean for the median.
         """
-        first, second = moments[0].double()
+        first, second = moments[0].cpu().double()
         return math.sqrt(max((second - first.square()).sum().item(), 1e-12))
 
 
@@ -326,6 +324,16 @@ def exact_sum(x: Tensor) -> Tensor:
     return x.sum(-1).cpu().double().sum()
 
 
+@functools.lru_cache(maxsize=8)
+def _waves(channels: int, seed: int) -> Tensor:
+    """Normal ones of variance 1, [channels, waves].
+
+    In single precision, whatever the features: the same waves for single and double precision.
+    """
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(channels, min(2 * channels, 512), generator=random)
+
+
 class _MeanWaves(torch.autograd.Function):
     """E[cos w.f] and E[sin w.f], [1, 2, waves], of activations [N, C] and waves [C, waves].
 
@@ -336,13 +344,13 @@ class _MeanWaves(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, waves: Tensor, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(features, waves, weights)
-        total = features.new_zeros(2, waves.shape[1], dtype=torch.float64)
+        total = torch.zeros(2, waves.shape[1], dtype=torch.float64)
         for rows in _chunks(len(features)):
             angles = features[rows] @ waves
             both = torch.stack([angles.cos(), angles.sin()])
             if weights is not None:
                 both *= weights[rows]
-            total += both.sum(1)
+            total += both.sum(1).cpu()
         return (total / len(features)).to(features)[None]
 
     @staticmethod

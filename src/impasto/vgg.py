@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import importlib.resources
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from impasto import compiled
 from impasto.errors import ImpastoError
+from impasto.files import is_file
 from impasto.settings import Pooling, nearest
 
 IMAGE = "image"
@@ -293,7 +293,7 @@ def _check_shapes(state: Mapping[str, Tensor], blocks: tuple[int, ...]) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where it may not look
+    if not is_file(path):
         raise ImpastoError(f"there is no weights file {path}; check the path")
     try:
         if path.suffix == ".safetensors":
