@@ -7,6 +7,10 @@ VENV ?= .venv
 # Used only where the environment has no torch yet; a CPU build does.
 TORCH ?= torch==2.13.0
 
+# The lesson as `make lesson` runs it; it comes executed at 192 pixels and 60 steps.
+LESSON_SIZE ?= 128
+LESSON_STEPS ?= 40
+
 run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
@@ -31,7 +35,7 @@ format: $(ready)
 	$(run) ruff format .
 
 lesson: $(ready)
-	$(VENV)/bin/python examples/lesson.py
+	LESSON_SIZE=$(LESSON_SIZE) LESSON_STEPS=$(LESSON_STEPS) $(VENV)/bin/python examples/lesson.py
 
 bench: $(ready)
 	$(VENV)/bin/python benchmarks/bench.py bench.md

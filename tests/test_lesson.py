@@ -59,6 +59,8 @@ def test_it_uses_public_names_only() -> None:
         lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
         for node in ast.walk(ast.parse("\n".join(lines))):
             assert not isinstance(node, ast.ImportFrom) or "impasto" not in str(node.module)
+            if isinstance(node, ast.Import):
+                assert not any(name.name.startswith("impasto.") for name in node.names)
             if isinstance(node, ast.Attribute):
                 assert not node.attr.startswith("_"), node.attr
                 if isinstance(node.value, ast.Name) and node.value.id == "impasto":

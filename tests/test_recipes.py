@@ -75,11 +75,11 @@ def test_strength_zero_gives_the_photo_back() -> None:
 
 
 def test_more_strength_is_more_style_and_less_content() -> None:
-    results = [stylize(PHOTO, PAINTING, size=64, strength=s, steps=15) for s in (0.1, 0.5, 0.9, 1)]
+    results = [stylize(PHOTO, PAINTING, size=64, strength=s, steps=15) for s in (0.05, 0.2, 0.5)]
     content = [result.parts["content relu4_2"] for result in results]
     style = [result.parts["style relu4_1"] for result in results]
     assert content == sorted(content)
-    assert style[:3] == sorted(style[:3], reverse=True)
+    assert style == sorted(style, reverse=True)
 
 
 def test_size_full_is_the_photos_own() -> None:

@@ -15,6 +15,7 @@ from impasto import (
     BorderLoss,
     ContentLoss,
     Evaluation,
+    ImpastoError,
     Loss,
     Objective,
     Statistic,
@@ -112,6 +113,12 @@ class Brightest:
 
     def __call__(self, features: Tensor) -> Tensor:
         return features.max().double()
+
+
+def test_what_is_no_sum_over_positions_says_so(encoder: Vgg, noise: Tensor) -> None:
+    assert Objective(encoder, [Brightest()])(noise).loss > 0
+    with pytest.raises(ImpastoError, match="brightest is no function of sums over positions"):
+        Objective(encoder, [Brightest()], tile=16)(noise)
 
 
 class Average:
