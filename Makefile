@@ -22,8 +22,9 @@ demo: $(ready)
 		--style $(samples)/paintings/cafe_terrace_at_night.jpg \
 		--output demo.png --force
 
+# A thread for each process: pictures in tests are small, and threads would wait for each other.
 test: lint
-	$(run) pytest
+	OMP_NUM_THREADS=1 $(run) pytest --numprocesses auto --maxprocesses 4
 
 lint: $(ready)
 	$(run) ruff check .
