@@ -45,7 +45,7 @@ STYLE_WEIGHTS: Mapping[StyleName, float] = MappingProxyType(
         "wasserstein": 7.0,
     }
 )
-"""The style weight that suits each style loss: all of them cost the content about as much."""
+"""The style weight that suits each style loss: with it, all of them paint about as strongly."""
 
 
 @dataclass(frozen=True, kw_only=True)
