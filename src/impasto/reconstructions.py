@@ -18,7 +18,7 @@ from impasto.objective import Objective
 from impasto.optimise import Callback, Optimiser, Spectrum
 from impasto.painting import Painting, Scene
 from impasto.recipes import Source
-from impasto.settings import ReconstructSettings, choose
+from impasto.settings import ReconstructSettings, block_of, choose
 from impasto.studio import Studio, named
 
 PRIORS = {"1": 0.0, "2": 0.0, "3": 1.0, "4": 3.0, "5": 10.0}
@@ -84,8 +84,7 @@ def reconstruct(
 
 def prior(layers: Sequence[str], order: Sequence[str]) -> float:
     """The weight of the total variation that layers call for; see `PRIORS`."""
-    deepest = max(layers, key=list(order).index)
-    return PRIORS["".join(filter(str.isdigit, deepest))[:1] or "1"]
+    return PRIORS[block_of(max(layers, key=list(order).index))]
 
 
 class _Scene(Scene):

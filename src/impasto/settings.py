@@ -277,6 +277,11 @@ def up_to(layer: str) -> list[str]:
     return list(BLOCKS[: BLOCKS.index(layer) + 1])
 
 
+def block_of(layer: str) -> str:
+    """The number of a layer's block, "1" to "5"; the image itself counts as the first."""
+    return next(filter(str.isdigit, layer), "1")
+
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # Gatys, Ecker & Bethge 2015 (arXiv:1508.06576), eqs. 1 to 7: alpha / beta = 1e-3, every

@@ -18,15 +18,18 @@ from impasto.objective import Objective
 from impasto.optimise import Beyond, Callback, Optimiser, Spectrum
 from impasto.painting import Painting, Scene
 from impasto.recipes import Source
-from impasto.settings import TextureSettings, choose, shares_of
+from impasto.settings import TextureSettings, block_of, choose, shares_of
 from impasto.studio import Studio, canonical, named
 from impasto.styles import Statistic
 
 PAINTING_SIZE = 512
 """The longer side of a painting that nothing is said of, unless it is smaller."""
 
-BORDER = 1.0
-"""Weight of the smoothness across the outermost pixels, see `BorderLoss`; more leaves stripes."""
+BORDERS = {"1": 0.03, "2": 0.1, "3": 0.3, "4": 1.0, "5": 1.0}
+"""Weight of the smoothness across the outermost pixels, see `BorderLoss`, by the deepest block.
+
+With more of it there are stripes, with less the frame that it is there to prevent.
+"""
 
 WEIGHT = 10.0
 """Of all style layers together, against total variation and border."""
@@ -138,7 +141,8 @@ class _Scene(Scene):
         if self.settings.tv:
             losses.append(TotalVariationLoss(self.settings.tv))
         if not self.settings.tileable:  # which has no border
-            losses.append(BorderLoss(BORDER))
+            deepest = max(self.shares, key=self.studio.encoder.layers.index)
+            losses.append(BorderLoss(BORDERS[block_of(deepest)]))
         return self.studio.objective(losses, content), self.studio.optimiser(content)
 
     def start(self, level: Level, content: Tensor) -> Tensor:
