@@ -99,6 +99,13 @@ def test_no_place_of_a_picture_that_repeats_is_special(optimiser: Optimiser) -> 
     assert difference("mirrored") > 0.01
 
 
+def test_one_row_that_repeats_keeps_its_size() -> None:
+    """One scale: of a single row there is no half."""
+    row = texture(PAINTING, size=(400, 1), layers=["relu1_1"], tileable=True, steps=6)
+    assert row.image.size == (400, 1)
+    assert row.record["levels"] == [[400, 1]]
+
+
 def test_circular_padding_sees_no_border() -> None:
     """Shifted around by its period, a picture has the same activations, shifted."""
     encoder = load_encoder(padding="circular").double()

@@ -84,7 +84,8 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
         if not chosen.tileable:
             return True
         factors = {own / side for own, side in zip(size, at, strict=True)}
-        return factors <= {1, 2, 4, 8, 16, 32} and not any(side % period for side in at)
+        whole = len(factors) == 1 and factors.pop().is_integer()
+        return whole and not any(side % period for side in at)
 
     levels = plan_levels(size, chosen.steps, chosen.levels, is_possible)
     if not all(is_possible(level.size) for level in levels):
