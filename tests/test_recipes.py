@@ -236,3 +236,27 @@ def test_devices() -> None:
         if not there:
             with pytest.raises(ImpastoError, match=f"'{name}' is not on this machine; use 'cpu'"):
                 choose_device(name)
+
+
+def faded(contrast: float) -> Image.Image:
+    """The owl, with so much of its contrast left, around the colour that VGG's mean is near."""
+    owl = pixels(images.read(sample("owl")).image.resize((96, 64)))
+    return Image.fromarray((117 + contrast * (owl - 117)).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        Image.new("RGB", (96, 64), (122, 117, 104)),
+        faded(0.03),
+        Image.new("RGB", (96, 64)),
+        Image.new("RGB", (96, 64), (135, 206, 235)),
+    ],
+    ids=["the mean colour", "nearly no contrast", "black", "sky blue"],
+)
+def test_photos_with_next_to_nothing_in_them_are_painted(photo: Image.Image) -> None:
+    artwork = stylize(photo, sample("great_wave"), size=96, steps=40)
+    own = stylize(photo, sample("great_wave"), size=96, steps=0).parts
+    left = [artwork.parts[f"style relu{n}_1"] / own[f"style relu{n}_1"] for n in (1, 2, 3)]
+    assert max(left) < 0.3
+    assert np.abs(pixels(artwork.image) - pixels(photo)).mean() > 20

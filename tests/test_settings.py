@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from impasto import PRESETS, ImpastoError, Settings
+from impasto import PRESETS, ImpastoError, ReconstructSettings, Settings, TextureSettings
 from impasto.settings import make_settings, parse_memory
 
 
@@ -38,7 +43,7 @@ from impasto.settings import make_settings, parse_memory
         ("scaling", "raw", "no scaling 'raw'"),
         ("style_layers", {}, "name at least one"),
         ("style_layers", {"relu1_1": 0.0}, "name at least one"),
-        ("style_layers", {"relu1_1": -1.0}, "share of style layer relu1_1 is -1.0"),
+        ("style_layers", {"relu1_1": -1.0}, "share of layer relu1_1 is -1.0"),
         ("preset", "gaty", "no preset 'gaty'; did you mean 'gatys'"),
         ("sise", 3, "no setting 'sise'; did you mean 'size'"),
     ],
@@ -101,3 +106,28 @@ def test_levels() -> None:
     with pytest.raises(ImpastoError, match="levels is 0; give a whole number from 1 to 16"):
         Settings(levels=0)
     assert PRESETS["gatys"]["levels"] == PRESETS["lecture"]["levels"] == 1
+
+
+def test_numbers_may_be_those_of_numpy_and_torch() -> None:
+    chosen = Settings(
+        strength=np.float32(0.5),
+        steps=np.int64(3),
+        size=np.uint16(64),
+        seed=torch.tensor(7),
+        tv=np.array(2.0),
+        memory=np.int64(4096),
+        style_layers=MappingProxyType({"relu1_1": np.float16(2)}),
+    )
+    plain = Settings(
+        strength=0.5, steps=3, size=64, seed=7, tv=2.0, memory=4096, style_layers={"relu1_1": 2.0}
+    )
+    assert chosen == plain
+    assert json.dumps(asdict(chosen)) == json.dumps(asdict(plain))  # a checkpoint holds them
+    side = np.array([64, 32])
+    assert TextureSettings(size=(side[0], side[1])).size == (64, 32)
+    assert ReconstructSettings(layers={"relu1_1": np.float64(2)}).layers == {"relu1_1": 2.0}
+    for value in (np.float64(1.5), np.bool_(True), np.array([0.5, 0.6]), torch.tensor(2.0)):
+        with pytest.raises(ImpastoError, match="give a number from 0 to 1"):
+            Settings(strength=value)  # type: ignore[arg-type]
+    with pytest.raises(ImpastoError, match="give a whole number"):
+        Settings(steps=np.float64(3.0))  # type: ignore[arg-type]

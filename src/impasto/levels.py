@@ -6,12 +6,15 @@ there when the details come. Gatys et al. 2016 (arXiv:1611.07865), section 6.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from impasto.errors import ImpastoNotice
 
 ONE_SCALE, SMALLEST = 384, 64
 """A picture whose longer side is below the first is painted at one scale: there is little to win.
@@ -43,8 +46,8 @@ def plan_levels(
 ) -> list[Level]:
     """The levels of a picture of (width, height), from the coarsest to its own size.
 
-    Each has half the size of the next; `count` of them, or as many as the size calls for where
-    they are `possible`.
+    Each has half the size of the next, as far as that is `possible`; `count` of them, or as many
+    as the size calls for. Where not so many are possible, an `ImpastoNotice` says so.
     """
     if count is None and max(size) < ONE_SCALE:
         count = 1
@@ -52,9 +55,16 @@ def plan_levels(
     while len(sizes) < (count or 16):
         scale = 2 ** len(sizes)
         half = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
-        if count is None and (max(half) < SMALLEST or not possible(half)):
+        if half == sizes[0] or not possible(half) or (count is None and max(half) < SMALLEST):
             break
         sizes.insert(0, half)
+    if len(sizes) < (count or 0):
+        warnings.warn(
+            f"{size[0]} x {size[1]} pixels are too few for {count} levels with these layers; "
+            f"{len(sizes)} {'is' if len(sizes) == 1 else 'are'} used",
+            ImpastoNotice,
+            stacklevel=4,
+        )
     shares = share_out(steps, len(sizes))
     return [
         Level(own, share, own[0] * own[1] / (size[0] * size[1]))

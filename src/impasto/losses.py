@@ -9,6 +9,7 @@ G = F F^T / N the picture's Gram matrix, A the painting's.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -86,12 +87,17 @@ class ContentLoss:
     | `relative` | sum (F - P)^2 / sum P^2: 0 at the photo, 1 for a blank |
     | `gatys`    | 1/2 sum (F - P)^2 (Gatys et al. 2015, eq. 1)           |
     | `lecture`  | mean (F - P)^2                                         |
+
+    floor: the least that the mean of P^2 counts as, with relative scaling. A flat photo of the
+    colour that the encoder calls the mean has next to no activations: relative to those, any
+    stroke would be a loss beyond all measure.
     """
 
     layer: str
     target: Tensor
     weight: float = 1.0
     scaling: Scaling = "relative"
+    floor: float = 0.0
 
     @property
     def name(self) -> str:
@@ -113,7 +119,11 @@ class ContentLoss:
             return 0.5
         if self.scaling == "lecture":
             return 1 / self.target.numel()
-        return inverse_energy(self.target)
+        return min(inverse_energy(self.target), self._most)
+
+    @property
+    def _most(self) -> float:
+        return 1 / (self.floor * self.target.numel()) if self.floor else math.inf
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,7 @@ class Stylizer:
     ) -> Artwork:
         settings = self.settings
         size = self.studio.result_size(picture, settings.size)
+        self._check_paintings(max(size))
         self.studio.tell_of_memory(size, 1 if settings.colors == "luminance" else 3)
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         kept = Kept(keeper, self._resumable_record(picture) | {"note": note}) if keeper else None
@@ -328,6 +329,7 @@ class _Scene(Scene):
                 measured[content_layer],
                 2 * (1 - settings.strength) * settings.content_weight,
                 settings.scaling,
+                self.studio.floors[content_layer],
             ),
             *(dataclasses.replace(loss, weight=style_weight * loss.weight) for loss in style),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +18,8 @@ from impasto.objective import Objective
 from impasto.optimise import Callback, Optimiser, Spectrum
 from impasto.painting import Painting, Scene
 from impasto.recipes import Source
-from impasto.settings import ReconstructSettings, block_of, choose
-from impasto.studio import Studio, named
+from impasto.settings import ReconstructSettings, block_of, choose, plain, shares_of
+from impasto.studio import Studio, canonical, named
 
 PRIORS = {"1": 0.0, "2": 0.0, "3": 1.0, "4": 3.0, "5": 10.0}
 """Weight of the total variation by the deepest layer's block."""
@@ -60,7 +60,7 @@ def reconstruct(
     pictures = [images.read(source) for source in sources]
     shares = _shares(weights_of_photos, len(pictures))
     studio = Studio(chosen, chosen.layers, history=HISTORY)
-    layers = list(dict.fromkeys(studio.layers[1:]))
+    layers = canonical(shares_of(chosen.layers), studio.encoder.layer)
     size = studio.result_size(pictures[0], chosen.size)
     for picture in pictures[1:]:
         if max(size) > max(picture.image.size):
@@ -71,9 +71,10 @@ def reconstruct(
                 stacklevel=2,
             )
     studio.tell_of_memory(size, targets=layers)
-    tv = prior(layers, studio.encoder.layers) if chosen.tv is None else chosen.tv
+    tv = prior(list(layers), studio.encoder.layers) if chosen.tv is None else chosen.tv
     scene = _Scene(studio, layers, pictures, shares, tv)
-    record = studio.record("reconstruct", size, layers=layers, tv=tv)
+    told = layers if len(set(layers.values())) > 1 else list(layers)
+    record = studio.record("reconstruct", size, layers=told, tv=tv)
     for number, picture in enumerate(pictures, 1):
         record["photo" if number == 1 else f"photo {number}"] = named(picture)
     if len(pictures) > 1:
@@ -95,7 +96,7 @@ class _Scene(Scene):
     def __init__(
         self,
         studio: Studio,
-        layers: Sequence[str],
+        layers: Mapping[str, float],
         photos: Sequence[Picture],
         shares: Sequence[float],
         tv: float,
@@ -116,8 +117,10 @@ class _Scene(Scene):
             for layer, found in measured.items():  # in place: they can be large
                 found.mul_(share)
                 targets[layer] = targets[layer].add_(found) if layer in targets else found
+        total = sum(self.layers.values())
         losses: list[Loss] = [
-            ContentLoss(layer, targets[layer], 1 / len(self.layers)) for layer in self.layers
+            ContentLoss(layer, targets[layer], share / total)
+            for layer, share in self.layers.items()
         ]
         if self.tv:
             losses.append(TotalVariationLoss(self.tv))
@@ -135,7 +138,7 @@ class _Scene(Scene):
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else list(weights)
+    given = [1.0] * count if weights is None else [plain(weight) for weight in weights]
     if len(given) != count:
         raise ImpastoError(
             f"there are {len(given)} weights for {count} photos; give each one, or give none"

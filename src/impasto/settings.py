@@ -77,6 +77,8 @@ class RunSettings:
     memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            object.__setattr__(self, setting.name, plain(getattr(self, setting.name)))
         _check_count("steps", self.steps, 0)
         if self.evaluations is not None:
             _check_count("evaluations", self.evaluations, 1)
@@ -187,13 +189,14 @@ class ReconstructSettings(RunSettings):
     """How to reconstruct a photo from what layers keep of it.
 
     Args (beside those of `RunSettings`):
-        layers: the layers whose activations are matched.
+        layers: the layers whose activations are matched, each with its share of the loss; plain
+            names share it equally.
         size: the longer side of the result in pixels, or `"full"` for the photo's own.
         tv: weight of the total variation, the prior that keeps high-frequency noise down; none
             for as much as the deepest layer calls for, see `reconstruction_prior`.
     """
 
-    layers: Sequence[str] = ("relu4_2",)
+    layers: Mapping[str, float] | Sequence[str] = ("relu4_2",)
     size: int | str = 256
     tv: float | None = None
 
@@ -203,6 +206,7 @@ class ReconstructSettings(RunSettings):
             _check_count("size", self.size, 1, 65535, " or 'full'")
         if isinstance(self.layers, str) or not self.layers:
             raise ImpastoError("layers is no list of layers; give at least one, as in ['relu4_1']")
+        _check_shares(shares_of(self.layers))
         if self.tv is not None:
             _check_number("tv", self.tv, 0)
 
@@ -258,6 +262,16 @@ class AtlasSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_count("size", self.size, 1, 65535)
+
+
+def plain(value: Any) -> Any:
+    """A value without what NumPy and torch wrap around numbers; any mapping as a dict."""
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    # NumPy's numbers, and arrays and tensors without an axis, which know neither torch nor NumPy
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def shares_of(layers: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
@@ -351,9 +365,11 @@ def parse_memory(memory: int | str) -> int:
 
 def _check_shares(shares: Mapping[str, float]) -> None:
     for layer, share in shares.items():
-        _check_number(f"the share of style layer {layer}", share, 0)
+        if not isinstance(layer, str):
+            raise ImpastoError(f"{layer!r} is no layer; give its name, such as 'relu3_1'")
+        _check_number(f"the share of layer {layer}", share, 0)
     if not sum(shares.values()):
-        raise ImpastoError("style_layers has no layer with a share above 0; name at least one")
+        raise ImpastoError("no layer has a share above 0; name at least one")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -87,6 +87,18 @@ class Studio:
             memory=memory,
         )
 
+    @functools.cached_property
+    def floors(self) -> dict[str, float]:
+        """For each layer, the `floor` of a `ContentLoss`: half of what a black picture has there.
+
+        Every photo with something in it is above it, and the pictures that are not (flat ones near
+        the colour that the network takes for the mean, and what is left of a photo whose contrast
+        is next to none) get as much paint as a fog.
+        """
+        black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=self.device)
+        found = self.measure(black, self.layers[1:])
+        return {layer: 0.5 * float(f.square().mean()) for layer, f in found.items()}
+
     def styles(
         self, name: StyleName, layers: Iterable[str], paintings: Paintings
     ) -> dict[str, Style]:

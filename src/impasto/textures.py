@@ -88,11 +88,6 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
         return whole and not any(side % period for side in at)
 
     levels = plan_levels(size, chosen.steps, chosen.levels, is_possible)
-    if not all(is_possible(level.size) for level in levels):
-        raise ImpastoError(
-            f"{len(levels)} levels are too many for a texture of {width} x {height} pixels; "
-            "use fewer"
-        )
     record = studio.record("texture", size, layers=shares, painting_size=longer)
     record["painting"] = named(picture)
     return make(
