@@ -24,6 +24,7 @@ from impasto import (
     stylize,
     to_tensor,
 )
+from impasto.studio import Exemplar
 
 PHOTO, CAFE, WAVE = sample("kingfisher"), sample("cafe_terrace_at_night"), sample("great_wave")
 QUICK: dict[str, Any] = {"size": 64, "steps": 6}
@@ -58,14 +59,14 @@ def test_shares_are_normalised() -> None:
 def test_what_is_mixed_are_the_statistics() -> None:
     stylizer = Stylizer([CAFE, (WAVE, 3)], size=64)
     pairs = [
-        (to_tensor(images.resize(p.image, images.fitted_size(p.image.size, 64))), share)
+        Exemplar(to_tensor(images.resize(p.image, images.fitted_size(p.image.size, 64))), share)
         for p, share in stylizer.places[0].paintings
     ]
     statistic = {"relu3_1": Statistic("relu3_1")}
     mixed = stylizer.studio.mixed(pairs, statistic)["relu3_1"]
     cafe, wave = (
         measure(stylizer.studio.encoder, image, statistics=statistic)["relu3_1"]
-        for image, _ in pairs
+        for image, *_ in pairs
     )
     assert torch.allclose(mixed, 0.25 * cafe + 0.75 * wave, rtol=1e-5)
 

@@ -109,15 +109,16 @@ def test_levels() -> None:
 
 
 def test_numbers_may_be_those_of_numpy_and_torch() -> None:
-    chosen = Settings(
-        strength=np.float32(0.5),
-        steps=np.int64(3),
-        size=np.uint16(64),
-        seed=torch.tensor(7),
-        tv=np.array(2.0),
-        memory=np.int64(4096),
-        style_layers=MappingProxyType({"relu1_1": np.float16(2)}),
-    )
+    numbers: dict[str, Any] = {
+        "strength": np.float32(0.5),
+        "steps": np.int64(3),
+        "size": np.uint16(64),
+        "seed": torch.tensor(7),
+        "tv": np.array(2.0),
+        "memory": np.int64(4096),
+        "style_layers": MappingProxyType({"relu1_1": np.float16(2)}),
+    }
+    chosen = Settings(**numbers)
     plain = Settings(
         strength=0.5, steps=3, size=64, seed=7, tv=2.0, memory=4096, style_layers={"relu1_1": 2.0}
     )

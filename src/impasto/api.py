@@ -6,7 +6,7 @@ from impasto.artworks import Artwork, Interrupted
 from impasto.atlases import atlas, channels
 from impasto.comparisons import Comparison, Run, compare
 from impasto.errors import ImpastoError, ImpastoNotice
-from impasto.films import Film
+from impasto.films import Film, Stills
 from impasto.images import read_record, to_image, to_tensor
 from impasto.losses import (
     BorderLoss,
@@ -77,6 +77,7 @@ __all__ = [
     "SheetInterrupted",
     "Statistic",
     "Step",
+    "Stills",
     "Style",
     "StyleLoss",
     "Stylizer",

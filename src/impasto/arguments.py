@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from impasto import __version__
+from impasto.console import say
 from impasto.files import is_file
 from impasto.settings import (
     BLOCKS,
@@ -27,7 +28,10 @@ from impasto.settings import (
 BAD_INPUT = 2
 
 _ARGUMENTS = {"style": "painting"}  # where the API has another name
-_NO_OPTIONS = {"help", "output", "force", "quiet", "json", "checkpoint-every", "film"}
+_NO_OPTIONS = {
+    "help", "output", "force", "quiet", "json", "checkpoint-every", "film", "stills",
+    "skip-existing",
+}  # fmt: skip
 
 _Value = TypeVar("_Value")
 _Other = TypeVar("_Other")
@@ -42,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it and leave."""
-        print(f"impasto: {message}; see {self.prog} --help", file=sys.stderr, flush=True)
+        say(f"impasto: {message}; see {self.prog} --help")
         raise SystemExit(BAD_INPUT)
 
 
@@ -106,7 +110,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         "Go on with a painting from the checkpoint that it left beside its output.",
     )
     resume.add_argument("file", metavar="FILE", help="the .checkpoint file, or the picture's name")
-    _add_talk(resume)
+    _add_output(resume, "its old name beside the checkpoint", "FILE-or-FOLDER")
     _add_checkpoint(resume)
     _add_film(resume)
 
@@ -136,31 +140,54 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 def spelled_out(arguments: Sequence[str]) -> list[str]:
     """The arguments, with what belongs to an option told from the photos that may follow it.
 
-    `--keep-colors` alone means `--keep-colors=luminance`, and `--weight 2 1` two weights.
+    `--keep-colors` alone means `--keep-colors=luminance`, `--weight 2 1` two weights,
+    `--style-layer relu1_1 relu2_1` two layers, and after `--` everything is a file.
     """
     result: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
+        if argument == "--":
+            # "./-dash.jpg" is the same file, and no option to anyone
+            return result + [f"./{name}" if name.startswith("-") else name for name in rest]
         if argument == "--keep-colors":
             how = rest.pop(0) if rest[:1] and rest[0] in KEPT_COLORS else KEPT_COLORS[0]
             result.append(f"--keep-colors={how}")
-        elif argument == "--weight" and rest[:1]:
-            result.append(f"--weight={rest.pop(0)}")
-            while rest and _is_number(rest[0]) and not is_file(rest[0]):
-                result.append(f"--weight={rest.pop(0)}")
+        elif argument in _SEVERAL and rest[:1]:
+            value = rest.pop(0)
+            if value == "up-to" and rest:
+                value = f"up-to {rest.pop(0)}"
+            result.append(f"{argument}={value}")
+            while rest and _SEVERAL[argument](rest[0]) and not is_file(rest[0]):
+                result.append(f"{argument}={rest.pop(0)}")
         else:
             result.append(argument)
     return result
 
 
+def _is_number(text: str) -> bool:
+    return _parsed(lambda: float(text), None) is not None
+
+
+def _is_layer(text: str) -> bool:
+    """Whether a word is a layer's name as to its form, with a share or without; or several."""
+    name = r"(image|(conv|relu)\d_\d|pool\d|block\d_(conv\d|pool))"
+    return re.fullmatch(rf"({name}(:[\d.e+-]+)?,?)+", text) is not None
+
+
+_SEVERAL: dict[str, Callable[[str], bool]] = {
+    "--weight": _is_number,
+    "--layer": _is_layer,
+    "--layers": _is_layer,
+    "--style-layer": _is_layer,
+}
+"""Options that may have several values, and which words are taken for one after the first."""
+
+
 def chosen(options: argparse.Namespace, kind: type[RunSettings]) -> dict[str, Any]:
     """What was given of some settings."""
     known = {*kind.__dataclass_fields__, "preset"}
-    found = {name: value for name, value in vars(options).items() if name in known}
-    if "style_layers" in found:
-        found["style_layers"] = dict(found["style_layers"])
-    return found
+    return {name: value for name, value in vars(options).items() if name in known}
 
 
 def varied(parser: Parser, options: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, Any]]:
@@ -193,7 +220,7 @@ def _one_value(parser: Parser, option: str, setting: str, text: str) -> Any:
     if text == "none":
         return None
     is_one = option not in ("style", "style-layer", "region") or is_file(text)
-    parts = [text] if is_one else text.split("+")
+    parts = [text] if is_one else parted(text)
     given = parser.parse_intermixed_args(["", *(f"--{option}={part}" for part in parts)])
     if setting in ("painting", "regions"):
         return given.style or given.regions
@@ -220,7 +247,7 @@ def _add_output(parser: Parser, default: str, where: str = "FILE") -> None:
         "--output",
         metavar=where,
         help=f"where to write: a .png, .jpg, .webp, .tif, .bmp or .gif file{folder} "
-        f"(default: {default} here)",
+        f"(default: {default})",
     )
     parser.add_argument("--force", action="store_true", help="replace a file that exists already")
     _add_talk(parser)
@@ -246,6 +273,12 @@ def _add_film(parser: Parser) -> None:
         "--film",
         metavar="FILE.mp4|FILE.gif",
         help="the iterations as a film (only of a single picture)",
+    )
+    parser.add_argument(
+        "--stills",
+        metavar="N",
+        type=int,
+        help="every Nth step as a picture beside the output: NAME-step0050.png, ...",
     )
 
 
@@ -280,9 +313,18 @@ def _add_steps(choice: Choice, default: RunSettings, more: str = "") -> None:
 
 def _add_stylize(parser: Parser) -> None:
     parser.add_argument(
-        "photos", metavar="PHOTO", nargs="+", help="the photos, painted one after another"
+        "photos",
+        metavar="PHOTO",
+        nargs="+",
+        help="the photos, painted one after another; - reads one from standard input",
     )
-    _add_output(parser, "PHOTO-PAINTING.png", "FILE-or-FOLDER")
+    _add_output(parser, "PHOTO-PAINTING.png here", "FILE-or-FOLDER")
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out photos whose output is there already, and go on with those that an "
+        "earlier run has left a checkpoint of",
+    )
     _add_checkpoint(parser)
     _add_film(parser)
     _add_stylize_choices(parser)
@@ -363,11 +405,10 @@ def _add_stylize_choices(parser: Parser, size: int | str | None = None) -> None:
     choice(
         "style-layer",
         dest="style_layers",
-        metavar="L",
-        nargs="+",
-        action="extend",
-        type=layer_share,
-        help=f"layers whose statistics are the style, L or L:SHARE (default {default_layers})",
+        metavar="L[:SHARE]",
+        action=_Layers,
+        help="a layer whose statistics are the style; or several, with commas or spaces between "
+        f"(default {default_layers})",
     )
     _add_style_loss(choice)
     choice("tv", type=float, metavar="X", help=f"weight of smoothness (default {default.tv:g})")
@@ -387,16 +428,16 @@ def _add_reconstruct(parser: Parser) -> None:
     parser.add_argument(
         "photos", metavar="PHOTO", nargs="+", help="the photo; or several, averaged"
     )
-    _add_output(parser, "PHOTO-LAYER.png")
+    _add_output(parser, "PHOTO-LAYER.png here")
     _add_film(parser)
     choice = _choices(parser, "what to reconstruct")
     choice(
         "layer",
         dest="layers",
-        metavar="L",
-        action="append",
-        help="layer whose activations are matched; several are matched jointly "
-        f"(default {' '.join(default.layers)})",
+        metavar="L[:SHARE]",
+        action=_Layers,
+        help="layer whose activations are matched; several, with commas or spaces between, are "
+        f"matched jointly (default {' '.join(default.layers)})",
     )
     choice(
         "weight",
@@ -427,7 +468,7 @@ def _add_reconstruct(parser: Parser) -> None:
 def _add_texture(parser: Parser) -> None:
     default = TextureSettings()
     parser.add_argument("painting", metavar="PAINTING", help="the painting, or any picture")
-    _add_output(parser, "PAINTING-texture.png")
+    _add_output(parser, "PAINTING-texture.png here")
     _add_film(parser)
     choice = _choices(parser, "what to grow")
     choice(
@@ -447,10 +488,9 @@ def _add_texture(parser: Parser) -> None:
     choice = _choices(parser, "how to grow it")
     choice(
         "layers",
-        metavar="L",
-        nargs="+",
+        metavar="L[:SHARE]",
         action=_Layers,
-        help="'up-to LAYER', or a list of layers, L or L:SHARE (default up-to relu5_1)",
+        help="'up-to LAYER', or layers, with commas or spaces between (default up-to relu5_1)",
     )
     _add_style_loss(choice)
     choice("tv", type=float, metavar="X", help=f"weight of smoothness (default {default.tv:g})")
@@ -467,7 +507,7 @@ def _add_texture(parser: Parser) -> None:
 def _add_atlas(parser: Parser) -> None:
     parser.add_argument("photo", metavar="PHOTO")
     parser.add_argument("painting", metavar="PAINTING", nargs="?", help="needed for the whole page")
-    _add_output(parser, "PHOTO-PAINTING-atlas.png")
+    _add_output(parser, "PHOTO-PAINTING-atlas.png here")
     parser.add_argument(
         "--channels",
         metavar="LAYER",
@@ -490,7 +530,7 @@ def _add_compare(parser: Parser) -> None:
         help="an option of stylize (without --) and its values; once or twice. '+' joins what is "
         "one value (style-layer=relu1_1+relu2_1,relu4_1), 'none' leaves the option out",
     )
-    _add_output(parser, "PHOTO-by-OPTION.png")
+    _add_output(parser, "PHOTO-by-OPTION.png here")
     parser.add_argument(
         "--csv", metavar="FILE.csv", help="where the table goes (default: beside the page)"
     )
@@ -501,7 +541,7 @@ def _add_compare(parser: Parser) -> None:
 
 
 class _Layers(argparse.Action):
-    """`up-to LAYER`, or a list."""
+    """Layers with their shares, by commas or by repetition; or `up-to` and then a layer."""
 
     def __call__(
         self,
@@ -510,18 +550,21 @@ class _Layers(argparse.Action):
         values: Any,
         _option: str | None = None,
     ) -> None:
-        if values[0] == "up-to":
-            if len(values) != 2 or values[1] not in BLOCKS:
-                raise argparse.ArgumentError(
-                    self, f"up-to needs one layer of {', '.join(BLOCKS)} after it"
-                )
-            setattr(namespace, self.dest, up_to(values[1]))
-            return
-        try:
-            texts = [text for value in values for text in value.split(",") if text]
-            setattr(namespace, self.dest, dict(map(layer_share, texts)))
-        except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentError(self, str(error)) from None
+        shares = dict(getattr(namespace, self.dest, {}))
+        for text in filter(None, values.split(",")):
+            word, _, layer = text.partition(" ")
+            if word == "up-to":
+                if layer not in BLOCKS:
+                    raise argparse.ArgumentError(
+                        self, f"up-to needs one layer of {', '.join(BLOCKS)} after it"
+                    )
+                shares |= dict.fromkeys(up_to(layer), 1.0)
+                continue
+            try:
+                shares |= [layer_share(text)]
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, shares)
 
 
 def weighted_file(text: str) -> tuple[str, float]:
@@ -560,12 +603,40 @@ def layer_share(text: str) -> tuple[str, float]:
 
 def _variation(text: str) -> tuple[str, list[str]]:
     option, _, values = text.partition("=")
-    texts = [value for value in values.split(",") if value]
+    texts = [value for value in parted(values, ",", _names_files) if value]
     if not option or not texts:
         raise argparse.ArgumentTypeError(
             f"{text!r} varies nothing: give an option and its values, as in optimizer=lbfgs,cg"
         )
     return option.removeprefix("--"), texts
+
+
+def parted(text: str, sign: str = "+", whole: Callable[[str], bool] | None = None) -> list[str]:
+    """A text parted at every `sign`, but for those in what is `whole`: names of files there are."""
+    whole = whole or _names_a_file
+    pieces = text.split(sign)
+    parts: list[str] = []
+    while pieces:
+        lengths = range(len(pieces), 0, -1)
+        length = next((n for n in lengths if whole(sign.join(pieces[:n]))), 1)
+        parts.append(sign.join(pieces[:length]))
+        del pieces[:length]
+    return parts
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether it is a file that is there, `FILE:WEIGHT`, or `MASK:PAINTING`."""
+    at = [index for index, sign in enumerate(text) if sign == ":"]
+    return (
+        is_file(text)
+        or is_file(text.rpartition(":")[0])
+        or any(is_file(text[:index]) and is_file(text[index + 1 :]) for index in at)
+    )
+
+
+def _names_files(text: str) -> bool:
+    """Whether it is one of these, or several with a `+` between."""
+    return all(map(_names_a_file, parted(text)))
 
 
 def _size(text: str) -> int | str:
@@ -590,10 +661,6 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, such as 30")
     return seconds
-
-
-def _is_number(text: str) -> bool:
-    return _parsed(lambda: float(text), None) is not None
 
 
 def _parsed(parse: Callable[[], _Value], otherwise: _Other) -> _Value | _Other:

@@ -27,7 +27,8 @@ Stopped = Literal["budget", "flat", "interrupted"]
 class Artwork:
     """A finished picture.
 
-    image: PIL image (RGB). losses: the loss at every step, the start first. parts: the terms of
+    image: PIL image: RGB, or RGBA where parts of the photo are transparent. losses: the loss at
+    every step, the start first. parts: the terms of
     the last loss, unweighted, by name. evaluations: how many values and gradients it took.
     stopped: `"budget"` after the steps asked for, `"flat"` when the loss had stopped falling,
     `"interrupted"`. record: what `save` writes into a PNG. checkpoint: the file that the run was
@@ -147,7 +148,9 @@ def make(
         if painting.last is None:
             raise
         if kept:
-            kept.keeper.keep(state, now=True)
+            # Pressed once more: the checkpoint before this one is whole, and the picture is here.
+            with contextlib.suppress(KeyboardInterrupt):
+                kept.keeper.keep(state, now=True)
         raise Interrupted(artwork("interrupted")) from None
 
 

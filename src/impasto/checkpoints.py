@@ -37,7 +37,7 @@ def write(path: Path, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     """Write a checkpoint, whole or not at all.
 
     Raises:
-        OSError: the disk is full, say; the checkpoint before it is still there.
+        OSError: the disk is full, say. Whatever is raised, the checkpoint before it is still there.
     """
     text = np.frombuffer(json.dumps(record).encode(), np.uint8)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
@@ -48,7 +48,7 @@ def write(path: Path, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
             np.savez(file, allow_pickle=False, **{_RECORD: text}, **arrays)
             settle(file, temporary)
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
@@ -127,10 +127,11 @@ class Keeper:
             return
         try:
             write(self.path, *state())
-        except OSError as error:
+        except Exception as error:  # no memory for it, say: the painting is worth more
             if not self.told:
+                reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
                 warnings.warn(
-                    f"the checkpoint {self.path} cannot be written ({error.strerror}); "
+                    f"the checkpoint {self.path} cannot be written ({reason}); "
                     "painting goes on without a new one",
                     ImpastoNotice,
                     stacklevel=2,

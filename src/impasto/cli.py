@@ -9,21 +9,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import io
 import json
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from impasto import __version__
-from impasto.arguments import BAD_INPUT, chosen, parsers, spelled_out, varied, weighted_file
+from impasto import __version__, console
+from impasto.arguments import (
+    BAD_INPUT,
+    chosen,
+    parsers,
+    parted,
+    spelled_out,
+    varied,
+    weighted_file,
+)
+from impasto.console import Interruptions, print_out, say, tell
 from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.files import STANDARD_INPUT
 from impasto.progress import Progress, ProgressOfRuns
 from impasto.settings import (
     AtlasSettings,
@@ -35,7 +42,8 @@ from impasto.settings import (
 
 if TYPE_CHECKING:  # these import torch, which `impasto --help` must not wait for
     from impasto.artworks import Artwork
-    from impasto.films import Film
+    from impasto.optimise import Step
+    from impasto.recipes import Stylizer
     from impasto.sheets import Sheet
 
 SOME_FAILED, INTERRUPTED = 1, 130
@@ -43,26 +51,30 @@ SOME_FAILED, INTERRUPTED = 1, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    given = spelled_out(sys.argv[1:] if arguments is None else arguments)
-    if threading.current_thread() is threading.main_thread():
-        # A job that a script starts in the background has Ctrl-C switched off; it shall save, too.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be no text
+    console.prepare()
+    try:
+        return _run(spelled_out(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        console.finish()
+
+
+def _run(given: Sequence[str]) -> int:
     parser, commands = parsers()
     if not given or given[0] not in commands:
         parser.parse_args(given)  # which helps, tells the version, or says what is wrong
     # Options may stand between the photos, which a parser with sub-commands cannot do.
     options = commands[given[0]].parse_intermixed_args(given[1:])
     try:
-        with _notices_as_lines(quiet=getattr(options, "quiet", False)):
+        with (
+            Interruptions() as options.interruptions,
+            _notices_as_lines(quiet=getattr(options, "quiet", False)),
+        ):
             return _COMMANDS[given[0]](options)
     except ImpastoError as error:
-        _say(f"impasto: {error}")
+        say(f"impasto: {error}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        _say("impasto: interrupted")
+        say("impasto: interrupted")
         return INTERRUPTED
 
 
@@ -70,6 +82,8 @@ def _stylize(options: argparse.Namespace) -> int:
     from impasto.images import check_writable
     from impasto.recipes import Stylizer
 
+    if options.skip_existing and options.force:
+        raise ImpastoError("--skip-existing keeps what is there, --force replaces it; give one")
     paintings = [name for name, _ in options.style] or [name for _, name in options.regions]
     targets = _targets(options.photos, paintings, options.output)
     if options.film and len(targets) > 1:
@@ -82,60 +96,110 @@ def _stylize(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     failed = interrupted = False
     for number, (photo, target) in enumerate(zip(options.photos, targets, strict=True), 1):
-        name = Path(photo).name
+        name = _name(photo)
         title = name if len(targets) == 1 else f"{name} ({number} of {len(targets)})"
-        checkpoint = _free_checkpoint(target)
-        paint = functools.partial(
-            stylizer.paint,
-            photo,
-            checkpoint=checkpoint,
-            checkpoint_every=options.checkpoint_every,
-            note={"output": os.path.abspath(target), "force": options.force},  # noqa: PTH100
-        )
         try:
-            steps = stylizer.settings.steps
-            made = _paint_and_save(paint, title, steps, target, options, checkpoint)
-        except ImpastoError as error:
-            if len(targets) == 1:
-                raise
-            _say(f"impasto: {error}")
-            results.append({"photo": photo, "error": str(error)})
-            failed = True
+            results.append(_stylize_one(stylizer, photo, target, title, options))
         except KeyboardInterrupt:
             if not results:
                 raise
-            _say("impasto: interrupted; what was painted before is kept")
+            say("impasto: interrupted; what was painted before is kept")
             interrupted = True
+        except Exception as error:  # whatever is wrong with one, the others are painted
+            if len(targets) == 1:
+                raise
+            reason = str(error) if isinstance(error, ImpastoError) else _defect(name, error)
+            say(f"impasto: {reason}")
+            results.append({"photo": photo, "error": reason})
+            failed = True
         else:
-            results.append({"photo": photo, **_summary(*made)})
-            interrupted = made[1].stopped == "interrupted"
-        if interrupted:
+            interrupted = results[-1].get("stopped") == "interrupted"
+        # Ctrl-C may have come while a picture was saved.
+        if interrupted or (options.interruptions.asked and number < len(targets)):
+            interrupted = True
             break
     _tell_results(results, options)
     return INTERRUPTED if interrupted else SOME_FAILED if failed else 0
 
 
+def _stylize_one(
+    stylizer: Stylizer, photo: str, target: Path, title: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Paint one photo, or leave it out, or go on with it; what `_tell_results` tells of it."""
+    from impasto.checkpoints import SUFFIX
+
+    kept = target.with_name(target.name + SUFFIX)
+    if options.skip_existing and os.path.exists(kept):  # noqa: PTH110 # Path.exists raises
+        _note(f"{kept} is gone on with")
+        force = options.force or _is_unfinished(target)
+        return {"photo": photo, **_go_on(kept, target, title, force, options)}
+    if options.skip_existing and os.path.exists(target):  # noqa: PTH110
+        if not options.json and not options.quiet:
+            tell(f"{target}  (skipped: it is there already)")
+        return {"photo": photo, "output": str(target), "skipped": True}
+    checkpoint = None
+    if STANDARD_INPUT in (photo, *_inputs(options)):
+        _note("what comes from standard input can't be gone on with; save it to a file for that")
+    else:
+        checkpoint = _free_checkpoint(target)
+    paint = functools.partial(
+        stylizer.paint,
+        photo,
+        checkpoint=checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        note={"output": os.path.abspath(target), "force": options.force},  # noqa: PTH100
+    )
+    steps = stylizer.settings.steps
+    made = _paint_and_save(paint, title, steps, target, options.force, options, checkpoint)
+    return {"photo": photo, **made}
+
+
 def _resume(options: argparse.Namespace) -> int:
-    from impasto import checkpoints
-    from impasto.recipes import resume
+    from impasto.checkpoints import SUFFIX, read_record
+    from impasto.images import FORMATS
 
     path = Path(options.file)
-    beside = path.with_name(path.name + checkpoints.SUFFIX)
-    if path.suffix != checkpoints.SUFFIX and os.path.exists(beside):  # noqa: PTH110
+    beside = path.with_name(path.name + SUFFIX)
+    if path.suffix != SUFFIX and os.path.exists(beside):  # noqa: PTH110
         path = beside  # the name of the picture will do
-    record = checkpoints.read_record(path)
+    note = read_record(path).get("note") or {}
+    name = Path(str(note.get("output") or path.name.removesuffix(SUFFIX))).name
+    if Path(name).suffix.lower() not in FORMATS:
+        name = f"{name}.png"
+    (target,) = _placed([name], options.output) if options.output else [path.with_name(name)]
+    force = options.force or bool(note.get("force"))
+    result = _go_on(path, target, None, force, options)
+    _tell_results([result], options)
+    return INTERRUPTED if result["stopped"] == "interrupted" else 0
+
+
+def _go_on(
+    checkpoint: Path, target: Path, title: str | None, force: bool, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Go on with a run; the photo's name is its title where none is given."""
+    from impasto.checkpoints import read_record
+    from impasto.images import check_writable
+    from impasto.recipes import located, resume
+
+    record = read_record(checkpoint)
+    inputs = {role: str(path) for role, path in located(checkpoint, record).items()}
+    check_writable(target)
+    _check_spared([target, options.film], list(inputs.values()), force)
+    photo, steps = inputs["photo"], record["settings"]["steps"]
+    paint = functools.partial(resume, checkpoint, checkpoint_every=options.checkpoint_every)
+    title = title or Path(photo).name
+    made = _paint_and_save(paint, title, steps, target, force, options, checkpoint)
+    return {"photo": photo, **made}
+
+
+def _is_unfinished(target: Path) -> bool:
+    """Whether a picture is one that an interrupted run has left as it was."""
+    from impasto.images import read_record
+
     try:
-        note, steps = record["note"], record["settings"]["steps"]
-        inputs = {role: given["path"] for role, given in record["inputs"].items()}
-        photo = inputs["photo"]
-        target, options.force = Path(note["output"]), note["force"]
-    except (KeyError, TypeError, AttributeError):
-        raise ImpastoError(f"{path} does not say where its picture was to go; begin anew") from None
-    _check_spared([target, options.film], list(inputs.values()), options.force)
-    paint = functools.partial(resume, path, checkpoint_every=options.checkpoint_every)
-    made = _paint_and_save(paint, Path(photo).name, steps, target, options, path)
-    _tell_results([{"photo": photo, **_summary(*made)}], options)
-    return INTERRUPTED if made[1].stopped == "interrupted" else 0
+        return read_record(target).get("stopped") == "interrupted"
+    except ImpastoError:
+        return False
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
@@ -145,10 +209,10 @@ def _reconstruct(options: argparse.Namespace) -> int:
     if "weights_of_photos" in options:
         settings["weights_of_photos"] = options.weights_of_photos
     layers = settings.get("layers", ReconstructSettings().layers)
-    stems = [Path(photo).stem for photo in options.photos]
+    stems = [_stem(photo) for photo in options.photos]
     name = "-".join([*stems, *layers])
     paint = functools.partial(reconstruct, options.photos, **settings)
-    title = ", ".join(Path(photo).name for photo in options.photos)
+    title = ", ".join(map(_name, options.photos))
     return _make(paint, title, name, options, options.photos, ReconstructSettings())
 
 
@@ -156,9 +220,9 @@ def _texture(options: argparse.Namespace) -> int:
     from impasto.textures import texture
 
     paint = functools.partial(texture, options.painting, **chosen(options, TextureSettings))
-    path = Path(options.painting)
-    inputs = [options.painting]
-    return _make(paint, path.name, f"{path.stem}-texture", options, inputs, TextureSettings())
+    painting = options.painting
+    name = f"{_stem(painting)}-texture"
+    return _make(paint, _name(painting), name, options, [painting], TextureSettings())
 
 
 def _make(
@@ -176,9 +240,9 @@ def _make(
     check_writable(target)
     _check_spared([target, options.film], [*inputs, *_inputs(options)], options.force)
     steps = getattr(options, "steps", default.steps)
-    made = _paint_and_save(paint, title, steps, target, options)
-    _tell_results([_summary(*made)], options)
-    return INTERRUPTED if made[1].stopped == "interrupted" else 0
+    made = _paint_and_save(paint, title, steps, target, options.force, options)
+    _tell_results([made], options)
+    return INTERRUPTED if made["stopped"] == "interrupted" else 0
 
 
 def _atlas(options: argparse.Namespace) -> int:
@@ -187,11 +251,8 @@ def _atlas(options: argparse.Namespace) -> int:
     from impasto.sheets import SheetInterrupted
 
     settings = chosen(options, AtlasSettings)
-    photo, painting = Path(options.photo), Path(options.painting or "")
-    if options.channels:
-        target = Path(options.output or f"{photo.stem}-{options.channels}.png")
-    else:
-        target = Path(options.output or f"{photo.stem}-{painting.stem}-atlas.png")
+    what = options.channels or f"{_stem(options.painting or '')}-atlas"
+    target = Path(options.output or f"{_stem(options.photo)}-{what}.png")
     check_writable(target)
     _check_spared([target], [options.photo, options.painting, *_inputs(options)], options.force)
     if options.channels:
@@ -214,7 +275,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     settings = chosen(options, Settings)
     vary = varied(parsers()[1]["stylize"], options.vary)
-    stem = "-".join([Path(options.photo).stem, "by", *(option for option, _ in options.vary)])
+    stem = "-".join([_stem(options.photo), "by", *(option for option, _ in options.vary)])
     target = Path(options.output or f"{stem}.png")
     table = Path(options.csv) if options.csv else target.with_suffix(".csv")
     plot = Path(options.plot) if options.plot else None
@@ -224,7 +285,7 @@ def _compare(options: argparse.Namespace) -> int:
         raise ImpastoError(f"{table} is no name for a table; end it with .csv")
     if plot:
         check_writable(plot)
-    parts = [part for _, texts in options.vary for text in texts for part in text.split("+")]
+    parts = [part for _, texts in options.vary for text in texts for part in parted(text)]
     varied_files = [weighted_file(part)[0] for part in parts]
     inputs = [options.photo, *_inputs(options), *varied_files]
     _check_spared([target, table, plot], inputs, options.force)
@@ -274,12 +335,12 @@ def _save_sheet(
     ways: Sequence[Callable[..., Path]] = (),
 ) -> int:
     """Save a page, even after Ctrl-C, and what lies beside it in these ways; tell of them."""
-    with _uninterrupted():
+    with options.interruptions.held():
         written = sheet.save(target, force=options.force)
         beside = [save(force=options.force) for save in ways]
     interrupted = sheet.stopped == "interrupted"
     if interrupted:
-        _say("interrupted; the page is saved with what was made by then")
+        say("interrupted; the page is saved with what was made by then")
     width, height = sheet.image.size
     summary = {
         "output": str(written),
@@ -289,9 +350,9 @@ def _save_sheet(
     }
     _tell_results([summary], options)
     if not options.json and not options.quiet:
-        print(f"{written}  ({width} x {height} pixels)")
+        tell(f"{written}  ({width} x {height} pixels)")
         for path in beside:
-            print(path)
+            tell(str(path))
     return INTERRUPTED if interrupted else 0
 
 
@@ -300,25 +361,36 @@ def _paint_and_save(
     title: str,
     steps: int,
     target: Path,
+    force: bool,
     options: argparse.Namespace,
     checkpoint: Path | None = None,
-) -> tuple[Path, Artwork, Path | None]:
+) -> dict[str, Any]:
     """Paint with a progress bar, save what there is even after Ctrl-C, and tell of it.
 
-    Returns where the picture is, what it is, and where its film is.
+    Returns what is told of it as JSON.
     """
     from impasto.artworks import Interrupted
+    from impasto.films import Film, Stills
 
-    film = _film(options, steps)
+    film = Film(options.film, steps, force=force) if options.film else None
+    stills = Stills(target, options.stills, force=force) if options.stills is not None else None
+
+    def report(step: Step) -> None:
+        options.interruptions.check()
+        progress.update(step)
+        for keeper in (film, stills):
+            if keeper:
+                keeper.add(step)
+
     with film or contextlib.nullcontext():  # written however this ends
         try:
             with Progress(title, quiet=options.quiet) as progress:
-                artwork = paint(callback=_both(progress.update, film.add if film else None))
+                artwork = paint(callback=report)
         except Interrupted as interruption:
             artwork = interruption.artwork
-        with _uninterrupted():
+        with options.interruptions.held():
             try:
-                written = artwork.save(target, force=options.force)
+                written = artwork.save(target, force=force)
             except ImpastoError as error:
                 if checkpoint is None or not checkpoint.exists():
                     raise
@@ -328,25 +400,12 @@ def _paint_and_save(
             if film:
                 film.write()
     if film and not options.json and not options.quiet:
-        print(film.written)
-    return written, artwork, film.written if film else None
-
-
-def _film(options: argparse.Namespace, steps: int) -> Film | None:
-    if not options.film:
-        return None
-    from impasto.films import Film
-
-    return Film(options.film, steps, force=options.force)
-
-
-def _both(one: Callable[..., None], other: Callable[..., None] | None) -> Callable[..., None]:
-    def both(*step: Any) -> None:
-        one(*step)
-        if other:
-            other(*step)
-
-    return both
+        tell(str(film.written))
+    return {
+        **_summary(written, artwork),
+        **({"film": str(film.written)} if film else {}),
+        **({"stills": [str(path) for path in stills.written]} if stills else {}),
+    }
 
 
 def _free_checkpoint(target: Path) -> Path:
@@ -359,7 +418,7 @@ def _free_checkpoint(target: Path) -> Path:
     checkpoint = next(name for name in names if not os.path.exists(name))  # noqa: PTH110
     first = target.with_name(f"{target.name}{SUFFIX}")
     if checkpoint != first:
-        _say(f"note: an earlier run is kept in {first}; to go on with it: impasto resume {first}")
+        _note(f"an earlier run is kept in {first}; to go on with it: impasto resume {first}")
     return checkpoint
 
 
@@ -367,18 +426,23 @@ def _targets(photos: Sequence[str], paintings: Sequence[str], output: str | None
     """The file that each photo is to be written to; creates the folder if there is to be one."""
     names: list[str] = []
     for photo in photos:
-        stem = "-".join(Path(name).stem for name in [photo, *paintings])
+        stem = "-".join(map(_stem, [photo, *paintings]))
         numbered = (f"{stem}{number}.png" for number in chain([""], (f"-{n}" for n in count(2))))
         names.append(next(name for name in numbered if name not in names))
+    return _placed(names, output)
+
+
+def _placed(names: Sequence[str], output: str | None) -> list[Path]:
+    """Files of these names here or in a folder, or the one file that is asked for."""
     if output is None:
         return [Path(name) for name in names]
     folder = Path(output)
     if not os.path.isdir(output) and not output.endswith(("/", os.sep)):  # noqa: PTH112
-        if len(photos) == 1:
+        if len(names) == 1:
             return [folder]
         if folder.suffix:
             raise ImpastoError(
-                f"{output} is a file, and {len(photos)} photos need a folder; end it with a /"
+                f"{output} is a file, and {len(names)} photos need a folder; end it with a /"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -391,6 +455,26 @@ def _targets(photos: Sequence[str], paintings: Sequence[str], output: str | None
     return [folder / name for name in names]
 
 
+def _name(file: str) -> str:
+    return "standard input" if file == STANDARD_INPUT else Path(file).name
+
+
+def _stem(file: str) -> str:
+    return "stdin" if file == STANDARD_INPUT else Path(file).stem
+
+
+def _defect(name: str, error: Exception) -> str:
+    """What is told of an error that is not the user's."""
+    return (
+        f"{name} failed ({type(error).__name__}: {error}); that is a defect of impasto, "
+        "please report it"
+    )
+
+
+def _note(sentence: str) -> None:
+    warnings.warn(sentence, ImpastoNotice, stacklevel=2)
+
+
 def _same_file(one: Path, other: str) -> bool:
     try:
         return one.samefile(other)
@@ -398,10 +482,9 @@ def _same_file(one: Path, other: str) -> bool:
         return False
 
 
-def _summary(written: Path, artwork: Artwork, film: Path | None) -> dict[str, Any]:
+def _summary(written: Path, artwork: Artwork) -> dict[str, Any]:
     return {
         "output": str(written),
-        **({"film": str(film)} if film else {}),
         "size": list(artwork.image.size),
         "stopped": artwork.stopped,
         "steps": artwork.steps,
@@ -415,18 +498,18 @@ def _summary(written: Path, artwork: Artwork, film: Path | None) -> dict[str, An
 
 def _tell_results(results: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
     if options.json:
-        print(json.dumps({"impasto": __version__, "results": results}))
+        tell(json.dumps({"impasto": __version__, "results": results}))
 
 
 def _tell(written: Path, artwork: Artwork, options: argparse.Namespace) -> None:
     if artwork.stopped == "flat" and not options.quiet:
-        _say(f"stopped after {artwork.steps} steps: the loss has stopped falling")
+        say(f"stopped after {artwork.steps} steps: the loss has stopped falling")
     if artwork.stopped == "interrupted":
         on = f"; to go on: impasto resume {artwork.checkpoint}" if artwork.checkpoint else ""
-        _say(f"interrupted after {artwork.steps} steps; the picture is saved as it is{on}")
+        say(f"interrupted after {artwork.steps} steps; the picture is saved as it is{on}")
     if not options.json and not options.quiet:
         width, height = artwork.image.size
-        print(
+        tell(
             f"{written}  ({width} x {height} pixels, {artwork.steps} steps, "
             f"{artwork.seconds:.0f} s, loss {artwork.losses[0]:.4g} -> {artwork.losses[-1]:.4g})"
         )
@@ -437,10 +520,9 @@ def _info(options: argparse.Namespace) -> int:
 
     facts = info()
     if options.json:
-        print(json.dumps(facts))
-        return 0
-    for name, fact in facts.items():
-        print(f"{name:<9} {fact}")
+        print_out(json.dumps(facts))
+    else:
+        print_out("\n".join(f"{name:<9} {fact}" for name, fact in facts.items()))
     return 0
 
 
@@ -449,10 +531,11 @@ def _show(options: argparse.Namespace) -> int:
 
     record = read_record(options.file)
     losses = record.pop("losses", [])
-    print(json.dumps(record, ensure_ascii=False, indent=2))
+    text = json.dumps(record, ensure_ascii=False, indent=2)
     if losses:
-        print(f"losses, step 0 to {len(losses) - 1}:")
-        print(" ".join(f"{loss:.6g}" for loss in losses))
+        text += f"\nlosses, step 0 to {len(losses) - 1}:\n"
+        text += " ".join(f"{loss:.6g}" for loss in losses)
+    print_out(text)
     return 0
 
 
@@ -460,10 +543,10 @@ def _samples(options: argparse.Namespace) -> int:
     from impasto.samples import sample, sample_names
 
     if options.name:
-        print(sample(options.name))
-        return 0
-    for kind, names in sample_names().items():
-        print(f"{kind}: {' '.join(names)}")
+        print_out(str(sample(options.name)))
+    else:
+        kinds = sample_names().items()
+        print_out("\n".join(f"{kind}: {' '.join(names)}" for kind, names in kinds))
     return 0
 
 
@@ -495,24 +578,10 @@ def _notices_as_lines(*, quiet: bool) -> Iterator[None]:
         if not issubclass(category, ImpastoNotice):
             original(message, category, filename, lineno, file, line)
         elif not quiet:
-            _say(f"note: {message}")
+            say(f"note: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", ImpastoNotice)
         original = warnings.showwarning
         warnings.showwarning = show
         yield
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let a file be finished however often Ctrl-C is pressed."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from impasto.errors import ImpastoError, ImpastoNotice
 
+STANDARD_INPUT = "-"
+"""The name of what is read from standard input."""
+
 
 @contextlib.contextmanager
 def written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:

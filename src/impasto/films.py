@@ -1,4 +1,4 @@
-"""Films of a picture being painted: MP4 (H.264) or GIF, from the steps of an optimisation.
+"""Films of a picture being painted, MP4 (H.264) or GIF, and stills: from an optimiser's steps.
 
 A painter's first steps change everything and the last ones hardly anything, so the frames are
 close together at first and further and further apart later. This module knows about steps,
@@ -24,6 +24,7 @@ from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.files import check_folder, put, settle, unwritable, written_beside
 from impasto.images import PathLike
 from impasto.optimise import Step
+from impasto.settings import check_count
 
 HOLD = 2
 """Seconds that the finished picture stays."""
@@ -123,7 +124,7 @@ class Film:
             self._latest = step.image
 
     def _keep(self, image: Tensor) -> None:
-        frame, buffer = images.to_image(image), io.BytesIO()
+        frame, buffer = images.composed(images.to_image(image)), io.BytesIO()
         size = self._format.size(frame.size)
         images.resize(frame, size).save(buffer, **self._format.kept_as)
         self._frames.append(buffer.getvalue())
@@ -143,6 +144,42 @@ class Film:
                 self.written = put(temporary, self.path, self.force)
         except OSError as error:
             raise unwritable(self.path, error) from None
+
+
+class Stills:
+    """Writes every `every`th step of a run as a picture of its own: `Stills(...).add`.
+
+    `add` is a callback for an optimiser. Beside the picture `path`, in its format and of the size
+    that it will have, as NAME-step0050.png and so on, by the rules of `images.write`. What can't
+    be written is told of once, as an `ImpastoNotice`; painting goes on. `written`: the files.
+
+    Raises:
+        ImpastoError: `path` cannot be written, or `every` is no whole number of at least 1.
+    """
+
+    def __init__(self, path: PathLike, every: int, *, force: bool = False) -> None:
+        images.check_writable(Path(path))
+        check_count("stills", every, 1)
+        self.path = Path(path)
+        self.every = every
+        self.force = force
+        self.written: list[Path] = []
+        self._told = False
+
+    def add(self, step: Step) -> None:
+        """Write a step's image, [1, 3, height, width] RGB in 0..1, if it is its turn."""
+        if step.step == 0 or step.step % self.every:
+            return
+        still = images.to_image(step.image)
+        path = self.path.with_stem(f"{self.path.stem}-step{step.step:04d}")
+        record = {"step": step.step, "loss": step.loss, "parts": dict(step.parts)}
+        try:
+            still = images.resize(still, step.size or still.size)
+            self.written.append(images.write(still, path, record=record, force=self.force))
+        except ImpastoError as error:
+            if not self._told:
+                warnings.warn(f"a still is missing: {error}", ImpastoNotice, stacklevel=2)
+            self._told = True
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ about files, colours and sizes, and nothing about networks.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 import math
 import os
+import struct
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from impasto.errors import ImpastoError, ImpastoNotice
-from impasto.files import check_folder, write_whole
+from impasto.files import STANDARD_INPUT, check_folder, write_whole
 
 PathLike = str | os.PathLike[str]
 
@@ -41,29 +45,43 @@ FORMATS = {
 }
 """The extensions that a picture can be written with."""
 
+_WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+
 RECORD = "impasto"
 """The keyword of the PNG text that holds what made a picture, as JSON."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it was read: upright, sRGB, without alpha.
+    """A picture as it was read: upright, sRGB, on a ground where it is transparent.
 
     image: PIL image of mode RGB. name: for messages. sha256: of the file's bytes, or of the
-    pixels where there was no file.
+    pixels where there was no file. alpha: PIL image of mode L, how much of the picture is there,
+    pixel by pixel; none where all of it is.
     """
 
     image: Image.Image
     name: str
     sha256: str
+    alpha: Image.Image | None = None
+    _colors: Image.Image | None = None
+
+    @property
+    def colors(self) -> Image.Image:
+        """The picture without a ground: the visible colours go on under what is transparent.
+
+        No edge and no ground is there to be seen, by a network for one.
+        """
+        return self._colors or self.image
 
 
 def read(source: PathLike | Image.Image | Picture, background: str = "white") -> Picture:
     """Read a picture from a file, or take one that is already a PIL image.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF and whatever else Pillow reads. EXIF orientation is applied, an
-    embedded colour profile converted to sRGB, 16 bits scaled to 8, alpha composed on `background`.
-    Of several frames the first is used, with an `ImpastoNotice`.
+    JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF, JPEG 2000, ICO and whatever else Pillow reads;
+    `"-"` is standard input. EXIF orientation is applied, an embedded colour profile converted to
+    sRGB, 16 bits scaled to 8, alpha composed on `background`. Of several frames the first is used,
+    with an `ImpastoNotice`.
 
     Raises:
         ImpastoError: the file is missing, is no picture, is damaged or too large to be honest.
@@ -72,12 +90,88 @@ def read(source: PathLike | Image.Image | Picture, background: str = "white") ->
         return source
     if isinstance(source, Image.Image):
         with _reading("the picture"):
-            upright = _to_srgb(_apply_orientation(source), "the picture", background)
-        digest = hashlib.sha256(repr(upright.size).encode() + upright.tobytes())
-        return Picture(upright, "the picture", digest.hexdigest())
-    name = os.fspath(source)
-    data = _read_bytes(Path(name))
-    return Picture(_decode(data, name, background), name, hashlib.sha256(data).hexdigest())
+            rgb, alpha = _to_srgb(_apply_orientation(source), "the picture")
+        parts = [repr(rgb.size).encode(), rgb.tobytes(), alpha.tobytes() if alpha else b""]
+        digest = hashlib.sha256(b"".join(parts)).hexdigest()
+        return _picture(rgb, alpha, "the picture", digest, background)
+    name, data = _read_bytes(source)
+    rgb, alpha = _decode(data, name)
+    return _picture(rgb, alpha, name, hashlib.sha256(data).hexdigest(), background)
+
+
+def read_visible(source: PathLike | Image.Image | Picture) -> Picture:
+    """A picture, see `read`, that is to be painted, or from.
+
+    Raises:
+        ImpastoError: also, there is nothing to be seen in it.
+    """
+    picture = read(source)
+    if picture.alpha and picture.alpha.getextrema()[1] == 0:
+        raise ImpastoError(f"{picture.name} is wholly transparent; give one that shows something")
+    return picture
+
+
+def read_mask(source: PathLike | Image.Image | Picture) -> Picture:
+    """A mask: white (its brightest, grey in between) where something is, black where not.
+
+    What is transparent in it is black. One whose only values are 0 and 1, as labels are, has 1
+    for white.
+
+    Raises:
+        ImpastoError: see `read`; or nothing of it is white.
+    """
+    seen = read(source, background="black")
+    mask = Picture(seen.image, seen.name, seen.sha256)
+    highest = max(high for _, high in mask.image.getextrema())  # type: ignore[misc]
+    if highest == 1:
+        _notice(f"the mask {mask.name} has the values 0 and 1; 1 is taken for white")
+        return dataclasses.replace(mask, image=mask.image.point(lambda value: 255 * value))
+    if highest == 0:
+        raise ImpastoError(f"the mask {mask.name} covers nothing; paint the area white")
+    if highest < 128:
+        _notice(
+            f"the mask {mask.name} is dark: where it is brightest, {highest / 2.55:.0f} % of the "
+            "painting come through; paint the area white for all of it"
+        )
+    return mask
+
+
+def composed(image: Image.Image, background: str = "white") -> Image.Image:
+    """An image of mode RGBA on a ground; one of mode RGB as it is."""
+    if image.mode == "RGB":
+        return image
+    ground = Image.new("RGB", image.size, background)
+    ground.paste(image, mask=image.getchannel("A"))
+    return ground
+
+
+def _picture(
+    rgb: Image.Image, alpha: Image.Image | None, name: str, sha256: str, background: str
+) -> Picture:
+    if alpha is None or alpha.getextrema()[0] == 255:
+        return Picture(rgb, name, sha256)
+    shown = Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
+    return Picture(shown, name, sha256, alpha, _spread(rgb, alpha))
+
+
+def _spread(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Visible colours, spread smoothly under what is transparent: pull and push.
+
+    Gortler et al. 1996 ("The Lumigraph"), section 3.4.
+    """
+    visible = torch.from_numpy(np.array(alpha))[None, None].to(torch.float32) / 255
+    if not visible.any():
+        return rgb
+    # Sums over squares of 1, 2, 4, ... pixels a side: colours by how visible they are, and that.
+    sums = [torch.cat([to_tensor(rgb) * visible, visible], 1)]
+    while max(sums[-1].shape[-2:]) > 1:
+        sums.append(4 * F.avg_pool2d(sums[-1], 2, ceil_mode=True))
+    filled = sums[-1][:, :3] / sums[-1][:, 3:]
+    for finer in reversed(sums[:-1]):
+        coarse = F.interpolate(filled, finer.shape[-2:], mode="bilinear", align_corners=False)
+        known = finer[:, :3] / finer[:, 3:].clamp_min(1e-6)
+        filled = torch.lerp(coarse, known, finer[:, 3:].clamp_max(1))
+    return to_image(filled)
 
 
 def fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
@@ -103,7 +197,10 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_image(tensor: Tensor) -> Image.Image:
-    """An image tensor [1, 3, height, width] as a PIL image, rounded to 8 bits."""
+    """An image tensor [1, 3, height, width] as a PIL image, rounded to 8 bits.
+
+    With a fourth channel, alpha, as one of mode RGBA.
+    """
     pixels = (tensor[0].detach().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
@@ -114,18 +211,23 @@ def luminance(image: Tensor) -> Tensor:
     return (image * weights).sum(1, keepdim=True)
 
 
-def match_luminance(painting: Tensor, photo: Tensor, weights: Tensor | None = None) -> Tensor:
+def match_luminance(
+    painting: Tensor,
+    photo: Tensor,
+    weights: Tensor | None = None,
+    visible: Tensor | None = None,
+) -> Tensor:
     """Shift and stretch a painting's luminance to a photo's mean and standard deviation.
 
     Gatys et al. 2016 (arXiv:1606.05897), luminance-only transfer:
     L' = (sigma_C / sigma_S) (L - mu_S) + mu_C.
     Both [1, 1, height, width]; clipped to [0, 1]. `weights`, likewise, say how much each of the
-    photo's pixels counts.
+    photo's pixels counts, `visible` each of the painting's.
     """
     mean, variance = (moment.item() for moment in _color_moments(photo, weights))
-    spread = painting.std(correction=0).clamp_min(1e-6)
-    scaled = (painting - painting.mean()) * (math.sqrt(variance) / spread)
-    return (scaled + mean).clamp(0, 1)
+    own_mean, own_variance = (moment.item() for moment in _color_moments(painting, visible))
+    spread = max(math.sqrt(own_variance), 1e-6)
+    return ((painting - own_mean) * (math.sqrt(variance) / spread) + mean).clamp(0, 1)
 
 
 def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
@@ -140,15 +242,21 @@ def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
     return grey + colour * room.amin(1, keepdim=True).clamp(0, 1)
 
 
-def match_colors(painting: Tensor, photo: Tensor, weights: Tensor | None = None) -> Tensor:
+def match_colors(
+    painting: Tensor,
+    photo: Tensor,
+    weights: Tensor | None = None,
+    visible: Tensor | None = None,
+) -> Tensor:
     """Recolour a painting so that its colours have a photo's mean and covariance.
 
     Gatys et al. 2016 (arXiv:1606.05897), section 4: x' = A (x - mu_S) + mu_C with
     A = Sigma_C^1/2 Sigma_S^-1/2. Both [1, 3, height, width]; clipped to [0, 1]. `weights`
-    [1, 1, height, width] say how much each of the photo's pixels counts.
+    [1, 1, height, width] say how much each of the photo's pixels counts, `visible` each of the
+    painting's.
     """
     mean, covariance = _color_moments(photo, weights)
-    own_mean, own_covariance = _color_moments(painting)
+    own_mean, own_covariance = _color_moments(painting, visible)
     matrix = _matrix_power(covariance, 0.5) @ _matrix_power(own_covariance, -0.5)
     x = painting[0].flatten(1).cpu().double()
     recoloured: Tensor = matrix @ (x - own_mean) + mean
@@ -211,8 +319,7 @@ def read_record(path: PathLike) -> dict[str, Any]:
     Raises:
         ImpastoError: the file is no picture, or carries no such record.
     """
-    name = os.fspath(path)
-    data = _read_bytes(Path(name))
+    name, data = _read_bytes(path)
     with _reading(name), Image.open(io.BytesIO(data)) as image:
         image.load()
         text = image.info.get(RECORD)
@@ -227,9 +334,39 @@ def read_record(path: PathLike) -> dict[str, Any]:
     return record
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(source: PathLike) -> tuple[str, bytes]:
+    """A file's name and what is in it."""
     try:
-        data = path.read_bytes()
+        name = os.fspath(source)
+    except TypeError:
+        raise ImpastoError(
+            f"{source!r} is no picture; give the path of a file, or a PIL image"
+        ) from None
+    if name == STANDARD_INPUT:
+        name, data = "standard input", _read_standard_input()
+    else:
+        data = _read_file(Path(name))
+    if not data:
+        raise ImpastoError(f"{name} is empty; give a picture file")
+    return name, data
+
+
+def _read_standard_input() -> bytes:
+    try:
+        data: bytes = sys.stdin.buffer.read()
+    except (OSError, ValueError, AttributeError) as error:
+        raise ImpastoError(f"standard input cannot be read ({error}); give a file") from None
+    if not data:
+        raise ImpastoError(
+            "standard input is empty; send a picture to it, as in: impasto stylize - < photo.jpg "
+            "(it can be read only once)"
+        )
+    return data
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImpastoError(f"there is no file {path}; check the path") from None
     except IsADirectoryError:
@@ -237,9 +374,6 @@ def _read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImpastoError(f"{path} cannot be opened ({reason}); check the path") from None
-    if not data:
-        raise ImpastoError(f"{path} is empty; give a picture file")
-    return data
 
 
 @contextlib.contextmanager
@@ -254,7 +388,7 @@ def _reading(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImpastoError(
             f"{name} is not a picture that impasto can read; "
-            "give a JPEG, PNG, WebP, TIFF, BMP or GIF file"
+            "give a JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF, JPEG 2000 or ICO file"
         ) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
@@ -273,14 +407,62 @@ def _reading(name: str) -> Iterator[None]:
             _notice(str(remark.message))
 
 
-def _decode(data: bytes, name: str, background: str) -> Image.Image:
-    with _reading(name), Image.open(io.BytesIO(data)) as image:
-        frames = getattr(image, "n_frames", 1)
+def _decode(data: bytes, name: str) -> tuple[Image.Image, Image.Image | None]:
+    """A file's bytes as an upright picture in sRGB, and its alpha; see `_to_srgb`."""
+    with _reading(name), _opened(data) as image:
+        # What a phone puts behind a photo in an MPO (what is near, a brighter copy) is no frame to
+        # anyone who looks at it.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         image.load()
-        picture = _to_srgb(_apply_orientation(image), name, background)
+        pair = _to_srgb(_apply_orientation(image), name)
         if frames > 1:
             _notice(f"{name} has {frames} frames; the first one is used")
-    return picture
+    return pair
+
+
+def _opened(data: bytes) -> Image.Image:
+    """A file's bytes as an image that is not decoded yet."""
+    brands = data[8:64]
+    if data[4:8] != b"ftyp" or b"avif" in brands or not any(b in brands for b in _HEIF_BRANDS):
+        return Image.open(io.BytesIO(data))
+    from pillow_heif import HeifImageFile  # what an iPhone takes; 0.1 s, and seldom needed
+
+    try:
+        image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    except SyntaxError as error:  # what `Image.open` would try other formats after
+        raise OSError(error) from None
+    if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
+    nclx = image.info.get("nclx_profile") or {}
+    if nclx.get("color_primaries") == _DISPLAY_P3 and not image.info.get("icc_profile"):
+        image.info["icc_profile"] = _display_p3()
+    return image
+
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+_DISPLAY_P3 = 12  # as primaries (ITU-T H.273)
+
+
+def _display_p3() -> bytes:
+    """The colour profile of Apple's screens and cameras: sRGB's curve, other primaries.
+
+    SMPTE EG 432-1, adapted to D50 as colour profiles are.
+    """
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {
+        b"rXYZ": (0.51512, 0.24120, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.15710, 0.06657, 0.78407),
+    }
+    (count,) = struct.unpack_from(">I", profile, 128)
+    for entry in range(132, 132 + 12 * count, 12):
+        tag, offset = bytes(profile[entry : entry + 4]), entry + 4
+        if tag in primaries:
+            (start,) = struct.unpack_from(">I", profile, offset)
+            fixed = [round(65536 * value) for value in primaries[tag]]
+            struct.pack_into(">3i", profile, start + 8, *fixed)
+    return bytes(profile)
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
@@ -295,10 +477,10 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
     return upright
 
 
-def _to_srgb(image: Image.Image, name: str, background: str) -> Image.Image:
-    """Any mode of Pillow to RGB in sRGB, alpha composed on a colour."""
+def _to_srgb(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None]:
+    """Any mode of Pillow to RGB in sRGB, and alpha where there is any."""
     profile = image.info.get("icc_profile")
-    image = _to_8_bits(image)
+    image = _to_8_bits(image, name)
     if image.mode in ("P", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode == "La":
@@ -308,21 +490,31 @@ def _to_srgb(image: Image.Image, name: str, background: str) -> Image.Image:
         image = image.convert("L" if image.mode == "LA" else "RGB")
     if profile:
         image = _convert_profile(image, profile, name)
-    rgb = image.convert("RGB")
-    if alpha:
-        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
-    return rgb
+    return image.convert("RGB"), alpha
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     """Deep grey pictures to 8 bits; `convert` would cut their values off at 255."""
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        highest = values.max(initial=0)
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            _notice(f"{name} has values that are no finite numbers; they are black and white")
+        # By nearly all of the values: a few that shine beyond white shall not darken the rest.
+        lit = values[np.isfinite(values) & (values > 0)]
+        highest = np.quantile(lit, 0.99, method="lower") if lit.size else 0.0
         white = 1.0 if highest <= 2 else 255.0 if highest <= 511 else 65535.0
+        values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0)
     elif image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.float64)
         white = 65535.0
+        highest = values.max(initial=0)
+        if highest == 1:  # labels; 0 and 1 of 255, see `read_mask`
+            white = 255.0
+        elif 0 < highest <= 255:
+            _notice(
+                f"{name} is all but black: of 65535 its brightest value is {highest:.0f}; "
+                "if that is white, save it with 8 bits"
+            )
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             grey = (values / white * 255).round().clip(0, 255).astype(np.uint8)
@@ -356,6 +548,9 @@ def _notice(sentence: str) -> None:
 def _encode(image: Image.Image, path: Path, record: Mapping[str, Any] | None) -> bytes:
     kind = FORMATS[path.suffix.lower()]
     options: dict[str, Any] = {}
+    if image.mode == "RGBA" and kind not in _WITH_ALPHA:
+        _notice(f"{path} is on white: {kind} knows no transparency; write a .png to keep it")
+        image = composed(image)
     if kind == "PNG" and record is not None:
         text = PngInfo()
         text.add_itxt(RECORD, json.dumps(record, indent=1))

@@ -52,8 +52,8 @@ class Step:
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
     [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
     next step, gives what the optimiser has learned: from there another run can go on.
-    `done` is about how much of the work of a whole painting is done, 0..1, and `planned` how many
-    steps it takes at most.
+    `done` is about how much of the work of a whole painting is done, 0..1, `planned` how many
+    steps it takes at most, and `size` the (width, height) that it has at its end.
     """
 
     step: int
@@ -64,6 +64,7 @@ class Step:
     state: Callable[[], State] = dict
     done: float = 0.0
     planned: int = 0
+    size: tuple[int, int] | None = None
 
 
 Callback = Callable[[Step], None]

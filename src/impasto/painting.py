@@ -131,6 +131,7 @@ class Painting:
                 image=self.scene.show(level, step.image),
                 done=min(1.0, (done_before + self.level_steps * level.cost) / total),
                 planned=sum(level.steps for level in self.levels),
+                size=self.levels[-1].size,
             )
             if is_new:
                 callback(self.last)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from impasto import console
 
 if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
     from impasto.optimise import Step
 
 
 class Progress:
-    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet."""
+    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet.
+
+    What can't be shown is not shown; painting goes on.
+    """
 
     def __init__(self, title: str, *, quiet: bool, lines: int = 10) -> None:
         self.title = title
@@ -26,27 +33,51 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
-            self.bar.refresh()
-            self.bar.close()
+            with self._quiet_if_it_fails():
+                self.bar.refresh()
+                self.bar.close()
 
     def update(self, step: Step) -> None:
         """Show a step."""
         if self.began is None:
             self.began, self.begun = time.monotonic(), step.done
-        if self.bar is None and not self.quiet and sys.stderr.isatty():
+        if not self.quiet:
+            with self._quiet_if_it_fails():
+                self._show(step)
+
+    def _show(self, step: Step) -> None:
+        if self.bar is None and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
             # tqdm puts a comma before a postfix itself.
             form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}"
-            self.bar = tqdm(total=step.planned, desc=self.title, leave=False, bar_format=form)
+            self.bar = tqdm(
+                total=step.planned,
+                desc=self.title,
+                leave=False,
+                bar_format=form,
+                dynamic_ncols=True,  # a terminal may be resized
+            )
         if self.bar is not None:
             height, width = step.image.shape[-2:]
             told = f"loss {step.loss:.4g}, {width} x {height}{self._left(step)}"
             self.bar.set_postfix_str(told, refresh=False)
             self.bar.update(step.step - self.bar.n)
-        elif not self.quiet and step.step % max(1, step.planned // self.lines) == 0:
+        elif step.step % max(1, step.planned // self.lines) == 0:
             line = f"{self.title}: step {step.step}/{step.planned}, loss {step.loss:.4g}"
-            print(line + self._left(step), file=sys.stderr, flush=True)
+            console.say(line + self._left(step))
+
+    @contextlib.contextmanager
+    def _quiet_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a terminal that is gone, in whatever way
+            self.quiet = True
+            if isinstance(error, OSError):
+                console.silence(sys.stderr)
+            if self.bar is not None:
+                self.bar.disable = True
+                self.bar = None
 
     def _left(self, step: Step) -> str:
         """How long it will take; steps at small sizes are quick, and count for little."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch.nn.functional as F
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,32 +19,33 @@ from impasto import __version__, checkpoints, images
 from impasto.artworks import Artwork, Kept, Saved, make
 from impasto.checkpoints import Keeper
 from impasto.errors import ImpastoError
+from impasto.files import is_file
 from impasto.images import PathLike, Picture
 from impasto.levels import Level, plan_levels
 from impasto.losses import BorderLoss, ContentLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.objective import Objective
 from impasto.optimise import Callback, Optimiser
 from impasto.painting import Painting, Scene
-from impasto.settings import FULL, STARTS, make_settings
-from impasto.studio import Paintings, Studio, canonical, named
+from impasto.settings import FULL, STARTS, make_settings, plain
+from impasto.studio import LEAST_AREA, Exemplar, Paintings, Studio, canonical, named
 from impasto.styles import Statistic, Style
 
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
 
-LEAST_AREA = 1e-6
-"""A region that covers less of a layer than this is not seen there."""
-
 Source = PathLike | Image.Image | Picture
-Sources = Source | Sequence[Source | tuple[Source, float]]
+Sources = Source | Sequence[Source | tuple[Source, float]] | Mapping[Source, float]
 """A painting, or several, each with how much it counts (1 where nothing is said)."""
+
+Regions = Sequence[tuple[Source, Source]] | Mapping[Source, Source]
+"""Masks, each with the painting that goes there."""
 
 
 def stylize(
     photo: Source,
     painting: Sources | None = None,
     *,
-    regions: Sequence[tuple[Source, Source]] = (),
+    regions: Regions = (),
     preset: str | None = None,
     callback: Callback | None = None,
     **settings: Any,
@@ -52,11 +54,12 @@ def stylize(
 
     Args:
         photo: a picture file or a PIL image.
-        painting: likewise; or several, `["a.jpg", ("b.jpg", 0.3)]`, whose styles are mixed in
-            proportion to what each counts.
-        regions: (mask, painting) pairs: where a mask is white, the photo takes its style from
-            that painting (Gatys et al. 2017, arXiv:1611.07865). Masks may be soft, and are
-            resized to the photo. What no mask covers keeps to `painting`, or stays the photo
+        painting: likewise; or several, `["a.jpg", ("b.jpg", 0.3)]` or `{"a.jpg": 1, "b.jpg": 0.3}`,
+            whose styles are mixed in proportion to what each counts. What is transparent in one
+            does not enter its style.
+        regions: (mask, painting) pairs, or a mapping: where a mask is white, the photo takes its
+            style from that painting (Gatys et al. 2017, arXiv:1611.07865). Masks may be soft, and
+            are resized to the photo. What no mask covers keeps to `painting`, or stays the photo
             where there is none.
         preset: `"gatys"` or `"lecture"` for published settings; none for impasto's own.
         callback: called with every `Step`, the start (step 0) included.
@@ -85,38 +88,71 @@ def resume(
             with is gone or has changed.
     """
     record, tensors = checkpoints.read(checkpoint)
-    try:
-        settings, note = record["settings"], record["note"]
+    files = located(checkpoint, record)
+    with _of_this_version(checkpoint):
+        note, settings = record["note"], dict(record["settings"])
+        settings |= {name: files[name] for name in ("init", "weights") if name in files}
         saved = {name: record[name] for name in ("progress", "seconds")}
         Painting.check(saved["progress"], tensors)
-        files = {role: (given["path"], given["sha256"]) for role, given in record["inputs"].items()}
-        photo = files["photo"][0]
-        paintings = [(files[role][0], share) for role, share in record["paintings"]]
-        regions = [(files[mask][0], files[painting][0]) for mask, painting in record["regions"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ImpastoError(
-            f"{os.fspath(checkpoint)} was written by another version of impasto "
-            f"({error} is missing); begin anew"
-        ) from None
-    for role, (path, digest) in files.items():
-        _check_unchanged(checkpoint, role, Path(path), digest)
+        paintings = [(files[role], share) for role, share in record["paintings"]]
+        regions = [(files[mask], files[painting]) for mask, painting in record["regions"]]
+        photo = files["photo"]
     stylizer = Stylizer(paintings or None, regions=regions, **settings)
     keeper = Keeper(Path(checkpoint), checkpoint_every)
     return stylizer._paint(images.read(photo), callback, keeper, note, (saved, tensors))
 
 
-def _check_unchanged(checkpoint: PathLike, role: str, path: Path, expected: str) -> None:
-    if not path.is_file():
+def located(checkpoint: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
+    """Where the files that a run was begun with are now, by role; the right ones by their sha256.
+
+    A folder may have been moved or copied, with its checkpoint: they are looked for where they lay
+    as seen from the checkpoint, then right beside it, then at their old place.
+
+    Raises:
+        ImpastoError: one of them is gone or has changed, or the record is another version's.
+    """
+    folder = Path(os.path.abspath(checkpoint)).parent  # noqa: PTH100
+    found: dict[str, Path] = {}
+    with _of_this_version(checkpoint):
+        for role, given in record["inputs"].items():
+            old = Path(given["path"])
+            places = [folder / given.get("from here", old.name), folder / old.name, old]
+            there = [place for place in dict.fromkeys(places) if is_file(place)]
+            right = [place for place in there if _sha256(place) == given["sha256"]]
+            if right:
+                found[role] = Path(os.path.normpath(right[0]))
+            elif there:
+                raise ImpastoError(
+                    f"{os.fspath(checkpoint)} was begun with another {there[-1]}; "
+                    f"put the {role} of then back, or begin anew"
+                )
+            else:
+                raise ImpastoError(
+                    f"{os.fspath(checkpoint)} was begun with {old}, which is gone; "
+                    f"put the {role} back, or beside the checkpoint"
+                )
+    return found
+
+
+@contextlib.contextmanager
+def _of_this_version(checkpoint: PathLike) -> Iterator[None]:
+    try:
+        yield
+    except ImpastoError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ImpastoError(
-            f"{os.fspath(checkpoint)} was begun with {path}, which is gone; put the {role} back"
-        )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != expected:
-        raise ImpastoError(
-            f"{os.fspath(checkpoint)} was begun with another {path}; "
-            f"put the {role} of then back, or begin anew"
-        )
+            f"{os.fspath(checkpoint)} was written by another version of impasto "
+            f"({error} is missing); begin anew"
+        ) from None
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -139,20 +175,21 @@ class Stylizer:
         self,
         painting: Sources | None = None,
         *,
-        regions: Sequence[tuple[Source, Source]] = (),
+        regions: Regions = (),
         preset: str | None = None,
         **settings: Any,
     ) -> None:
         self.settings = make_settings(preset, **settings)
         paintings = _mixture(painting)
         self.places = [_Place("", paintings)] if paintings else []
-        for number, (mask, source) in enumerate(regions, 1):
-            mixture = ((images.read(source), 1.0),)
-            self.places.append(_Place(f"region {number}", mixture, _mask(mask)))
+        pairs = regions.items() if isinstance(regions, Mapping) else regions
+        for number, (mask, source) in enumerate(pairs, 1):
+            mixture = ((images.read_visible(source), 1.0),)
+            self.places.append(_Place(f"region {number}", mixture, images.read_mask(mask)))
         if not self.places:
             raise ImpastoError("there is no style to paint in; give a painting, or a region")
         init = self.settings.init
-        self.start = None if init in STARTS else images.read(init)
+        self.start = None if init in STARTS else images.read_visible(init)
         shares = self.settings.style_shares
         self.studio = Studio(self.settings, [self.settings.content_layer, *shares])
         self.content_layer = self.studio.encoder.layer(self.settings.content_layer)
@@ -180,7 +217,7 @@ class Stylizer:
             checkpoint_every: seconds from one checkpoint to the next.
             note: what else to write into the checkpoint.
         """
-        picture = images.read(photo)
+        picture = images.read_visible(photo)
         keeper = None
         if checkpoint is not None:
             for source in self._inputs(picture).values():
@@ -205,7 +242,10 @@ class Stylizer:
         self._check_paintings(max(size))
         self.studio.tell_of_memory(size, 1 if settings.colors == "luminance" else 3)
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
-        kept = Kept(keeper, self._resumable_record(picture) | {"note": note}) if keeper else None
+        kept = None
+        if keeper:
+            folder = Path(os.path.abspath(keeper.path)).parent  # noqa: PTH100
+            kept = Kept(keeper, self._resumable_record(picture, folder) | {"note": note})
         return make(
             Painting(_Scene(self, picture), levels, settings.evaluations),
             picture.name,
@@ -262,19 +302,19 @@ class Stylizer:
                 inputs[f"mask of {place.name}"] = place.mask
         return inputs | ({"init": self.start} if self.start else {})
 
-    def _resumable_record(self, photo: Picture) -> dict[str, Any]:
-        """What `resume` needs to begin the same run again."""
+    def _resumable_record(self, photo: Picture, folder: Path) -> dict[str, Any]:
+        """What `resume` needs to begin the same run again, kept in a folder."""
         settings = dataclasses.asdict(self.settings)
-        inputs = {
-            role: {"path": os.path.abspath(picture.name), "sha256": picture.sha256}  # noqa: PTH100
-            for role, picture in self._inputs(photo).items()
-        }
-        if self.start:
-            settings["init"] = inputs["init"]["path"]
+        files = {role: (p.name, p.sha256) for role, p in self._inputs(photo).items()}
         if self.settings.weights is not None and self.studio.weights_file:
-            path = os.path.abspath(self.settings.weights)  # noqa: PTH100
-            settings["weights"] = path
-            inputs["weights"] = {"path": path, "sha256": self.studio.weights_file["sha256"]}
+            files["weights"] = str(self.settings.weights), self.studio.weights_file["sha256"]
+        inputs = {}
+        for role, (name, digest) in files.items():
+            path = os.path.abspath(name)  # noqa: PTH100
+            inputs[role] = {"path": path, "sha256": digest}
+            with contextlib.suppress(ValueError):  # on another drive
+                inputs[role]["from here"] = os.path.relpath(path, folder)
+        settings |= {name: inputs[name]["path"] for name in ("init", "weights") if name in inputs}
         return {
             "impasto": __version__,
             "settings": settings,
@@ -304,7 +344,7 @@ class _Scene(Scene):
         self.settings = stylizer.settings
         self.photo = photo
         self.grey = stylizer.settings.colors == "luminance"
-        self._fitted: dict[tuple[str, tuple[int, int]], Image.Image] = {}
+        self._fitted: dict[tuple[str, bool, tuple[int, int]], Image.Image] = {}
 
     def content(self, level: Level) -> Tensor:
         content = self._coloured(level)
@@ -345,24 +385,29 @@ class _Scene(Scene):
 
     def show(self, level: Level, image: Tensor) -> Tensor:
         is_everywhere = self.stylizer.places[0].mask is None
-        if is_everywhere and not self.grey:
-            return image
-        photo = self._coloured(level)
-        shown = images.with_luminance(photo, image) if self.grey else image
-        if is_everywhere:
-            return shown
-        covered = sum(mask for _, mask in self._masks(level) if mask is not None)
-        return photo + covered * (shown - photo)
+        visible = self.studio.visible(self.photo, level.size)
+        shown = image
+        if not is_everywhere or self.grey:
+            photo = self._coloured(level)
+            shown = images.with_luminance(photo, image) if self.grey else image
+            if not is_everywhere:
+                covered = sum(mask for _, mask in self._masks(level) if mask is not None)
+                shown = photo + covered * (shown - photo)
+        # What was cut out stays cut out.
+        return shown if visible is None else torch.cat([shown, visible], 1)
 
     def _style_losses(self, level: Level, content: Tensor) -> list[StyleLoss]:
         """A loss for each place and layer; their weights sum up to 1."""
         total = sum(self.stylizer.style_shares.values())
         losses = []
+        visible = self.studio.visible(self.photo, level.size)
         for place, mask in self._masks(level):
+            if visible is not None:
+                mask = visible if mask is None else mask * visible
             weight = 1.0 if mask is None else mask.mean().item()
             targets = self._targets(place, mask, level, content)
             for layer, share in self.stylizer.style_shares.items():
-                area = None if mask is None else self._area(layer, mask)
+                area = None if mask is None else self.studio.area(layer, mask)
                 if mask is not None and area is None:
                     continue
                 style, target = targets[layer]
@@ -390,12 +435,6 @@ class _Scene(Scene):
         pairs = list(zip(places, masks, strict=True))
         return [pair for pair in pairs if pair[1].mean() >= LEAST_AREA]
 
-    def _area(self, layer: str, mask: Tensor) -> Tensor | None:
-        """A mask at a layer's positions, of mean 1."""
-        pooled = F.avg_pool2d(mask, self.studio.encoder.min_size([layer]))
-        mean = pooled.mean()
-        return pooled / mean if mean >= LEAST_AREA else None
-
     def _targets(
         self, place: _Place, mask: Tensor | None, level: Level, content: Tensor
     ) -> Targets:
@@ -403,10 +442,12 @@ class _Scene(Scene):
         key = place.name, max(level.size)
         if colors is None and key in kept:
             return kept[key]
-        paintings = [
-            (self._recoloured(self._resized(painting, level), mask, content), share)
-            for painting, share in place.paintings
-        ]
+        paintings = []
+        for painting, share in place.paintings:
+            size = self.stylizer._painting_size(painting, max(level.size))
+            visible = self.studio.visible(painting, size)
+            image = self._recoloured(self._tensor(painting, size), mask, content, visible)
+            paintings.append(Exemplar(image, share, visible))
         targets = self._measured(paintings)
         if colors is None:
             kept[key] = targets
@@ -419,22 +460,25 @@ class _Scene(Scene):
         means = self.studio.mixed(paintings, statistics)
         return {layer: (styles[layer], means[layer]) for layer in layers}
 
-    def _recoloured(self, painting: Tensor, mask: Tensor | None, content: Tensor) -> Tensor:
+    def _recoloured(
+        self,
+        painting: Tensor,
+        mask: Tensor | None,
+        content: Tensor,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         if self.settings.colors == "luminance":
-            return images.match_luminance(images.luminance(painting), content, mask)
+            return images.match_luminance(images.luminance(painting), content, mask, visible)
         if self.settings.colors == "histogram":
-            return images.match_colors(painting, content, mask)
+            return images.match_colors(painting, content, mask, visible)
         return painting
-
-    def _resized(self, painting: Picture, level: Level) -> Tensor:
-        return self._tensor(painting, self.stylizer._painting_size(painting, max(level.size)))
 
     def _starting_image(self, size: tuple[int, int], content: Tensor) -> Tensor:
         if self.stylizer.start:
-            return self.studio.tensor(images.cover(self.stylizer.start.image, size))
+            return self.studio.tensor(images.cover(self.stylizer.start.colors, size))
         if self.settings.init == "painting":
             painting, _ = self.stylizer.places[0].paintings[0]
-            cut_out = self.studio.tensor(images.cover(painting.image, size))
+            cut_out = self.studio.tensor(images.cover(painting.colors, size))
             return self._recoloured(cut_out, None, content)
         if self.settings.init == "noise":
             return self.studio.noise(content.shape)
@@ -444,36 +488,35 @@ class _Scene(Scene):
         return self._tensor(self.photo, level.size)
 
     def _tensor(self, picture: Picture, size: tuple[int, int]) -> Tensor:
-        key = picture.sha256, size
+        key = picture.sha256, picture.alpha is None, size
         if key not in self._fitted:  # every step shows the photo, and a large one takes its time
-            self._fitted[key] = images.resize(picture.image, size)
+            self._fitted[key] = images.resize(picture.colors, size)
         return self.studio.tensor(self._fitted[key])
-
-
-def _mask(source: Source) -> Picture:
-    """A mask: what is transparent in it is no part of the region."""
-    mask = images.read(source, background="black")
-    if not mask.image.getbbox():
-        raise ImpastoError(f"the mask {mask.name} covers nothing; paint the area white")
-    return mask
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
     """Paintings with their shares, which sum up to 1."""
     if painting is None:
         return ()
-    single = isinstance(painting, str | os.PathLike | Image.Image | Picture)
-    entries = [painting] if single else list(cast(Sequence[Any], painting))
-    pairs = [entry if isinstance(entry, tuple) else (entry, 1.0) for entry in entries]
+    if isinstance(painting, Mapping):
+        entries: list[Any] = list(painting.items())
+    elif isinstance(painting, str | os.PathLike | Image.Image | Picture):
+        entries = [painting]
+    else:
+        entries = list(painting)
+    pairs = [entry if isinstance(entry, tuple | list) else (entry, 1.0) for entry in entries]
+    pairs = [(source, plain(weight)) for source, weight in pairs]
     for source, weight in pairs:
-        if not 0 <= weight < float("inf"):
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise ImpastoError(
                 f"the painting {source} counts {weight}; give a number of at least 0"
             )
     total = sum(weight for _, weight in pairs)
     if pairs and not total:
         raise ImpastoError("none of the paintings counts; give one a number above 0")
-    return tuple((images.read(source), weight / total) for source, weight in pairs if weight)
+    return tuple(
+        (images.read_visible(source), weight / total) for source, weight in pairs if weight
+    )
 
 
 def _role(place: _Place, number: int) -> str:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from impasto import images
@@ -57,7 +58,7 @@ def reconstruct(
     sources: list[Any] = list(photos) if isinstance(photos, list | tuple) else [photos]
     if not sources:
         raise ImpastoError("there is no photo to reconstruct; give at least one")
-    pictures = [images.read(source) for source in sources]
+    pictures = [images.read_visible(source) for source in sources]
     shares = _shares(weights_of_photos, len(pictures))
     studio = Studio(chosen, chosen.layers, history=HISTORY)
     layers = canonical(shares_of(chosen.layers), studio.encoder.layer)
@@ -131,10 +132,14 @@ class _Scene(Scene):
         # Grey with little noise: what a layer does not see of it stays as it is.
         return 0.5 + 0.02 * (self.studio.noise(content.shape) - 0.5)
 
+    def show(self, level: Level, image: Tensor) -> Tensor:
+        visible = self.studio.visible(self.photos[0], level.size) if len(self.photos) == 1 else None
+        return image if visible is None else torch.cat([image, visible], 1)
+
     def _photo(self, photo: Picture, level: Level) -> Tensor:
         same_shape = images.fitted_size(photo.image.size, max(level.size)) == level.size
         fit = images.resize if same_shape else images.cover
-        return self.studio.tensor(fit(photo.image, level.size))
+        return self.studio.tensor(fit(photo.colors, level.size))
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -79,12 +79,12 @@ class RunSettings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             object.__setattr__(self, setting.name, plain(getattr(self, setting.name)))
-        _check_count("steps", self.steps, 0)
+        check_count("steps", self.steps, 0)
         if self.evaluations is not None:
-            _check_count("evaluations", self.evaluations, 1)
+            check_count("evaluations", self.evaluations, 1)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("pooling", self.pooling, get_args(Pooling))
-        _check_count("seed", self.seed, 0, 2**63 - 1)
+        check_count("seed", self.seed, 0, 2**63 - 1)
         if self.memory is not None:
             parse_memory(self.memory)
 
@@ -143,7 +143,7 @@ class Settings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size != FULL:
-            _check_count("size", self.size, 1, 65535, " or 'full'")
+            check_count("size", self.size, 1, 65535, " or 'full'")
         _check_number("strength", self.strength, 0, 1)
         _check_choice("style_loss", self.style_loss, get_args(StyleName))
         _check_number("tv", self.tv, 0)
@@ -154,9 +154,9 @@ class Settings(RunSettings):
         if self.style_weight is not None:
             _check_number("style_weight", self.style_weight, 0)
         if self.restart is not None:
-            _check_count("restart", self.restart, 2)
+            check_count("restart", self.restart, 2)
         if self.levels is not None:
-            _check_count("levels", self.levels, 1, 16)
+            check_count("levels", self.levels, 1, 16)
         if isinstance(self.keep_colors, str):
             _check_choice("keep_colors", self.keep_colors, KEPT_COLORS)
         if self.scaling != "relative" and self.style_loss != "gram":
@@ -203,7 +203,7 @@ class ReconstructSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size != FULL:
-            _check_count("size", self.size, 1, 65535, " or 'full'")
+            check_count("size", self.size, 1, 65535, " or 'full'")
         if isinstance(self.layers, str) or not self.layers:
             raise ImpastoError("layers is no list of layers; give at least one, as in ['relu4_1']")
         _check_shares(shares_of(self.layers))
@@ -239,13 +239,13 @@ class TextureSettings(RunSettings):
         if not isinstance(self.size, Sequence) or len(self.size) != 2:
             raise ImpastoError(f"size is {self.size!r}; give width and height, such as (512, 256)")
         for side, length in zip(("width", "height"), self.size, strict=True):
-            _check_count(side, length, 1, 65535)
+            check_count(side, length, 1, 65535)
         _check_choice("style_loss", self.style_loss, get_args(StyleName))
         if self.painting_size is not None:
-            _check_count("painting_size", self.painting_size, 1, 65535)
+            check_count("painting_size", self.painting_size, 1, 65535)
         _check_number("tv", self.tv, 0)
         if self.levels is not None:
-            _check_count("levels", self.levels, 1, 16)
+            check_count("levels", self.levels, 1, 16)
         _check_shares(shares_of(self.layers))
 
 
@@ -261,7 +261,7 @@ class AtlasSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("size", self.size, 1, 65535)
+        check_count("size", self.size, 1, 65535)
 
 
 def plain(value: Any) -> Any:
@@ -386,9 +386,10 @@ def _check_choice(name: str, value: object, known: Iterable[str]) -> None:
         )
 
 
-def _check_count(
+def check_count(
     name: str, value: object, least: int, most: float = math.inf, alternative: str = ""
 ) -> None:
+    """Raise an `ImpastoError` unless a value is a whole number in range."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         allowed = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
         raise ImpastoError(f"{name} is {value!r}; give a whole number {allowed}{alternative}")

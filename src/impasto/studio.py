@@ -9,9 +9,10 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -33,8 +34,24 @@ LEAST_HISTORY = 3
 OPTIMISER_VECTORS = 13
 """Vectors as large as the image that an optimiser needs beside its history."""
 
-Paintings = Sequence[tuple[Tensor, float]]
-"""Image tensors, each with its share of the style that is mixed of them; shares sum up to 1."""
+
+LEAST_AREA = 1e-6
+"""What covers less of a layer than this is not seen there."""
+
+
+class Exemplar(NamedTuple):
+    """A painting to take a style from.
+
+    image: an image tensor. share: of the style that is mixed of several; shares sum up to 1.
+    visible: how much each pixel [1, 1, height, width] counts; none: all of them alike.
+    """
+
+    image: Tensor
+    share: float = 1.0
+    visible: Tensor | None = None
+
+
+Paintings = Sequence[Exemplar]
 
 
 class Studio:
@@ -114,10 +131,36 @@ class Studio:
     def mixed(self, paintings: Paintings, statistics: Mapping[str, Statistic]) -> dict[str, Tensor]:
         """Statistics of paintings, mixed: those of one that has each one's share of positions."""
         total: dict[str, Tensor] = {}
-        for image, share in paintings:
-            for name, found in self.measure(image, statistics=statistics).items():
+        for image, share, visible in paintings:
+            seen = {n: self._where(s, visible) for n, s in statistics.items()}
+            for name, found in self.measure(image, statistics=seen).items():
                 total[name] = total[name] + share * found if name in total else share * found
         return total
+
+    def area(self, layer: str, mask: Tensor) -> Tensor | None:
+        """A mask [1, 1, height, width] at a layer's positions, of mean 1; none: it covers nothing.
+
+        What a mask says of pixels that pooling drops is lost.
+        """
+        pooled = F.avg_pool2d(mask, self.encoder.min_size([layer]))
+        mean = pooled.mean()
+        return pooled / mean if mean >= LEAST_AREA else None
+
+    def _where(self, statistic: Statistic, visible: Tensor | None) -> Statistic:
+        """A statistic of what is visible alone."""
+        area = None if visible is None else self.area(statistic.layer, visible)
+        if area is None:
+            return statistic
+        if statistic.area is not None:
+            area = statistic.area * area
+            area = area / area.mean().clamp_min(LEAST_AREA)
+        return dataclasses.replace(statistic, area=area)
+
+    def visible(self, picture: Picture, size: tuple[int, int]) -> Tensor | None:
+        """How much is there of each pixel of a picture at (width, height); none: all of it."""
+        if picture.alpha is None:
+            return None
+        return self.tensor(images.resize(picture.alpha, size))[:, :1]
 
     def objective(self, losses: Sequence[Loss], image: Tensor) -> Objective:
         """An objective for an image of this size, within the memory there is."""

@@ -19,7 +19,7 @@ from impasto.optimise import Beyond, Callback, Optimiser, Spectrum
 from impasto.painting import Painting, Scene
 from impasto.recipes import Source
 from impasto.settings import TextureSettings, block_of, choose, shares_of
-from impasto.studio import Studio, canonical, named
+from impasto.studio import Exemplar, Studio, canonical, named
 from impasto.styles import Statistic
 
 PAINTING_SIZE = 512
@@ -59,7 +59,7 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
         Interrupted: Ctrl-C; it carries the picture as it is.
     """
     chosen = choose(TextureSettings, settings)
-    picture = images.read(painting)
+    picture = images.read_visible(painting)
     shares = shares_of(chosen.layers)
     studio = Studio(chosen, shares, "circular" if chosen.tileable else "zeros")
     shares = canonical(shares, studio.encoder.layer)
@@ -122,7 +122,8 @@ class _Scene(Scene):
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
         scale = max(level.size) / max(self.settings.size)
         size = images.fitted_size(self.painting.image.size, round(self.longer * scale))
-        painting = [(self.studio.tensor(images.resize(self.painting.image, size)), 1.0)]
+        image = self.studio.tensor(images.resize(self.painting.colors, size))
+        painting = [Exemplar(image, visible=self.studio.visible(self.painting, size))]
         styles = self.studio.styles(self.settings.style_loss, self.shares, painting)
         statistics = {
             layer: Statistic(layer, style, self._inside(layer, size))
