@@ -53,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     console.prepare()
     try:
-        return _run(spelled_out(sys.argv[1:] if arguments is None else arguments))
+        given = sys.argv[1:] if arguments is None else arguments
+        return _run(spelled_out(given), Interruptions(lasting=arguments is None))
     finally:
         console.finish()
 
 
-def _run(given: Sequence[str]) -> int:
+def _run(given: Sequence[str], interruptions: Interruptions) -> int:
     parser, commands = parsers()
     if not given or given[0] not in commands:
         parser.parse_args(given)  # which helps, tells the version, or says what is wrong
@@ -66,7 +67,7 @@ def _run(given: Sequence[str]) -> int:
     options = commands[given[0]].parse_intermixed_args(given[1:])
     try:
         with (
-            Interruptions() as options.interruptions,
+            interruptions as options.interruptions,
             _notices_as_lines(quiet=getattr(options, "quiet", False)),
         ):
             return _COMMANDS[given[0]](options)
@@ -139,7 +140,7 @@ def _stylize_one(
         return {"photo": photo, "output": str(target), "skipped": True}
     checkpoint = None
     if STANDARD_INPUT in (photo, *_inputs(options)):
-        _note("what comes from standard input can't be gone on with; save it to a file for that")
+        _note("a run on standard input can't be resumed; paint a file to be able to")
     else:
         checkpoint = _free_checkpoint(target)
     paint = functools.partial(

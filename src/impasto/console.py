@@ -94,10 +94,13 @@ class Interruptions:
     It raises a KeyboardInterrupt, from which whoever works saves what there is. Those that follow
     change nothing: however often the key is pressed, what is being saved is saved. Signals only
     arrive in a program's main thread; in another one this does nothing.
+
+    lasting: once the work was ended so, what is left of the process is not to be disturbed either.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lasting: bool = False) -> None:
         self.asked = False
+        self.lasting = lasting
         self._held = False
         self._before: dict[int, Any] = {}
 
@@ -113,7 +116,7 @@ class Interruptions:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.asked and self.lasting else handler)
 
     def check(self) -> None:
         """End the work if that was asked for: Python loses what is raised in some places."""
