@@ -98,7 +98,7 @@ class Optimiser(Protocol):
             image again (one that is to repeat without a seam).
 
     Raises:
-        ImpastoError: the loss or its gradient is not a finite number.
+        ImpastoError: the image, the loss or its gradient is not of finite numbers.
     """
 
     def __call__(
@@ -198,7 +198,7 @@ def adam(
                     optimiser.state[pixels] = moments
             journal.spend()
             evaluation = objective(pixels)
-            _check_finite(evaluation, journal.evaluations)
+            _check_finite(pixels, evaluation, journal.evaluations)
             journal.accept(evaluation.loss, evaluation.parts, pixels.detach().clone(), keep)
             pixels.grad = evaluation.gradient
             optimiser.step()
@@ -467,7 +467,7 @@ class _Lbfgs:
             # The start itself, without the margin: it may be the minimum.
             image = self.variables.image_at(z) if self.round_evaluations else self.image
             evaluation = self.objective(image)
-            _check_finite(evaluation, self.journal.evaluations)
+            _check_finite(image, evaluation, self.journal.evaluations)
             self.trials[place] = evaluation, image
             if self.round_evaluations == 0 and self.variables.scale == 1.0:
                 self.variables.scale_by(self._slope())
@@ -593,7 +593,7 @@ class _ConjugateGradient:
         # The start itself, without the margin: it may be the minimum.
         image = self.variables.image_at(z) if self.round_evaluations else self.image
         evaluation = self.objective(image)
-        _check_finite(evaluation, self.journal.evaluations)
+        _check_finite(image, evaluation, self.journal.evaluations)
         slope = self.variables.slope_at(z, evaluation.gradient)
         if self.round_evaluations == 0:
             self.variables.scale_by(slope)
@@ -664,8 +664,14 @@ def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Arra
     return normalised
 
 
-def _check_finite(evaluation: Evaluation, evaluations: int) -> None:
+def _check_finite(image: Tensor, evaluation: Evaluation, evaluations: int) -> None:
     # A sum is finite where all of its terms are.
+    if not math.isfinite(image.detach().sum().item()):
+        # The loss may well be finite: a ReLU can take what is no number for zero.
+        raise ImpastoError(
+            f"the picture has values that are no finite numbers after {evaluations} evaluations; "
+            "start from one without them"
+        )
     if not (math.isfinite(evaluation.loss) and math.isfinite(evaluation.gradient.sum().item())):
         raise ImpastoError(
             f"the loss is not a finite number after {evaluations} evaluations; "

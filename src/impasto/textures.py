@@ -175,9 +175,10 @@ class _Scene(Scene):
 def _clouds(noise: Tensor) -> Tensor:
     """White noise [1, 3, height, width] as noise whose amplitude falls with 1/f; it repeats."""
     height, width = noise.shape[-2:]
-    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
-    frequency[0, 0] = torch.inf  # no mean
-    spectrum = torch.fft.rfft2(noise.cpu()) / frequency
-    clouds: Tensor = torch.fft.irfft2(spectrum, (height, width))
+    rows = torch.fft.fftfreq(height, dtype=torch.float32, device="cpu")
+    columns = torch.fft.rfftfreq(width, dtype=torch.float32, device="cpu")
+    gains = torch.hypot(rows[:, None], columns).reciprocal()
+    gains[0, 0] = 0  # no mean; to divide it by infinity gives no number in some builds of torch
+    clouds: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.cpu()) * gains, (height, width))
     spread = clouds.std(correction=0).clamp_min(1e-6)
     return (0.5 + CONTRAST / spread * clouds).clamp(0, 1).to(noise)
