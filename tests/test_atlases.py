@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from impasto import (
     ImpastoError,
+    ImpastoNotice,
     SheetInterrupted,
     Step,
     atlas,
     channels,
+    figures,
     images,
     load_encoder,
     read_record,
@@ -54,6 +57,27 @@ def test_interrupted_it_shows_what_there_is() -> None:
     assert sheet.stopped == "interrupted"
     assert len(sheet.record["runs"]) == 7
     assert sheet.record["runs"][-1]["stopped"] == "interrupted"
+
+
+def test_neither_a_run_nor_the_page_takes_the_others_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trip(run: str, _: Step) -> None:
+        if run.startswith("2 "):
+            raise TypeError("of all things")
+
+    def draw(*_: object) -> Image.Image:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(figures, "atlas", draw)
+    with pytest.warns(ImpastoNotice) as told:
+        sheet = atlas(PHOTO, PAINTING, size=32, steps=1, callback=trip)
+    assert [str(notice.message).partition(";")[0] for notice in told] == [
+        "photo, relu2_1 is left out: TypeError: of all things",
+        "the page cannot be drawn (RuntimeError: no font)",
+    ]
+    assert len(sheet.record["runs"]) == RUNS - 1
+    assert sheet.image.width > 6 * 32
 
 
 def test_channels_are_the_most_active_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from impasto import (
     SheetInterrupted,
     Step,
     compare,
+    figures,
     read_record,
     sample,
     stylize,
@@ -136,3 +138,67 @@ def test_a_run_that_fails_leaves_its_place_empty() -> None:
     assert comparison.runs[1].artwork is None
     assert "needs at least" in comparison.runs[1].error
     assert rows(comparison.table())[1]["stopped"] == "failed"
+
+
+def test_what_nobody_foresaw_is_one_runs_own() -> None:
+    def trip(run: str, _: Step) -> None:
+        if run.startswith("2"):
+            raise TypeError("of all things")
+
+    comparison = compare(PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=trip, **QUICK)
+    assert [run.stopped for run in comparison.runs] == ["budget", "failed", "budget"]
+    assert comparison.runs[1].error == "TypeError: of all things"
+    with pytest.raises(TypeError, match="of all things"):
+        compare(PHOTO, PAINTING, vary={"seed": [2]}, callback=lambda *_: trip("2", _[1]), **QUICK)
+
+
+def broken(error: BaseException) -> Any:
+    def draw(*_: Any, **__: Any) -> Image.Image:
+        raise error
+
+    return draw
+
+
+def test_a_page_that_cannot_be_drawn_costs_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "contact_sheet", broken(RuntimeError("no font")))
+    monkeypatch.setattr(figures, "curves", broken(RuntimeError("no font")))
+    vary: dict[str, list[Any]] = {"seed": [1, 2], "optimizer": ["lbfgs", "adam"]}
+    with pytest.warns(ImpastoNotice, match=r"cannot be drawn \(RuntimeError: no font\)"):
+        comparison = compare(PHOTO, PAINTING, vary=vary, **QUICK)
+    assert comparison.stopped == "budget"
+    assert len(rows(comparison.table())) == 4
+    width, height = 32, 18
+    for number, run in enumerate(comparison.runs):
+        row, column = divmod(number, 2)
+        left, top = 16 + column * (width + 16), 16 + row * (height + 16)
+        assert run.artwork
+        there = comparison.image.crop((left, top, left + width, top + height))
+        assert there.tobytes() == run.artwork.image.tobytes()
+    with pytest.raises(ImpastoError, match="the curves cannot be drawn"):
+        comparison.curves()
+
+
+def test_an_interruption_while_the_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "contact_sheet", broken(KeyboardInterrupt()))
+    with (
+        pytest.warns(ImpastoNotice, match=r"cannot be drawn \(interrupted\)"),
+        pytest.raises(SheetInterrupted) as caught,
+    ):
+        compare(PHOTO, PAINTING, vary={"seed": [1, 2]}, **QUICK)
+    sheet = caught.value.sheet
+    assert sheet.stopped == "interrupted"
+    assert [run.stopped for run in sheet.runs] == ["budget"] * 2  # type: ignore[attr-defined]
+
+
+def test_without_matplotlib_nothing_is_painted_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "impasto.figures", None)
+    painted: list[str] = []
+    with pytest.raises(ImpastoError, match="matplotlib, which cannot be imported"):
+        compare(
+            PHOTO,
+            PAINTING,
+            vary={"seed": [1]},
+            callback=lambda run, _: painted.append(run),
+            **QUICK,
+        )
+    assert not painted

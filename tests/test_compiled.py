@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -169,14 +170,16 @@ import warnings; warnings.simplefilter("always")
 import torch
 from impasto import compiled, load_encoder
 status = compiled.status()
-y = load_encoder()(torch.full((1, 3, 32, 32), 0.5), ["relu3_1"])["relu3_1"]
+x = torch.full((1, 3, 32, 32), 0.5, dtype=torch.float32)
+y = load_encoder()(x, ["relu3_1"])["relu3_1"]
 print(status.ready, round(y.double().mean().item(), 3), "|", status.reason)
 """
 
 
-def start(**environment: str) -> subprocess.Popen[str]:
+def start(*before: str, script: str = SHOW, **environment: str) -> subprocess.Popen[str]:
+    """A process of its own; `before` is put before its command."""
     return subprocess.Popen(
-        [sys.executable, "-c", SHOW],
+        [*before, sys.executable, "-c", script],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -205,41 +208,127 @@ def test_two_processes_compile_at_once_and_a_third_need_not(
     assert all(told.startswith("True") for told, _ in outcomes), outcomes
     assert any("compiling for this processor" in notes for _, notes in outcomes)
     told, notes = end(start(IMPASTO_CACHE=str(folder)))
-    assert told == outcomes[0][0] == outcomes[1][0]
-    assert "compiling" not in notes
+    assert told.split("|")[0] == outcomes[0][0].split("|")[0] == outcomes[1][0].split("|")[0]
+    assert f"read from {kernels_in(folder)}" in told
+    assert not notes
 
 
-def test_a_damaged_cache_is_done_without(
+def kernels_in(folder: Path) -> Path:
+    """The one folder of kernels in a cache."""
+    (kernels,) = folder.iterdir()
+    return kernels
+
+
+def damage(folder: Path) -> None:
+    files = list(folder.rglob("*.nbc"))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+
+
+def test_a_damaged_cache_is_thrown_away_and_filled_again(
     cache: tuple[Path, list[tuple[str, str]]], tmp_path: Path
 ) -> None:
     folder, outcomes = cache
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    damaged = list(tmp_path.rglob("*.nbc"))
-    assert damaged
-    for file in damaged:
-        file.write_bytes(file.read_bytes()[:100])
+    kernels = kernels_in(tmp_path)
+    damage(tmp_path)
     again, notes = end(start(IMPASTO_CACHE=str(tmp_path)))
     assert again.split("|")[0] == outcomes[0][0].split("|")[0], notes
+    assert f"what was kept in {kernels} was damaged" in again
+    assert "compiling" in notes
+    assert not kernels.exists()
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("no folder")
-    told, notes = end(start(IMPASTO_CACHE=str(blocked)))
+def test_a_disk_that_is_full_costs_nothing_that_was_kept(
+    cache: tuple[Path, list[tuple[str, str]]], tmp_path: Path
+) -> None:
+    """What is missing cannot be written: no reason to throw away the rest."""
+    folder, _ = cache
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    missing, *others = sorted(tmp_path.rglob("*.nbi"))
+    missing.unlink()
+    limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (100, 100))" + SHOW
+    told, notes = end(start(script=limited, IMPASTO_CACHE=str(tmp_path)))
     assert told.startswith("True")
-    assert "at every start anew" in told
-    assert "cannot be kept in" in notes
+    assert "in memory, at every start anew" in told
+    assert "cannot be used (OSError: " in told
+    assert "compiling" in notes
+    assert sorted(tmp_path.rglob("*.nbi")) == others
+
+
+def test_what_else_is_switched_on_does_no_harm_to_it(
+    cache: tuple[Path, list[tuple[str, str]]],
+) -> None:
+    """Another default dtype made the test of the kernels fail, and then they were thrown away."""
+    folder, outcomes = cache
+    kept = sorted(folder.rglob("*"))
+    switched = "import torch; torch.set_default_dtype(torch.float64)\ntorch.set_grad_enabled(False)"
+    switched += "\nforeign = torch.inference_mode(); foreign.__enter__()"
+    told, notes = end(start(script=switched + SHOW, IMPASTO_CACHE=str(folder)))
+    assert told.split("|")[0] == outcomes[0][0].split("|")[0]
+    assert "read from" in told
+    assert not notes
+    assert sorted(folder.rglob("*")) == kept
+
+
+NOT_ROOT = ["setpriv", "--bounding-set=-dac_override"]
+"""Root without the right to write where nobody may."""
+
+
+@pytest.fixture
+def read_only(
+    cache: tuple[Path, list[tuple[str, str]]], tmp_path: Path
+) -> Iterator[tuple[Path, list[str]]]:
+    """A copy of the cache where nothing can be written, and what to put before a command for it."""
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root can write everywhere")
+    shutil.copytree(cache[0], tmp_path, dirs_exist_ok=True)
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    yield tmp_path, NOT_ROOT if os.geteuid() == 0 else []
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def test_a_cache_that_can_only_be_read_is_read(read_only: tuple[Path, list[str]]) -> None:
+    folder, before = read_only
+    told, notes = end(start(*before, IMPASTO_CACHE=str(folder)))
+    assert told.startswith("True")
+    assert f"read from {kernels_in(folder)}" in told
+    assert not notes
+
+
+def test_a_folder_that_nobody_has() -> None:
+    told, notes = end(start(IMPASTO_CACHE="~nobody-of-this-name/cache"))
+    assert told.startswith("True")
+    assert "in memory, at every start anew: the compiled kernels cannot be kept in" in told
+    assert "compiling for this processor" in notes
+    assert "IMPASTO_CACHE" in notes
+
+
+def test_nothing_can_be_written_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a container, say: no home, no temporary folder, nothing beside the package either."""
+    (tmp_path / "file").write_text("no folder")
+    for name in ("IMPASTO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    nowhere = str(tmp_path / "file")
+    told, notes = end(start(HOME=nowhere, TMPDIR=nowhere))
+    assert told.startswith("True")
+    assert "in memory, at every start anew" in told
+    assert notes.count("ImpastoNotice") == 1
 
 
 @pytest.mark.parametrize(
-    ("environment", "reason"),
+    ("name", "value", "reason"),
     [
-        ({"IMPASTO_KERNELS": "plain"}, "switched off by IMPASTO_KERNELS=plain"),
-        ({"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
+        ("IMPASTO_KERNELS", "plain", "switched off by IMPASTO_KERNELS=plain"),
+        ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT"),
     ],
 )
-def test_the_plain_path(environment: dict[str, str], reason: str) -> None:
-    told, _ = end(start(**environment))
+def test_the_plain_path(name: str, value: str, reason: str) -> None:
+    told, _ = end(start("env", f"{name}={value}"))
     assert told.startswith("False")
     assert reason in told
     assert told.split()[1] == end(start())[0].split()[1]

@@ -273,6 +273,13 @@ def test_tensors_and_back(picture: Image.Image) -> None:
     assert distance(images.to_image(tensor), picture) == 0
 
 
+def test_what_is_no_number_is_not_shown_as_black(picture: Image.Image) -> None:
+    tensor = images.to_tensor(picture)
+    tensor[0, 1, 2, 3] = torch.nan
+    with pytest.raises(ImpastoError, match="no numbers"):
+        images.to_image(tensor)
+
+
 def test_cover_keeps_proportions() -> None:
     halves = Image.new("RGB", (100, 50), "white")
     halves.paste("black", (50, 0, 100, 50))

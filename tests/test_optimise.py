@@ -162,6 +162,14 @@ def test_a_loss_that_is_no_number_is_an_error(name: str, bad: float) -> None:
         OPTIMISERS[name](objective, random(0, 1, 3, 2, 2), steps=3)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_so_is_a_start_that_is_none(encoder: Vgg, photo: Tensor, name: str) -> None:
+    """Though the loss is one: to a ReLU of the kernels, what is no number is zero."""
+    objective = Objective(encoder, [StyleLoss("relu2_1", torch.zeros(1, 128, 128))])
+    with pytest.raises(ImpastoError, match="no finite numbers"):
+        OPTIMISERS[name](objective, torch.full_like(photo, math.nan), steps=3)
+
+
 @pytest.fixture(scope="module")
 def make_objective(encoder: Vgg, photo: Tensor, painting: Tensor) -> dict[Scaling, Objective]:
     with torch.no_grad():

@@ -27,6 +27,7 @@ from impasto import (
 )
 from impasto.optimise import Beyond, Optimiser
 from impasto.settings import StyleName
+from impasto.textures import CONTRAST, _clouds
 
 PAINTING = sample("great_wave")
 
@@ -104,6 +105,19 @@ def test_one_row_that_repeats_keeps_its_size() -> None:
     row = texture(PAINTING, size=(400, 1), layers=["relu1_1"], tileable=True, steps=6)
     assert row.image.size == (400, 1)
     assert row.record["levels"] == [[400, 1]]
+
+
+@pytest.mark.parametrize("size", [(32, 48), (1, 400), (7, 5), (1, 1)])
+def test_a_start_is_noise_that_falls_with_frequency(size: tuple[int, int]) -> None:
+    """Numbers everywhere, whatever torch makes of a complex number divided by infinity."""
+    start = _clouds(torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)))
+    assert start.shape == (1, 3, *size)
+    assert start.isfinite().all()
+    assert start.mean().item() == pytest.approx(0.5, abs=0.02)
+    if min(size) > 8:
+        assert start.std().item() == pytest.approx(CONTRAST, rel=0.05)
+        spectrum = torch.fft.rfft2(start - start.mean()).abs()
+        assert spectrum[..., :3, :3].mean() > 3 * spectrum[..., 10:20, 10:20].mean()
 
 
 def test_circular_padding_sees_no_border() -> None:

@@ -15,14 +15,26 @@ from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.recipes import Source
 from impasto.reconstructions import reconstruct
 from impasto.settings import BLOCKS, AtlasSettings, choose, up_to
-from impasto.sheets import RunCallback, Sheet, SheetInterrupted, numbered, sheet_record, told_once
+from impasto.sheets import (
+    RunCallback,
+    Sheet,
+    SheetInterrupted,
+    check_drawing,
+    drawn,
+    numbered,
+    reason_of,
+    sheet_record,
+    told_once,
+)
 from impasto.studio import Studio, named
+from impasto.surroundings import ordinary
 from impasto.textures import texture
 
 CHANNELS = 24
 """How many channels a grid shows."""
 
 
+@ordinary()
 def atlas(
     photo: Source, painting: Source, *, callback: RunCallback | None = None, **settings: Any
 ) -> Sheet:
@@ -41,8 +53,7 @@ def atlas(
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
         SheetInterrupted: Ctrl-C; it carries the page with what there was.
     """
-    from impasto import figures  # and matplotlib, which nothing else needs
-
+    check_drawing()
     chosen = choose(AtlasSettings, settings)
     pictures = images.read(photo), images.read(painting)
     studio = Studio(chosen, BLOCKS)
@@ -60,7 +71,7 @@ def atlas(
         )
     made: dict[str, Artwork] = {}
     interrupted = False
-    failure: ImpastoError | None = None
+    failure: Exception | None = None
     with told_once():
         for number, (label, make) in enumerate(ways, 1):
             try:
@@ -70,16 +81,29 @@ def atlas(
                 interrupted = True
             except KeyboardInterrupt:
                 interrupted = True
-            except ImpastoError as error:  # what was made before is not lost over it
-                failure = error
-                warnings.warn(f"{label} is left out: {error}", ImpastoNotice, stacklevel=2)
+            except Exception as error:  # what was made before is not lost over it
+                failure = failure or error
+                reason = reason_of(error)
+                warnings.warn(f"{label} is left out: {reason}", ImpastoNotice, stacklevel=3)
             if interrupted:
                 break
     if not made:
         raise failure or KeyboardInterrupt
     contents = [_labelled(label, made[label]) for label, _ in ways[: len(BLOCKS)] if label in made]
     styles = [_labelled(label, made[label]) for label, _ in ways[len(BLOCKS) :] if label in made]
-    page = figures.atlas(pictures[0].image, pictures[1].image, contents, styles)
+    first, second = (picture.image for picture in pictures)
+
+    def draw() -> Image.Image:
+        from impasto import figures
+
+        return figures.atlas(first, second, contents, styles)
+
+    rows = [
+        [original, *(image for _, image in row)]
+        for original, row in ((first, contents), (second, styles))
+    ]
+    page, late = drawn(draw, rows)
+    interrupted = interrupted or late
     record = sheet_record("atlas", page, made)
     record |= {"photo": named(pictures[0]), "painting": named(pictures[1])}
     if interrupted:
@@ -87,6 +111,7 @@ def atlas(
     return Sheet(page, record)
 
 
+@ordinary()
 def channels(photo: Source, layer: str, **settings: Any) -> Sheet:
     """The most active channels of a layer as a grid: what each of them looks at in a photo.
 
@@ -98,6 +123,7 @@ def channels(photo: Source, layer: str, **settings: Any) -> Sheet:
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
     """
+    check_drawing()
     from impasto import figures
 
     chosen = choose(AtlasSettings, settings)

@@ -20,8 +20,19 @@ from impasto.errors import ImpastoError
 from impasto.images import PathLike, Picture
 from impasto.optimise import Callback, Step
 from impasto.recipes import Source, Sources, Stylizer
-from impasto.sheets import RunCallback, Sheet, SheetInterrupted, numbered, sheet_record, told_once
+from impasto.sheets import (
+    RunCallback,
+    Sheet,
+    SheetInterrupted,
+    check_drawing,
+    drawn,
+    numbered,
+    reason_of,
+    sheet_record,
+    told_once,
+)
 from impasto.studio import named
+from impasto.surroundings import ordinary
 
 SIZE = 256
 """The longer side of the pictures where nothing is said of it."""
@@ -93,16 +104,25 @@ class Comparison(Sheet):
             table.writerow(row)
         return text.getvalue()
 
+    @ordinary()
     def curves(self) -> Image.Image:
-        """Loss against evaluations and against seconds, a line for each run."""
-        from impasto import figures  # and matplotlib, which nothing else needs
+        """Loss against evaluations and against seconds, a line for each run.
+
+        Raises:
+            ImpastoError: matplotlib cannot draw them.
+        """
+        check_drawing()
+        from impasto import figures
 
         series = {
             run.label: (run.evaluations, run.seconds, run.artwork.losses[: len(run.seconds)])
             for run in self.runs
             if run.artwork
         }
-        return figures.curves(series)
+        try:
+            return figures.curves(series)
+        except Exception as error:
+            raise ImpastoError(f"the curves cannot be drawn ({reason_of(error)})") from error
 
     def save_table(self, path: PathLike, *, force: bool = False) -> Path:
         """Write `table` by the rules of `Artwork.save`; returns the path written."""
@@ -113,6 +133,7 @@ class Comparison(Sheet):
         return images.write(self.curves(), path, record=self.record, force=force)
 
 
+@ordinary()
 def compare(
     photo: Source,
     painting: Sources | None = None,
@@ -137,6 +158,7 @@ def compare(
         ImpastoError: a file or setting is wrong, in any combination; found before the first run.
         SheetInterrupted: Ctrl-C; it carries the comparison of what was painted by then.
     """
+    check_drawing()
     if not 1 <= len(vary) <= 2 or not all(vary.values()):
         raise ImpastoError("one or two options can vary, and each needs a value at least")
     picture = images.read(photo)
@@ -154,6 +176,7 @@ def compare(
     ]
     runs: list[Run] = []
     stopped: Stopped = "budget"
+    failure: Exception | None = None
     with told_once():
         for number, cell in enumerate(cells, 1):
             report = numbered(callback, number, len(cells), cell.label)
@@ -161,14 +184,16 @@ def compare(
                 runs.append(_painted(Stylizer(**cell.among(common)), picture, cell, report))
             except KeyboardInterrupt:
                 stopped = "interrupted"
+            except Exception as error:  # the others are not lost over it
+                failure = failure or error
+                runs.append(Run(cell.choices, None, reason_of(error)))
             if stopped == "interrupted" or runs[-1].stopped == "interrupted":
                 stopped = "interrupted"
                 break
     if not any(run.artwork for run in runs):
-        if stopped == "interrupted":
-            raise KeyboardInterrupt
-        raise ImpastoError(runs[0].error)
-    page = _page(axes, runs, originals)
+        raise KeyboardInterrupt if stopped == "interrupted" or not failure else failure
+    page, late = _page(axes, runs, originals)
+    stopped = "interrupted" if late else stopped
     made = {run.label: run.artwork for run in runs if run.artwork}
     record = sheet_record("compare", page, made) | {"photo": named(picture)}
     comparison = Comparison(page, record, stopped, runs)
@@ -235,29 +260,29 @@ def _painted(stylizer: Stylizer, photo: Picture, cell: _Cell, report: Callback) 
         artwork = stylizer.paint(photo, callback=timed)
     except Interrupted as interruption:
         artwork = interruption.artwork
-    except ImpastoError as error:
-        return Run(cell.choices, None, str(error))
     return Run(cell.choices, artwork, "", evaluations, [when - seconds[0] for when in seconds])
 
 
 def _page(
     axes: Sequence[_Axis], runs: Sequence[Run], originals: Sequence[tuple[str, Image.Image]]
-) -> Image.Image:
-    """The runs in rows; what was not painted any more is left empty."""
-    from impasto import figures
-
+) -> tuple[Image.Image, bool]:
+    """The runs in rows, see `drawn`; what was not painted any more is left empty."""
     cells: list[tuple[str, Image.Image | None]] = [
         (_caption(run), run.artwork.image if run.artwork else None) for run in runs
     ]
     heads = [[f"{_option(option)} {label}" for label in values] for option, values in axes]
     rows, columns = ([""], heads[0]) if len(axes) == 1 else heads
     cells += [("not painted", None)] * (len(rows) * len(columns) - len(cells))
-    return figures.contact_sheet(
-        [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))],
-        row_labels=rows,
-        column_labels=columns,
-        originals=originals,
-    )
+    grid = [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))]
+
+    def draw() -> Image.Image:
+        from impasto import figures
+
+        return figures.contact_sheet(
+            grid, row_labels=rows, column_labels=columns, originals=originals
+        )
+
+    return drawn(draw, [[image for _, image in row] for row in grid])
 
 
 def _caption(run: Run) -> str:

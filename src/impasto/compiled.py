@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from impasto.errors import ImpastoNotice
+from impasto.surroundings import ordinary
 
 SWITCH = "IMPASTO_KERNELS"
 """Environment variable: `plain` does without the compiled kernels."""
@@ -76,6 +77,7 @@ def suits(x: Tensor) -> bool:
 
 
 @functools.cache
+@ordinary()
 def status() -> Status:
     """Load the kernels, compiling them first where no earlier run has; says how that went."""
     if os.environ.get(SWITCH, "compiled") == "plain":
@@ -86,31 +88,127 @@ def status() -> Status:
         return Status(False, f"numba cannot be imported ({error})")
     if numba.config.DISABLE_JIT:
         return Status(False, "numba is switched off by NUMBA_DISABLE_JIT")
-    cache = _cache_folder()
-    before = numba.config.CACHE_DIR
+    return _loaded()
+
+
+def _loaded() -> Status:
+    """The kernels from where they are kept, or else compiled in memory."""
+    made = "compiled for this processor"
+    cache = _cache()
+    damage = ""
+    if cache.folder:
+        notice = _at_every_start(cache.trouble) if cache.trouble else f"{_COMPILING}, once"
+        try:
+            with _usable(cache) as folder:
+                compiled = _import_kernels(folder, notice)
+        except ImpastoNotice:  # where notices are errors
+            raise
+        except Exception as error:  # a damaged cache, a full disk, an odd processor
+            # A matter of disk or memory says nothing about what lies there.
+            damage = "" if isinstance(error, OSError | MemoryError) else _told(error)
+            trouble = f"{cache.folder} cannot be used ({_told(error)})"
+        else:
+            if not compiled:
+                return Status(True, f"{made}, read from {cache.folder}", cache.folder)
+            if not cache.trouble:
+                return Status(True, f"{made}, and kept in {cache.folder}", cache.folder)
+            return Status(True, f"{made}, in memory, at every start anew: {cache.trouble}")
+    else:
+        trouble = cache.trouble
+    damaged = bool(damage) and not cache.trouble
     try:
-        for folder in (cache, None) if cache else (None,):
-            numba.config.CACHE_DIR = str(folder or "")
-            if not folder or not any(folder.rglob("*.nbi")):
-                _notice("compiling for this processor; that takes some seconds, once")
-            try:
-                importlib.import_module("impasto.kernels")
-                _verify()
-            except Exception as error:  # a damaged cache, a full disk, an odd processor
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                sys.modules.pop("impasto.kernels", None)
-                if folder:
-                    shutil.rmtree(folder, ignore_errors=True)
-            else:
-                kept = "compiled for this processor"
-                return Status(True, kept if folder else f"{kept}, at every start anew", folder)
+        _import_kernels(
+            None, f"{_COMPILING}, as {trouble}" if damaged else _at_every_start(trouble)
+        )
+    except ImpastoNotice:
+        raise
+    except Exception as error:
+        return Status(False, f"the kernels cannot be compiled ({_told(error)})")
+    # Now that they work in memory it was indeed the fault of what was kept.
+    if cache.folder and damaged:
+        shutil.rmtree(cache.folder, ignore_errors=True)
+        return Status(
+            True, f"{made}, in memory: what was kept in {cache.folder} was damaged ({damage})"
+        )
+    return Status(True, f"{made}, in memory, at every start anew: {trouble}")
+
+
+_COMPILING = "compiling for this processor; that takes some seconds"
+
+
+def _at_every_start(trouble: str) -> str:
+    return (
+        f"{_COMPILING}, at every start as long as {trouble}; "
+        f"set {CACHE} to a folder where you may write"
+    )
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _import_kernels(folder: Path | None, notice: str) -> bool:
+    """Import and try the kernels, kept in a folder or in memory.
+
+    Returns whether any had to be compiled; if so, the notice is given before.
+    """
+    import numba
+    from numba.core import event
+
+    compiled = False
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, _: Any) -> None:
+            nonlocal compiled
+            if not compiled:
+                compiled = True
+                _notice(notice)
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder or "")
+    try:
+        with event.install_listener("numba:compile", Listener()):
+            importlib.import_module("impasto.kernels")
+        _verify()
+    except BaseException:
+        sys.modules.pop("impasto.kernels", None)
+        raise
     finally:
         numba.config.CACHE_DIR = before
-    return Status(False, f"the kernels cannot be compiled ({reason})")
+    return compiled
 
 
-def _cache_folder() -> Path | None:
-    """A folder that can be written, of this version's kernels on this processor."""
+@dataclass(frozen=True)
+class _Cache:
+    """A folder of kernels, if there is one to use; `trouble` says why it cannot be written."""
+
+    folder: Path | None
+    trouble: str = ""
+
+
+@contextlib.contextmanager
+def _usable(cache: _Cache) -> Iterator[Path]:
+    """The folder of a cache as numba can use it.
+
+    It reads only where it may write: what cannot be written is copied while it is loaded.
+    """
+    assert cache.folder
+    if not cache.trouble:
+        yield cache.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="impasto-", ignore_cleanup_errors=True) as temporary:
+        for file in cache.folder.rglob("*.nb[ci]"):
+            place = Path(temporary, file.relative_to(cache.folder))
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(file.read_bytes())  # and not its permissions
+        yield Path(temporary)
+
+
+def _cache() -> _Cache:
+    """The folder of this version's kernels on this processor, if it can be written or is filled."""
     import llvmlite.binding
     import numba
 
@@ -120,20 +218,18 @@ def _cache_folder() -> Path | None:
     features = llvmlite.binding.get_host_cpu_features().flatten()
     for fact in (sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name(), features):
         digest.update(str(fact).encode())
-    name = f"kernels-{digest.hexdigest()[:16]}"
-    parent = numba.config.CACHE_DIR or os.environ.get(CACHE) or _user_cache()
-    folder = Path(parent).expanduser() / name
+    parent = Path(numba.config.CACHE_DIR or os.environ.get(CACHE) or _user_cache())
+    folder = parent / f"kernels-{digest.hexdigest()[:16]}"
     try:
+        folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        _notice(
-            f"the compiled kernels cannot be kept in {folder} ({error.strerror}); "
-            f"set {CACHE} to a folder where you may write, to save the time at every start"
-        )
-        return None
-    return folder
+    except (OSError, RuntimeError) as error:  # a RuntimeError where ~ is nobody's
+        reason = getattr(error, "strerror", None) or error
+        trouble = f"the compiled kernels cannot be kept in {folder} ({reason})"
+        return _Cache(folder if any(folder.rglob("*.nbi")) else None, trouble)
+    return _Cache(folder)
 
 
 def _user_cache() -> Path:
@@ -156,11 +252,14 @@ def _kernels() -> ModuleType:
 
 def _verify() -> None:
     """Try the kernels on a small picture: what is not exact here is not to be used."""
-    random = torch.Generator().manual_seed(0)
-    weight = torch.randn(64, 64, 3, 3, generator=random) / 24
-    x = torch.randn(1, 64, 11, 14, generator=random)
-    y = Convolution(weight, torch.ones(64)).forward(x, rectify=True)
-    expected = torch.nn.functional.conv2d(x, weight, torch.ones(64), padding=1).relu()
+    random = torch.Generator("cpu").manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
+
+    weight, bias, x = normal(64, 64, 3, 3) / 24, normal(64), normal(1, 64, 11, 14)
+    y = Convolution(weight, bias).forward(x, rectify=True)
+    expected = torch.nn.functional.conv2d(x, weight, bias, padding=1).relu()
     if not torch.allclose(y, expected, atol=1e-4):
         raise ArithmeticError("they fail their test")
 
@@ -465,6 +564,7 @@ class _Numbers:
 
 # Shared by all encoders of the same weights, one after another too: a second or two each.
 @functools.lru_cache(maxsize=16)  # the convolutions of a VGG-19
+@ordinary()  # as they are kept
 def _prepared(weight: _Numbers) -> Floats:
     if weight.tensor.shape[1] == 3:
         rows = weight.tensor.permute(2, 3, 1, 0).reshape(_kernels().TAPS, -1)
@@ -473,6 +573,7 @@ def _prepared(weight: _Numbers) -> Floats:
 
 
 @functools.lru_cache(maxsize=16)
+@ordinary()
 def _prepared_turned(weight: _Numbers) -> Floats:
     if weight.tensor.shape[1] == 3:
         kernels = _kernels()
@@ -497,6 +598,7 @@ def _winograd(weight: Tensor) -> Floats:
             [0, 0, 1],
         ],
         dtype=torch.float64,
+        device="cpu",
     )
     both = torch.kron(g, g).float()  # [36, 9]
     flat = weight.permute(2, 3, 1, 0).reshape(9, -1)

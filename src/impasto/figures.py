@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
@@ -527,10 +527,10 @@ class _Page:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    width, height = (round(side * _DPI) for side in figure.get_size_inches())
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi=_DPI)
-    return Image.frombytes("RGBA", (width, height), buffer.getvalue()).convert("RGB")
+    canvas = FigureCanvasAgg(figure)  # whatever backend the user has chosen
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return Image.fromarray(pixels).convert("RGB")
 
 
 def _fitted(size: _Size, box: tuple[float, float]) -> _Size:

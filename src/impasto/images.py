@@ -200,7 +200,12 @@ def to_image(tensor: Tensor) -> Image.Image:
     """An image tensor [1, 3, height, width] as a PIL image, rounded to 8 bits.
 
     With a fourth channel, alpha, as one of mode RGBA.
+
+    Raises:
+        ImpastoError: it has values that are no numbers, which would look like black.
     """
+    if tensor.isnan().any():
+        raise ImpastoError("a picture has values that are no numbers, so it has no colours there")
     pixels = (tensor[0].detach().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 

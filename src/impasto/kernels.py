@@ -47,8 +47,14 @@ _floats, _doubles, _n = numba.float32[::1], numba.float64[::1], numba.int64
 
 
 def _compiled(*arguments: Any) -> Any:
+    # Kept only where `compiled` has named a folder: without one numba looks for another by itself,
+    # and gives up where nothing can be written.
     return numba.njit(
-        numba.void(*arguments), nogil=True, cache=True, error_model="numpy", boundscheck=False
+        numba.void(*arguments),
+        nogil=True,
+        cache=bool(numba.config.CACHE_DIR),
+        error_model="numpy",
+        boundscheck=False,
     )
 
 

@@ -13,6 +13,7 @@ from impasto import compiled
 from impasto.errors import ImpastoError
 from impasto.losses import Loss, SumLoss, not_in_tiles
 from impasto.styles import Statistic
+from impasto.surroundings import ordinary, recordable
 from impasto.tiles import Part, Segment, plan, sweep, whole_layer
 from impasto.vgg import Vgg
 
@@ -73,7 +74,9 @@ class Objective:
         held = sum(target.numel() * target.element_size() for target in targets)
         self.memory = None if memory is None else memory - held
 
+    @ordinary()
     def __call__(self, image: Tensor) -> Evaluation:
+        image = recordable(image)
         with compiled.torch_on_one_thread():
             segments = self.segments((image.shape[-2], image.shape[-1]))
             return self._in_tiles(image, segments) if segments else self._whole(image)
@@ -176,6 +179,7 @@ class Objective:
         ]
 
 
+@ordinary()
 def measure(
     encoder: Vgg,
     image: Tensor,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from impasto.errors import ImpastoError
 from impasto.objective import Evaluation
+from impasto.surroundings import ordinary
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -98,7 +99,7 @@ class Optimiser(Protocol):
             image again (one that is to repeat without a seam).
 
     Raises:
-        ImpastoError: the loss or its gradient is not a finite number.
+        ImpastoError: the image, the loss or its gradient is not of finite numbers.
     """
 
     def __call__(
@@ -116,6 +117,7 @@ class Optimiser(Protocol):
     ) -> Outcome: ...
 
 
+@ordinary()
 def lbfgs(
     objective: Evaluate,
     image: Tensor,
@@ -140,6 +142,7 @@ def lbfgs(
     return _Lbfgs(objective, image, journal, restart, basis, history).run(state)
 
 
+@ordinary()
 def cg(
     objective: Evaluate,
     image: Tensor,
@@ -163,6 +166,7 @@ def cg(
     return _ConjugateGradient(objective, image, journal, restart, basis).run()
 
 
+@ordinary()
 def adam(
     objective: Evaluate,
     image: Tensor,
@@ -198,7 +202,7 @@ def adam(
                     optimiser.state[pixels] = moments
             journal.spend()
             evaluation = objective(pixels)
-            _check_finite(evaluation, journal.evaluations)
+            _check_finite(pixels, evaluation, journal.evaluations)
             journal.accept(evaluation.loss, evaluation.parts, pixels.detach().clone(), keep)
             pixels.grad = evaluation.gradient
             optimiser.step()
@@ -281,9 +285,12 @@ class _Basis:
     ) -> None:
         _, channels, height, width = shape
         if beyond == "mirrored":
-            rows, columns = (torch.arange(n) / (2 * n) for n in (height, width))
+            ramps = (torch.arange(n, dtype=torch.float32, device="cpu") for n in (height, width))
+            rows, columns = (ramp / (2 * len(ramp)) for ramp in ramps)
         else:
-            rows, columns = (torch.fft.fftfreq(n) for n in (height, width))
+            rows, columns = (
+                torch.fft.fftfreq(n, dtype=torch.float32, device="cpu") for n in (height, width)
+            )
         frequency: Array = torch.hypot(rows[:, None], columns).double().numpy()
         frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
         self.dtype = dtype
@@ -420,7 +427,8 @@ class _Lbfgs:
     def _begin_round(self, state: State | None) -> None:
         angles = state["angles"] if state else None
         self.variables = _Variables(self.image, self.basis, angles)
-        self.z = torch.zeros(self.image.numel(), requires_grad=True)
+        self.z = torch.zeros(self.image.numel(), dtype=torch.float32, device="cpu")
+        self.z.requires_grad_(True)
         self.home = self.z.detach().clone()
         self.optimiser = torch.optim.LBFGS(
             [self.z],
@@ -467,7 +475,7 @@ class _Lbfgs:
             # The start itself, without the margin: it may be the minimum.
             image = self.variables.image_at(z) if self.round_evaluations else self.image
             evaluation = self.objective(image)
-            _check_finite(evaluation, self.journal.evaluations)
+            _check_finite(image, evaluation, self.journal.evaluations)
             self.trials[place] = evaluation, image
             if self.round_evaluations == 0 and self.variables.scale == 1.0:
                 self.variables.scale_by(self._slope())
@@ -504,7 +512,9 @@ class _Lbfgs:
             for name in ("old_dirs", "old_stps"):
                 for index, vector in enumerate(inner[name][-newest:]):
                     state[f"{name}.{index}"] = vector
-            state["ro"] = torch.tensor([float(value) for value in inner["ro"][-newest:]])
+            state["ro"] = torch.tensor(
+                [float(value) for value in inner["ro"][-newest:]], dtype=torch.float32
+            )
         return state
 
     def _restore(self, state: State) -> None:
@@ -593,7 +603,7 @@ class _ConjugateGradient:
         # The start itself, without the margin: it may be the minimum.
         image = self.variables.image_at(z) if self.round_evaluations else self.image
         evaluation = self.objective(image)
-        _check_finite(evaluation, self.journal.evaluations)
+        _check_finite(image, evaluation, self.journal.evaluations)
         slope = self.variables.slope_at(z, evaluation.gradient)
         if self.round_evaluations == 0:
             self.variables.scale_by(slope)
@@ -625,7 +635,7 @@ def _restored_moments(pixels: Tensor, state: State | None) -> State | None:
 
 
 # Orthonormal: luminance, red against blue, green against both.
-_OPPONENTS = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
+_OPPONENTS = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float32, device="cpu")
 _OPPONENTS /= _OPPONENTS.norm(dim=1, keepdim=True)
 
 # How much the default loss bends along waves of each frequency, in cycles a pixel, for each of the
@@ -664,8 +674,14 @@ def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Arra
     return normalised
 
 
-def _check_finite(evaluation: Evaluation, evaluations: int) -> None:
+def _check_finite(image: Tensor, evaluation: Evaluation, evaluations: int) -> None:
     # A sum is finite where all of its terms are.
+    if not math.isfinite(image.detach().sum().item()):
+        # The loss may well be finite: a ReLU can take what is no number for zero.
+        raise ImpastoError(
+            f"the picture has values that are no finite numbers after {evaluations} evaluations; "
+            "start from one without them"
+        )
     if not (math.isfinite(evaluation.loss) and math.isfinite(evaluation.gradient.sum().item())):
         raise ImpastoError(
             f"the loss is not a finite number after {evaluations} evaluations; "

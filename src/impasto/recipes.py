@@ -29,6 +29,7 @@ from impasto.painting import Painting, Scene
 from impasto.settings import FULL, STARTS, make_settings, plain
 from impasto.studio import LEAST_AREA, Exemplar, Paintings, Studio, canonical, named
 from impasto.styles import Statistic, Style
+from impasto.surroundings import ordinary
 
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
@@ -73,6 +74,7 @@ def stylize(
     return stylizer.paint(photo, callback=callback)
 
 
+@ordinary()
 def resume(
     checkpoint: PathLike,
     *,
@@ -171,6 +173,7 @@ class Stylizer:
     Arguments and errors are those of `stylize`.
     """
 
+    @ordinary()
     def __init__(
         self,
         painting: Sources | None = None,
@@ -198,6 +201,7 @@ class Stylizer:
         if self.settings.size != FULL:
             self._check_paintings(int(self.settings.size))  # too small a one is known at once
 
+    @ordinary()
     def paint(
         self,
         photo: Source,

@@ -21,6 +21,7 @@ from impasto.painting import Painting, Scene
 from impasto.recipes import Source
 from impasto.settings import ReconstructSettings, block_of, choose, plain, shares_of
 from impasto.studio import Studio, canonical, named
+from impasto.surroundings import ordinary
 
 PRIORS = {"1": 0.0, "2": 0.0, "3": 1.0, "4": 3.0, "5": 10.0}
 """Weight of the total variation by the deepest layer's block."""
@@ -29,6 +30,7 @@ HISTORY = 50
 """Pairs of past steps that L-BFGS remembers: a layer's own pixels are a matter of convergence."""
 
 
+@ordinary()
 def reconstruct(
     photos: Source | Sequence[Source],
     *,

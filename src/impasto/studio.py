@@ -85,8 +85,9 @@ class Studio:
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Uniform noise from the seed."""
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        return torch.rand(tuple(shape), generator=generator).to(self.device)
+        generator = torch.Generator("cpu").manual_seed(self.settings.seed)
+        noise = torch.rand(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
+        return noise.to(self.device)
 
     def measure(
         self,

@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 
 from impasto import compiled
 from impasto.settings import StyleName
+from impasto.surroundings import ordinary, recordable
 from impasto.tiles import Part
 
 
@@ -244,7 +245,7 @@ class Wasserstein:
         target_covariance = _centred(target_second, target_first)
         ridge = 1e-3 * target_covariance.diagonal().mean()
         ridge = ridge.clamp_min(1e-6 * _trace(target_second) + 1e-12)
-        added = ridge * torch.eye(len(first), dtype=ridge.dtype)
+        added = ridge * torch.eye(len(first), dtype=ridge.dtype, device=ridge.device)
         covariance = _centred(second, first) + added
         target_covariance = target_covariance + added
         # L^T S_x L has the eigenvalues of S_y^1/2 S_x S_y^1/2, and L costs a tenth of the root.
@@ -325,13 +326,15 @@ def exact_sum(x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
+@ordinary()  # they are kept: whatever is switched on now is not to be in them
 def _waves(channels: int, seed: int) -> Tensor:
     """Normal ones of variance 1, [channels, waves].
 
     In single precision, whatever the features: the same waves for single and double precision.
     """
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(channels, min(2 * channels, 512), generator=random)
+    random = torch.Generator("cpu").manual_seed(seed)
+    shape = channels, min(2 * channels, 512)
+    return torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
 
 
 class _MeanWaves(torch.autograd.Function):
@@ -344,7 +347,7 @@ class _MeanWaves(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, waves: Tensor, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(features, waves, weights)
-        total = torch.zeros(2, waves.shape[1], dtype=torch.float64)
+        total = torch.zeros(2, waves.shape[1], dtype=torch.float64, device="cpu")
         for rows in _chunks(len(features)):
             angles = features[rows] @ waves
             both = torch.stack([angles.cos(), angles.sin()])
@@ -377,8 +380,8 @@ def _within(
 ) -> tuple[Tensor, Tensor | None]:
     """The positions that count, and their weights."""
     if part is None:
-        return features, None if area is None else area.to(features)
-    weights = None if area is None else area[(..., *part.core)].to(features)
+        return features, None if area is None else recordable(area.to(features))
+    weights = None if area is None else recordable(area[(..., *part.core)].to(features))
     return part.core_of(features), weights
 
 

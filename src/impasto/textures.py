@@ -21,6 +21,7 @@ from impasto.recipes import Source
 from impasto.settings import TextureSettings, block_of, choose, shares_of
 from impasto.studio import Exemplar, Studio, canonical, named
 from impasto.styles import Statistic
+from impasto.surroundings import ordinary
 
 PAINTING_SIZE = 512
 """The longer side of a painting that nothing is said of, unless it is smaller."""
@@ -41,6 +42,7 @@ MARGIN = 4
 """Of a layer's positions at a painting's border, how many a texture without border looks past."""
 
 
+@ordinary()
 def texture(painting: Source, *, callback: Callback | None = None, **settings: Any) -> Artwork:
     """From noise, a picture that matches a painting's style statistics and nothing else.
 
@@ -154,7 +156,7 @@ class _Scene(Scene):
         if not self.settings.tileable:
             return None
         width, height = (side // self.studio.encoder.min_size([layer]) for side in size)
-        area = torch.zeros(1, 1, height, width)
+        area = torch.zeros(1, 1, height, width, dtype=torch.float32, device="cpu")
         left, top = (min(MARGIN, side // 4) for side in (width, height))
         area[..., top : height - top, left : width - left] = 1
         return (area / area.mean()).to(self.studio.device)
@@ -175,9 +177,10 @@ class _Scene(Scene):
 def _clouds(noise: Tensor) -> Tensor:
     """White noise [1, 3, height, width] as noise whose amplitude falls with 1/f; it repeats."""
     height, width = noise.shape[-2:]
-    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
-    frequency[0, 0] = torch.inf  # no mean
-    spectrum = torch.fft.rfft2(noise.cpu()) / frequency
-    clouds: Tensor = torch.fft.irfft2(spectrum, (height, width))
+    rows = torch.fft.fftfreq(height, dtype=torch.float32, device="cpu")
+    columns = torch.fft.rfftfreq(width, dtype=torch.float32, device="cpu")
+    gains = torch.hypot(rows[:, None], columns).reciprocal()
+    gains[0, 0] = 0  # no mean; to divide it by infinity gives no number in some builds of torch
+    clouds: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.cpu()) * gains, (height, width))
     spread = clouds.std(correction=0).clamp_min(1e-6)
     return (0.5 + CONTRAST / spread * clouds).clamp(0, 1).to(noise)

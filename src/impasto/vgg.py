@@ -23,6 +23,7 @@ from impasto import compiled
 from impasto.errors import ImpastoError
 from impasto.files import is_file
 from impasto.settings import Pooling, nearest
+from impasto.surroundings import ordinary
 
 IMAGE = "image"
 """The name of the layer before the first: the image tensor itself."""
@@ -97,6 +98,7 @@ class Vgg(nn.Module):
             `min_size` for that.
     """
 
+    @ordinary()
     def __init__(
         self,
         state: Mapping[str, Tensor],
@@ -115,7 +117,13 @@ class Vgg(nn.Module):
             if name.startswith("conv"):
                 weight = state[f"{name}.weight"].float()
                 conv = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-                    nn.Conv2d, weight.shape[1], weight.shape[0], kernel_size=3, padding=1
+                    nn.Conv2d,
+                    weight.shape[1],
+                    weight.shape[0],
+                    kernel_size=3,
+                    padding=1,
+                    dtype=torch.float32,
+                    device="cpu",
                 )
                 conv.load_state_dict({"weight": weight, "bias": state[f"{name}.bias"].float()})
                 self.add_module(name, conv)
@@ -226,6 +234,7 @@ class Vgg(nn.Module):
         return compiled.average_pool(x) if compiled.suits(x) else F.avg_pool2d(x, 2)
 
 
+@ordinary()
 def load_encoder(
     weights: str | Path | None = None, pooling: Pooling = "avg", padding: Padding = "zeros"
 ) -> Vgg:
