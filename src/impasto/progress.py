@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ class Progress:
                 desc=self.title,
                 leave=False,
                 bar_format=form,
-                dynamic_ncols=True,  # a terminal may be resized
+                # It may be resized; one that does not know its size would show nothing.
+                **({"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}),
             )
         if self.bar is not None:
             height, width = step.image.shape[-2:]
@@ -107,3 +109,10 @@ class ProgressOfRuns:
             self.__exit__()
             self.run = Progress(title, quiet=self.quiet, lines=2)
         self.run.update(step)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
