@@ -32,6 +32,7 @@ from impasto import (
     sample,
     stylize,
 )
+from impasto.cli import main
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
 # Two levels, so that runs break off on both.
@@ -154,6 +155,110 @@ def test_other_inputs_are_said(tmp_path: Path) -> None:
     photo.unlink()
     with pytest.raises(ImpastoError, match=r"photo\.png, which is gone; put the photo back"):
         resume(checkpoint)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder of photos, paintings and an unfinished picture."""
+    folder = tmp_path / "project"
+    for name, source in (("photos/a.jpg", PHOTO), ("art/b.jpg", PAINTING)):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(source.read_bytes())
+    (folder / "out").mkdir()
+
+    def stop(now: Step) -> None:
+        if now.step == 3:
+            raise KeyboardInterrupt
+
+    output = folder / "out/c.png"
+    with pytest.raises(Interrupted):
+        Stylizer(folder / "art/b.jpg", size=32, steps=6).paint(
+            folder / "photos/a.jpg",
+            callback=stop,
+            checkpoint=f"{output}.checkpoint",
+            note={"output": str(output)},
+        )
+    return folder
+
+
+def test_a_project_that_was_moved_is_gone_on_with(project: Path) -> None:
+    moved = project.rename(project.with_name("moved"))
+    assert main(["resume", str(moved / "out/c.png"), "--quiet"]) == 0
+    assert [path.name for path in (moved / "out").iterdir()] == ["c.png"]
+    assert read_record(moved / "out/c.png")["steps"] == 6
+    assert not project.exists()
+
+
+def test_inputs_beside_a_checkpoint_that_was_copied(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    checkpoint = other / "c.png.checkpoint"
+    checkpoint.write_bytes((project / "out/c.png.checkpoint").read_bytes())
+    (project / "photos/a.jpg").rename(other / "a.jpg")
+    (project / "art/b.jpg").rename(other / "b.jpg")
+    (project / "art/b.jpg").write_bytes(b"another")  # the right one is told by what it holds
+    assert main(["resume", str(checkpoint), "--quiet"]) == 0
+    assert sorted(path.name for path in other.iterdir()) == ["a.jpg", "b.jpg", "c.png"]
+    assert [path.name for path in (project / "out").iterdir()] == ["c.png.checkpoint"]
+    (other / "b.jpg").unlink()
+    (other / "a.jpg").unlink()
+    assert main(["resume", str(project / "out/c.png")]) == 2
+    assert "put the photo back, or beside the checkpoint" in capsys.readouterr().err
+
+
+def test_where_to_resume_to(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(project / "out/c.png.checkpoint")
+    for output, told in (("no/d.png", "there is no folder"), ("d.xyz", "has no extension")):
+        assert main(["resume", checkpoint, "-o", str(tmp_path / output)]) == 2
+        said = capsys.readouterr().err  # before anything is painted
+        assert told in said
+        assert "step" not in said
+    photo = project / "photos/a.jpg"
+    assert main(["resume", checkpoint, "-o", str(photo), "--force"]) == 2
+    assert "is one of the inputs" in capsys.readouterr().err
+    assert main(["resume", checkpoint, "-o", f"{tmp_path}/new/", "--stills", "2"]) == 0
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["c-step0004.png", "c-step0006.png", "c.png"]
+    assert not Path(checkpoint).exists()
+
+
+def test_whatever_keeps_a_checkpoint_from_being_written_the_painting_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(checkpoints, "write", failing)
+    with pytest.warns(ImpastoNotice, match="cannot be written .MemoryError: none left"):
+        artwork = Stylizer(PAINTING, size=32, steps=2).paint(
+            PHOTO, checkpoint=tmp_path / "a.checkpoint"
+        )
+    assert artwork.steps == 2
+
+
+def test_interrupted_while_the_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C once more, in Python: the picture is there all the same, and nothing half-written."""
+    checkpoint = tmp_path / "a.checkpoint"
+
+    def settle(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def stop(now: Step) -> None:
+        if now.step == 2:
+            monkeypatch.setattr(checkpoints, "settle", settle)
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as interrupted:
+        Stylizer(PAINTING, size=32).paint(PHOTO, callback=stop, checkpoint=checkpoint)
+    assert interrupted.value.artwork.steps == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.checkpoint"]
+    assert checkpoints.read_record(checkpoint)["progress"]["losses"]
 
 
 def test_a_full_disk_does_not_stop_the_painting(

@@ -13,11 +13,12 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from impasto import __version__, read_record, sample
+from impasto import Interrupted, Step, Stylizer, __version__, read_record, sample
 from impasto.cli import main
 
 from .conftest import full_disk
@@ -412,6 +413,117 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
     assert sum(name.endswith(".jpg") for name in names) == 9
     for licence in ("LICENSE", "CC-BY-4.0.txt", "CC0-1.0.txt"):
         assert any(name.endswith(licence) and "dist-info/licenses" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--style-layer relu1_1 relu2_1:2 PHOTO",
+        "--style-layer relu1_1,relu2_1:2 PHOTO",
+        "PHOTO --style-layer relu1_1 --style-layer=relu2_1:2",
+    ],
+)
+def test_no_option_swallows_a_photo(words: str) -> None:
+    given = words.replace("PHOTO", PHOTO).split()
+    assert main(["stylize", *given, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
+    assert read_record("a.png")["settings"]["style_layers"] == {"relu1_1": 1, "relu2_1": 2}
+    assert read_record("a.png")["photo"]["name"] == "kingfisher.jpg"
+
+
+def test_names_that_begin_with_a_dash() -> None:
+    Path("-dash.jpg").write_bytes(Path(PHOTO).read_bytes())
+    assert main(["stylize", *STYLE, *QUICK, "-o", "out/", "--quiet", "--", "-dash.jpg", OTHER]) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "-dash-cafe_terrace_at_night.png",
+        "owl-cafe_terrace_at_night.png",
+    ]
+
+
+def test_a_defect_in_one_photo_does_not_take_the_others_along(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint = Stylizer.paint
+
+    def failing(self: Stylizer, photo: Any, **options: Any) -> Any:
+        if photo == OTHER:
+            raise ZeroDivisionError("by chance")
+        return paint(self, photo, **options)
+
+    monkeypatch.setattr(Stylizer, "paint", failing)
+    assert main(["stylize", OTHER, PHOTO, *STYLE, *QUICK, "-o", "out/", "--json"]) == 1
+    told = capsys.readouterr()
+    failed, painted = json.loads(told.out)["results"]
+    assert "owl.jpg failed (ZeroDivisionError: by chance); that is a defect" in failed["error"]
+    assert Path(painted["output"]).is_file()
+
+
+def test_standard_input() -> None:
+    command = [sys.executable, "-m", "impasto", "stylize", "-", *STYLE, *QUICK]
+    with Path(PHOTO).open("rb") as photo:
+        done = subprocess.run(command, stdin=photo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("stdin-cafe_terrace_at_night.png  (32 x 18")
+    assert files() == ["stdin-cafe_terrace_at_night.png"]
+    again = subprocess.run([*command, "--style", "-"], input=b"", capture_output=True, check=False)
+    assert again.returncode == 2
+    assert b"impasto: standard input is empty; send a picture to it" in again.stderr
+
+
+def test_what_exists_is_skipped(capsys: Captured) -> None:
+    command = ["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--skip-existing"]
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "out/", "--quiet"]) == 0
+    assert main([*command, "--json"]) == 0
+    skipped, painted = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+    assert skipped == {
+        "photo": PHOTO,
+        "output": "out/kingfisher-cafe_terrace_at_night.png",
+        "skipped": True,
+    }
+    assert painted["steps"] == 2
+    before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("skipped: it is there already") == 2
+    assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir()} == before
+    assert main([*command, "--force"]) == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_what_was_interrupted_is_gone_on_with(capsys: Captured) -> None:
+    command = ["stylize", PHOTO, *STYLE, "--size", "32", "--steps", "30", "-o", "a.png"]
+
+    def stop(now: Step) -> None:
+        if now.step == 10:
+            raise KeyboardInterrupt
+
+    stylizer = Stylizer(STYLE[1], size=32, steps=30)
+    with pytest.raises(Interrupted) as interrupted:
+        stylizer.paint(PHOTO, callback=stop, checkpoint="a.png.checkpoint")
+    interrupted.value.artwork.save("a.png")
+    assert read_record("a.png")["stopped"] == "interrupted"
+    assert main([*command, "--skip-existing"]) == 0
+    told = capsys.readouterr()
+    assert "a.png.checkpoint is gone on with" in told.err
+    assert "step 3/30" not in told.err
+    assert read_record("a.png")["steps"] == 30  # in place of what was unfinished
+    assert files() == ["a.png"]
+
+
+def test_stills_beside_the_picture(capsys: Captured) -> None:
+    settings = ["--size", "400", "--levels", "2", "--steps", "9", "--style-layer", "relu1_1"]
+    command = ["stylize", PHOTO, *STYLE, *settings, "-o", "a.png", "--stills", "2", "--json"]
+    assert main(command) == 0
+    told = [f"a-step000{n}.png" for n in (2, 4, 6, 8)]
+    assert json.loads(capsys.readouterr().out)["results"][0]["stills"] == told
+    assert files() == [*told, "a.png"]
+    for name in told:  # as large as the picture, those of the coarse level, too
+        with Image.open(name) as still:
+            assert still.size == (400, 225)
+    assert read_record(told[0])["step"] == 2
+    reconstruct = ["reconstruct", PHOTO, *QUICK, "-o", "b.jpg", "--stills", "1", "--film", "b.gif"]
+    assert main(reconstruct) == 0
+    assert {"b-step0001.jpg", "b-step0002.jpg", "b.gif", "b.jpg"} < set(files())
+    assert main(["stylize", PHOTO, *STYLE, "--stills", "0"]) == 2
+    assert "stills is 0; give a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_info_says_what_runs_and_why() -> None:

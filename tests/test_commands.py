@@ -111,6 +111,26 @@ def test_compare_paintings_and_what_may_be_left_out() -> None:
     assert runs[2]["shares"] == pytest.approx([2 / 3, 1 / 3])
 
 
+def test_names_with_commas_and_pluses() -> None:
+    for name, source in (("a,b.jpg", WAVE), ("c+d, e.jpg", CAFE), ("f.jpg", CAFE)):
+        Path(name).write_bytes(Path(source).read_bytes())
+    vary = "style=a,b.jpg,c+d, e.jpg:2,f.jpg+a,b.jpg:0.5,c+d, e.jpg+f.jpg"
+    assert main(["compare", PHOTO, "--vary", vary, *QUICK, "-o", "a.png", "--quiet"]) == 0
+    runs = read_record("a.png")["runs"]
+    first = ["a,b.jpg", "c+d, e.jpg", "f.jpg", "c+d, e.jpg"]
+    assert [run["painting"]["name"] for run in runs] == first
+    assert runs[2]["painting 2"]["name"] == "a,b.jpg"
+
+
+def test_layers_with_photos_behind_them() -> None:
+    arguments = ["--size", "32x32", "--steps", "1", "-o", "a.png"]
+    assert main(["texture", *arguments, "--layers", "up-to", "relu2_1", WAVE]) == 0
+    assert read_record("a.png")["settings"]["layers"] == {"relu1_1": 1, "relu2_1": 1}
+    layers = ["--layer", "relu1_1:3", "relu2_1", "--weight", "1", "3", PHOTO, OTHER]
+    assert main(["reconstruct", *QUICK, "-o", "b.png", *layers]) == 0
+    assert read_record("b.png")["settings"]["layers"] == {"relu1_1": 3, "relu2_1": 1}
+
+
 def test_none_leaves_an_option_out() -> None:
     for option in ("init=none,noise", "content-layer=none", "device=none", "pooling=none"):
         assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import struct
 import warnings
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from impasto import ImpastoError, ImpastoNotice, images, read_record, sample
 
@@ -119,6 +121,145 @@ def test_alpha_is_composed_on_white(tmp_path: Path, mode: str) -> None:
 def test_half_transparent_black_is_grey(tmp_path: Path) -> None:
     path = save(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), tmp_path / "half.png")
     assert images.read(path).image.getpixel((0, 0)) == (127, 127, 127)
+
+
+def disc(colour: str = "red") -> Image.Image:
+    """A disc on nothing, whose hidden pixels are green."""
+    image = Image.new("RGBA", (40, 30), (0, 255, 0, 0))
+    shape = Image.new("L", (400, 300))
+    ImageDraw.Draw(shape).ellipse((100, 50, 300, 250), fill=255)
+    image.paste(colour, mask=shape.resize((40, 30)))
+    image.putalpha(shape.resize((40, 30)))
+    return image
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_what_is_transparent_is_kept_apart(tmp_path: Path, suffix: str) -> None:
+    path = save(
+        disc(), tmp_path / f"disc.{suffix}", **({"lossless": True} if suffix == "webp" else {})
+    )
+    picture = images.read(path)
+    assert picture.image.getpixel((0, 0)) == (255, 255, 255)
+    assert picture.alpha
+    assert picture.alpha.getextrema() == (0, 255)
+    # Without a ground the visible colour goes on; of what was hidden there is nothing to be seen.
+    colors = np.asarray(picture.colors, float)
+    assert np.abs(colors - [255, 0, 0]).max() <= 3
+    assert images.read(disc().convert("RGB")).alpha is None
+    opaque = disc()
+    opaque.putalpha(255)
+    assert images.read(opaque).alpha is None
+
+
+def test_what_is_wholly_transparent_is_refused() -> None:
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    with pytest.raises(ImpastoError, match="wholly transparent; give one that shows something"):
+        images.read_visible(clear)
+
+
+def test_formats_without_transparency_are_on_white(tmp_path: Path) -> None:
+    for suffix in ("jpg", "bmp", "gif"):
+        with pytest.warns(ImpastoNotice, match=r"knows no transparency; write a \.png"):
+            path = images.write(disc(), tmp_path / f"disc.{suffix}")
+        with Image.open(path) as image:
+            assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    for suffix in ("png", "webp", "tif"):
+        with Image.open(images.write(disc(), tmp_path / f"disc.{suffix}")) as image:
+            assert image.mode == "RGBA"
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_masks_of_labels(tmp_path: Path, deep: bool) -> None:
+    labels = np.zeros((6, 8), np.uint16 if deep else np.uint8)
+    labels[:, :4] = 1
+    path = save(Image.fromarray(labels), tmp_path / "labels.png")
+    with pytest.warns(ImpastoNotice, match="has the values 0 and 1; 1 is taken for white"):
+        mask = np.asarray(images.read_mask(path).image)[..., 0]
+    assert np.array_equal(mask, 255 * labels)
+    dark = save(Image.fromarray(np.full((6, 8), 51, np.uint8)), tmp_path / "dark.png")
+    with pytest.warns(ImpastoNotice, match="20 % of the painting come through"):
+        images.read_mask(dark)
+    with pytest.raises(ImpastoError, match="covers nothing"):
+        images.read_mask(Image.new("L", (4, 4)))
+
+
+@pytest.mark.parametrize("odd", [2.5, math.inf, 1e30, -math.inf, math.nan, -5.0])
+def test_one_odd_value_in_a_float_tiff(tmp_path: Path, odd: float) -> None:
+    values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+    values[3, 4] = odd
+    path = save(Image.fromarray(values), tmp_path / "f.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if not math.isfinite(odd) else "error", ImpastoNotice)
+        read = np.asarray(images.read(path).image, float)[..., 0]
+    assert read[3, 4] == (255 if odd > 0 else 0)
+    read[3, 4] = values[3, 4] = 0
+    assert np.abs(read - values * 255).max() <= 0.5
+
+
+def test_deep_pictures_that_are_all_but_black_are_told_of(tmp_path: Path) -> None:
+    path = save(Image.fromarray(np.full((4, 4), 200, np.uint16)), tmp_path / "deep.png")
+    with pytest.warns(ImpastoNotice, match="of 65535 its brightest value is 200"):
+        images.read(path)
+
+
+def test_photos_from_an_iphone(tmp_path: Path, picture: Image.Image) -> None:
+    """HEIC: upright, in its colours, whatever the extension."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = picture.resize((96, 64), Image.Resampling.NEAREST)
+    pillow_heif.from_pillow(large).save(tmp_path / "a.heic", quality=-1, chroma=444)
+    assert distance(images.read(tmp_path / "a.heic").image, large) < 3
+    # Turned by the container, and said so in EXIF as well: to be turned once.
+    options = {"quality": -1, "chroma": 444, "exif": exif.tobytes()}
+    pillow_heif.from_pillow(large).save(tmp_path / "b.jpg", **options)
+    upright = large.transpose(Image.Transpose.ROTATE_270)
+    assert distance(images.read(tmp_path / "b.jpg").image, upright) < 3
+    red = Image.new("RGB", (64, 64), (255, 0, 0))
+    red.info["icc_profile"] = swapped_profile()
+    pillow_heif.from_pillow(red).save(tmp_path / "c.heic", quality=-1, chroma=444)
+    pixel = images.read(tmp_path / "c.heic").image.getpixel((8, 8))
+    assert isinstance(pixel, tuple)
+    assert pixel[1] > 240 > 30 > max(pixel[0], pixel[2])
+    data = (tmp_path / "a.heic").read_bytes()
+    for length in (len(data) // 2, 40):
+        (tmp_path / "cut.heic").write_bytes(data[:length])
+        with pytest.raises(ImpastoError, match=r"cut\.heic is damaged or cut short"):
+            images.read(tmp_path / "cut.heic")
+
+
+def test_display_p3_is_converted_with_a_profile_and_without(tmp_path: Path) -> None:
+    # The same green in both, by their definitions.
+    expected = (84, 202, 67)
+    p3 = Image.new("RGB", (64, 64), (117, 199, 87))
+    pillow_heif.from_pillow(p3).save(
+        tmp_path / "nclx.heic",
+        quality=-1,
+        chroma=444,
+        color_primaries=12,
+        transfer_characteristic=13,
+        matrix_coefficients=6,
+    )
+    save(p3, tmp_path / "icc.jpg", icc_profile=images._display_p3(), quality=100, subsampling=0)
+    for name in ("nclx.heic", "icc.jpg"):
+        assert images.read(tmp_path / name).image.getpixel((9, 9)) == pytest.approx(expected, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("avif", "AVIF"), ("jp2", "JPEG2000"), ("ico", "ICO")]
+)
+def test_what_else_is_read(tmp_path: Path, suffix: str, kind: str) -> None:
+    owl = images.resize(images.read(sample("owl")).image, (64, 48))
+    owl.save(tmp_path / f"a.{suffix}", kind, **({"sizes": [(64, 48)]} if kind == "ICO" else {}))
+    assert distance(images.read(tmp_path / f"a.{suffix}").image, owl) < 8
+
+
+def test_what_a_phone_puts_behind_a_photo_is_no_frame(tmp_path: Path) -> None:
+    owl = images.resize(images.read(sample("owl")).image, (64, 48))
+    depth = Image.new("RGB", (32, 24))
+    owl.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[depth], quality=95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert distance(images.read(tmp_path / "a.jpg").image, owl) < 8
 
 
 def test_cmyk(tmp_path: Path, picture: Image.Image) -> None:

@@ -627,9 +627,10 @@ def parted(text: str, sign: str = "+", whole: Callable[[str], bool] | None = Non
 def _names_a_file(text: str) -> bool:
     """Whether it is a file that is there, `FILE:WEIGHT`, or `MASK:PAINTING`."""
     at = [index for index, sign in enumerate(text) if sign == ":"]
+    name, _, weight = text.rpartition(":")
     return (
         is_file(text)
-        or is_file(text.rpartition(":")[0])
+        or (is_file(name) and _is_number(weight))
         or any(is_file(text[:index]) and is_file(text[index + 1 :]) for index in at)
     )
 
