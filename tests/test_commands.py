@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 from PIL import Image, ImageSequence
 
-from impasto import Film, Step, read_record, sample
+from impasto import Film, Step, Stylizer, read_record, sample
 from impasto.cli import main
 
 PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
@@ -100,6 +101,26 @@ def test_compare(capsys: Captured) -> None:
     runs = read_record(f"{name}.png")["runs"]
     assert runs[0]["settings"]["style_layers"] == {"relu1_1": 1, "relu2_1": 2}
     assert runs[3]["settings"]["optimizer"] == "adam"
+
+
+def test_what_can_be_saved_of_a_comparison_is(capsys: Captured) -> None:
+    Path("curves").mkdir()
+    arguments = ["compare", PHOTO, "--style", WAVE, "--vary", "seed=1,2", *QUICK, "-o", "a.png"]
+    remove = Path("curves").rmdir
+
+    class Vanishing(Stylizer):
+        def paint(self, *given: Any, **options: Any) -> Any:
+            if Path("curves").exists():
+                remove()
+            return super().paint(*given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("impasto.comparisons.Stylizer", Vanishing)
+        assert main([*arguments, "--plot", "curves/b.png"]) == 2
+    told = capsys.readouterr()
+    assert told.out.endswith("pixels)\na.csv\n")
+    assert "impasto: there is no folder curves" in told.err
+    assert files() == ["a.csv", "a.png"]
 
 
 def test_compare_paintings_and_what_may_be_left_out() -> None:

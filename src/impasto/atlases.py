@@ -158,4 +158,4 @@ def _texture(painting: Source, layer: str, settings: dict[str, Any]) -> Callable
 
 def _labelled(label: str, artwork: Artwork) -> tuple[str, Image.Image]:
     unfinished = " (interrupted)" if artwork.stopped == "interrupted" else ""
-    return label.partition(", ")[2] + unfinished, artwork.image
+    return label.partition(", ")[2] + unfinished, images.composed(artwork.image)

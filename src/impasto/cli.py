@@ -262,7 +262,8 @@ def _atlas(options: argparse.Namespace) -> int:
         raise ImpastoError("an atlas needs a photo and a painting; give both, or --channels LAYER")
     try:
         with ProgressOfRuns(quiet=options.quiet) as progress:
-            sheet = atlas(options.photo, options.painting, callback=progress.update, **settings)
+            report = _watched(progress, options)
+            sheet = atlas(options.photo, options.painting, callback=report, **settings)
     except SheetInterrupted as interruption:
         sheet = interruption.sheet
     return _save_sheet(sheet, target, options)
@@ -297,7 +298,7 @@ def _compare(options: argparse.Namespace) -> int:
                 options.style,
                 regions=options.regions,
                 vary=vary,
-                callback=progress.update,
+                callback=_watched(progress, options),
                 **settings,
             )
     except SheetInterrupted as interruption:
@@ -335,26 +336,53 @@ def _save_sheet(
     options: argparse.Namespace,
     ways: Sequence[Callable[..., Path]] = (),
 ) -> int:
-    """Save a page, even after Ctrl-C, and what lies beside it in these ways; tell of them."""
+    """Save a page, even after Ctrl-C, and what lies beside it in these ways; tell of them.
+
+    Raises:
+        ImpastoError: one of them cannot be written; what can be is.
+    """
+    results: list[Path | ImpastoError] = []
+    saves: list[Callable[..., Path]] = [functools.partial(sheet.save, target), *ways]
     with options.interruptions.held():
-        written = sheet.save(target, force=options.force)
-        beside = [save(force=options.force) for save in ways]
+        for save in saves:
+            try:
+                results.append(save(force=options.force))
+            except ImpastoError as error:
+                results.append(error)
     interrupted = sheet.stopped == "interrupted"
     if interrupted:
         say("interrupted; the page is saved with what was made by then")
+    page, *beside = results
     width, height = sheet.image.size
+    if not options.json and not options.quiet:
+        if isinstance(page, Path):
+            tell(f"{page}  ({width} x {height} pixels)")
+        for path in beside:
+            if isinstance(path, Path):
+                tell(str(path))
+    failures = [result for result in results if isinstance(result, ImpastoError)]
+    if failures:
+        for failure in failures[:-1]:
+            say(f"impasto: {failure}")
+        raise failures[-1]
     summary = {
-        "output": str(written),
+        "output": str(page),
         "size": [width, height],
         "stopped": sheet.stopped,
         "beside": [str(path) for path in beside],
     }
     _tell_results([summary], options)
-    if not options.json and not options.quiet:
-        tell(f"{written}  ({width} x {height} pixels)")
-        for path in beside:
-            tell(str(path))
     return INTERRUPTED if interrupted else 0
+
+
+def _watched(progress: ProgressOfRuns, options: argparse.Namespace) -> Callable[[str, Step], None]:
+    """What shows the steps of several runs, and ends them if that was asked for."""
+
+    def report(title: str, step: Step) -> None:
+        options.interruptions.check()
+        progress.update(title, step)
+
+    return report
 
 
 def _paint_and_save(

@@ -268,7 +268,7 @@ def _page(
 ) -> tuple[Image.Image, bool]:
     """The runs in rows, see `drawn`; what was not painted any more is left empty."""
     cells: list[tuple[str, Image.Image | None]] = [
-        (_caption(run), run.artwork.image if run.artwork else None) for run in runs
+        (_caption(run), images.composed(run.artwork.image) if run.artwork else None) for run in runs
     ]
     heads = [[f"{_option(option)} {label}" for label in values] for option, values in axes]
     rows, columns = ([""], heads[0]) if len(axes) == 1 else heads
