@@ -502,7 +502,7 @@ def test_what_was_interrupted_is_gone_on_with(capsys: Captured) -> None:
     assert read_record("a.png")["stopped"] == "interrupted"
     assert main([*command, "--skip-existing"]) == 0
     told = capsys.readouterr()
-    assert "a.png.checkpoint is gone on with" in told.err
+    assert "a.png is finished from a.png.checkpoint" in told.err
     assert "step 3/30" not in told.err
     assert read_record("a.png")["steps"] == 30  # in place of what was unfinished
     assert files() == ["a.png"]

@@ -131,7 +131,7 @@ def _stylize_one(
 
     kept = target.with_name(target.name + SUFFIX)
     if options.skip_existing and os.path.exists(kept):  # noqa: PTH110 # Path.exists raises
-        _note(f"{kept} is gone on with")
+        _note(f"{target} is finished from {kept.name}, with the settings that it was begun with")
         force = options.force or _is_unfinished(target)
         return {"photo": photo, **_go_on(kept, target, title, force, options)}
     if options.skip_existing and os.path.exists(target):  # noqa: PTH110
