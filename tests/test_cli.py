@@ -421,6 +421,7 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
         "--style-layer relu1_1 relu2_1:2 PHOTO",
         "--style-layer relu1_1,relu2_1:2 PHOTO",
         "PHOTO --style-layer relu1_1 --style-layer=relu2_1:2",
+        "--style-layer=relu1_1 relu2_1:2 PHOTO",
     ],
 )
 def test_no_option_swallows_a_photo(words: str) -> None:
@@ -430,8 +431,16 @@ def test_no_option_swallows_a_photo(words: str) -> None:
     assert read_record("a.png")["photo"]["name"] == "kingfisher.jpg"
 
 
+def test_a_mistyped_layer_is_no_photo(capsys: Captured) -> None:
+    for layer in ("relu10_1", "RELU2_1"):
+        assert main(["stylize", "--style-layer", "relu1_1", layer, PHOTO, *STYLE, *QUICK]) == 2
+        assert f"there is no layer '{layer}'" in capsys.readouterr().err
+
+
 def test_names_that_begin_with_a_dash() -> None:
     Path("-dash.jpg").write_bytes(Path(PHOTO).read_bytes())
+    assert main(["stylize", PHOTO, "--style", "-dash.jpg", *QUICK, "-o", "a.png", "--quiet"]) == 0
+    assert read_record("a.png")["painting"]["name"] == "-dash.jpg"
     assert main(["stylize", *STYLE, *QUICK, "-o", "out/", "--quiet", "--", "-dash.jpg", OTHER]) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "-dash-cafe_terrace_at_night.png",
@@ -488,24 +497,51 @@ def test_what_exists_is_skipped(capsys: Captured) -> None:
     assert "give one" in capsys.readouterr().err
 
 
-def test_what_was_interrupted_is_gone_on_with(capsys: Captured) -> None:
-    command = ["stylize", PHOTO, *STYLE, "--size", "32", "--steps", "30", "-o", "a.png"]
+def unfinished(photo: str, target: str) -> None:
+    """What Ctrl-C leaves at step 10 of 30."""
 
     def stop(now: Step) -> None:
         if now.step == 10:
             raise KeyboardInterrupt
 
-    stylizer = Stylizer(STYLE[1], size=32, steps=30)
+    checkpoint = f"{target}.checkpoint"
     with pytest.raises(Interrupted) as interrupted:
-        stylizer.paint(PHOTO, callback=stop, checkpoint="a.png.checkpoint")
-    interrupted.value.artwork.save("a.png")
-    assert read_record("a.png")["stopped"] == "interrupted"
-    assert main([*command, "--skip-existing"]) == 0
+        Stylizer([(STYLE[1], 1.0)], size=32, steps=30).paint(
+            photo, callback=stop, checkpoint=checkpoint, note={"output": target}
+        )
+    interrupted.value.artwork.save(target)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_what_was_interrupted_is_gone_on_with(name: str, capsys: Captured) -> None:
+    unfinished(PHOTO, name)
+    before = Path(name).read_bytes()
+    settings = ["--size", "32", "--steps", "30", "-o", name, "--skip-existing"]
+    assert main(["stylize", PHOTO, *STYLE, *settings, "--json"]) == 0
     told = capsys.readouterr()
-    assert "a.png is finished from a.png.checkpoint" in told.err
+    assert f"{name} is finished from {name}.checkpoint" in told.err
     assert "step 3/30" not in told.err
-    assert read_record("a.png")["steps"] == 30  # in place of what was unfinished
-    assert files() == ["a.png"]
+    (result,) = json.loads(told.out)["results"]
+    assert (result["photo"], result["steps"]) == (PHOTO, 30)
+    assert Path(name).read_bytes() != before  # in place of what was unfinished
+    assert files() == [name]
+    assert main(["stylize", PHOTO, *STYLE, *settings]) == 0
+    assert "skipped: it is there already" in capsys.readouterr().out
+
+
+def test_another_run_is_not_gone_on_with(capsys: Captured) -> None:
+    unfinished(PHOTO, "a.png")
+    Path("a.png").unlink()
+    for photo, steps in ((OTHER, "30"), (PHOTO, "2")):  # another photo, other settings
+        settings = ["--size", "32", "--steps", steps, "-o", "a.png", "--skip-existing", "--json"]
+        assert main(["stylize", photo, *STYLE, *settings]) == 0
+        told = capsys.readouterr()
+        assert "an earlier run is kept in a.png.checkpoint" in told.err
+        assert json.loads(told.out)["results"][0]["photo"] == photo
+        assert read_record("a.png")["photo"]["name"] == Path(photo).name
+        assert read_record("a.png")["steps"] == int(steps)
+        Path("a.png").unlink()
+    assert files() == ["a.png.checkpoint"]
 
 
 def test_stills_beside_the_picture(capsys: Captured) -> None:
@@ -519,6 +555,8 @@ def test_stills_beside_the_picture(capsys: Captured) -> None:
         with Image.open(name) as still:
             assert still.size == (400, 225)
     assert read_record(told[0])["step"] == 2
+    assert main([*command[:-1], "--quiet"]) == 0  # again: not among those of the first run
+    assert {f"a-2-step000{n}.png" for n in (2, 4, 6, 8)} < set(files())
     reconstruct = ["reconstruct", PHOTO, *QUICK, "-o", "b.jpg", "--stills", "1", "--film", "b.gif"]
     assert main(reconstruct) == 0
     assert {"b-step0001.jpg", "b-step0002.jpg", "b.gif", "b.jpg"} < set(files())

@@ -134,7 +134,8 @@ def test_what_is_wrong_is_known_before_the_first_run() -> None:
 
 def test_a_run_that_fails_leaves_its_place_empty() -> None:
     strip = Image.new("RGB", (320, 32), "red")
-    comparison = compare(strip, PAINTING, vary={"size": [320, 64]}, steps=1)
+    with pytest.warns(ImpastoNotice, match="size 64 is left out: .* needs at least"):
+        comparison = compare(strip, PAINTING, vary={"size": [320, 64]}, steps=1)
     assert comparison.runs[1].artwork is None
     assert "needs at least" in comparison.runs[1].error
     assert rows(comparison.table())[1]["stopped"] == "failed"
@@ -145,7 +146,8 @@ def test_what_nobody_foresaw_is_one_runs_own() -> None:
         if run.startswith("2"):
             raise TypeError("of all things")
 
-    comparison = compare(PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=trip, **QUICK)
+    with pytest.warns(ImpastoNotice, match="seed 2 is left out: TypeError: of all things"):
+        comparison = compare(PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=trip, **QUICK)
     assert [run.stopped for run in comparison.runs] == ["budget", "failed", "budget"]
     assert comparison.runs[1].error == "TypeError: of all things"
     with pytest.raises(TypeError, match="of all things"):

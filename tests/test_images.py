@@ -159,7 +159,7 @@ def test_what_is_wholly_transparent_is_refused() -> None:
 
 def test_formats_without_transparency_are_on_white(tmp_path: Path) -> None:
     for suffix in ("jpg", "bmp", "gif"):
-        with pytest.warns(ImpastoNotice, match=r"knows no transparency; write a \.png"):
+        with pytest.warns(ImpastoNotice, match=r"holds no soft transparency; write a \.png"):
             path = images.write(disc(), tmp_path / f"disc.{suffix}")
         with Image.open(path) as image:
             assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
@@ -173,14 +173,19 @@ def test_masks_of_labels(tmp_path: Path, deep: bool) -> None:
     labels = np.zeros((6, 8), np.uint16 if deep else np.uint8)
     labels[:, :4] = 1
     path = save(Image.fromarray(labels), tmp_path / "labels.png")
-    with pytest.warns(ImpastoNotice, match="has the values 0 and 1; 1 is taken for white"):
+    with pytest.warns(ImpastoNotice, match="values 0 and 1, as labels do; 1 is taken for white"):
         mask = np.asarray(images.read_mask(path).image)[..., 0]
     assert np.array_equal(mask, 255 * labels)
     dark = save(Image.fromarray(np.full((6, 8), 51, np.uint8)), tmp_path / "dark.png")
     with pytest.warns(ImpastoNotice, match="20 % of the painting come through"):
         images.read_mask(dark)
-    with pytest.raises(ImpastoError, match="covers nothing"):
+    with pytest.raises(ImpastoError, match="the mask covers nothing"):
         images.read_mask(Image.new("L", (4, 4)))
+    for colour in ("red", "blue", "white"):  # any colour that is bright
+        assert (
+            images.read_mask(Image.new("RGB", (4, 4), colour)).image.getextrema()
+            == ((255, 255),) * 3
+        )
 
 
 @pytest.mark.parametrize("odd", [2.5, math.inf, 1e30, -math.inf, math.nan, -5.0])
@@ -200,6 +205,17 @@ def test_deep_pictures_that_are_all_but_black_are_told_of(tmp_path: Path) -> Non
     path = save(Image.fromarray(np.full((4, 4), 200, np.uint16)), tmp_path / "deep.png")
     with pytest.warns(ImpastoNotice, match="of 65535 its brightest value is 200"):
         images.read(path)
+    values = np.linspace(0, 1023, 80, dtype=np.float32).reshape(8, 10)
+    with pytest.warns(ImpastoNotice, match="is dark: of 65535"):
+        images.read(save(Image.fromarray(values), tmp_path / "ten.tif"))
+
+
+def test_lights_beyond_white_do_not_darken_the_rest(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 80, dtype=np.float32).reshape(8, 10)
+    values[0] = 4
+    read = np.asarray(images.read(save(Image.fromarray(values), tmp_path / "f.tif")).image, float)
+    assert read[0].min() == 255
+    assert np.abs(read[1:, :, 0] - values[1:] * 255).max() <= 0.5
 
 
 def test_photos_from_an_iphone(tmp_path: Path, picture: Image.Image) -> None:

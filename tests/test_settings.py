@@ -42,6 +42,9 @@ from impasto.settings import make_settings, parse_memory
         ("restart", 1, "restart is 1; give a whole number of at least 2"),
         ("scaling", "raw", "no scaling 'raw'"),
         ("style_layers", {}, "name at least one"),
+        ("style_layers", None, "None is no list of layers; give names"),
+        ("style_layers", 3, "3 is no list of layers"),
+        ("style_layers", [("relu1_1", 1, 2)], "a layer has one share"),
         ("style_layers", {"relu1_1": 0.0}, "name at least one"),
         ("style_layers", {"relu1_1": -1.0}, "share of layer relu1_1 is -1.0"),
         ("preset", "gaty", "no preset 'gaty'; did you mean 'gatys'"),
@@ -124,8 +127,10 @@ def test_numbers_may_be_those_of_numpy_and_torch() -> None:
     )
     assert chosen == plain
     assert json.dumps(asdict(chosen)) == json.dumps(asdict(plain))  # a checkpoint holds them
-    side = np.array([64, 32])
-    assert TextureSettings(size=(side[0], side[1])).size == (64, 32)
+    sides: Any = np.array([64, 32])
+    assert list(TextureSettings(size=sides).size) == [64, 32]
+    pairs: Any = [("relu1_1", np.float32(0.5)), "relu2_1"]
+    assert Settings(style_layers=pairs).style_shares == {"relu1_1": 0.5, "relu2_1": 1}
     assert ReconstructSettings(layers={"relu1_1": np.float64(2)}).layers == {"relu1_1": 2.0}
     for value in (np.float64(1.5), np.bool_(True), np.array([0.5, 0.6]), torch.tensor(2.0)):
         with pytest.raises(ImpastoError, match="give a number from 0 to 1"):

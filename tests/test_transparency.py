@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,21 @@ def test_textures_reconstructions_and_masks() -> None:
     changed = np.abs(pixels(artwork.image)[..., :3] - before)
     assert changed[8:24, 10:22].mean() > 5
     assert changed[:, 25:].max() <= 1
+
+
+@pytest.mark.parametrize("keep_colors", [None, "luminance", "histogram"])
+def test_a_region_where_nothing_is_to_be_seen(keep_colors: str | None) -> None:
+    cut = images.resize(images.read(PHOTO).image, (60, 40))
+    alpha = Image.new("L", cut.size)
+    alpha.paste(255, (0, 0, 30, 40))
+    cut.putalpha(alpha)
+    mask = Image.new("L", cut.size)
+    mask.paste(255, (40, 0, 60, 40))
+    settings: dict[str, Any] = {"size": 48, "steps": 3, "keep_colors": keep_colors}
+    beside = stylize(cut, PAINTING, regions=[(mask, PAINTING)], **settings)
+    assert all(np.isfinite(beside.losses))
+    alone = stylize(cut, regions=[(mask, PAINTING)], **settings)
+    assert alone.image.mode == "RGBA"
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:

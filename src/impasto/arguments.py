@@ -147,19 +147,22 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
+        option, given, value = argument.partition("=")
         if argument == "--":
-            # "./-dash.jpg" is the same file, and no option to anyone
-            return result + [f"./{name}" if name.startswith("-") else name for name in rest]
+            # "./-dash.jpg" is the same file, and no option to anyone; "-" is standard input
+            return result + [f"./{n}" if n.startswith("-") and n != "-" else n for n in rest]
         if argument == "--keep-colors":
             how = rest.pop(0) if rest[:1] and rest[0] in KEPT_COLORS else KEPT_COLORS[0]
             result.append(f"--keep-colors={how}")
-        elif argument in _SEVERAL and rest[:1]:
-            value = rest.pop(0)
+        elif option in _SEVERAL and (given or rest):
+            value = value if given else rest.pop(0)
             if value == "up-to" and rest:
                 value = f"up-to {rest.pop(0)}"
-            result.append(f"{argument}={value}")
-            while rest and _SEVERAL[argument](rest[0]) and not is_file(rest[0]):
-                result.append(f"{argument}={rest.pop(0)}")
+            result.append(f"{option}={value}")
+            while rest and _SEVERAL[option](rest[0]) and not is_file(rest[0]):
+                result.append(f"{option}={rest.pop(0)}")
+        elif argument in _OF_FILES and rest and (rest[0][:2] == "-:" or _names_a_file(rest[0])):
+            result.append(f"{argument}={rest.pop(0)}")  # which may begin with a dash
         else:
             result.append(argument)
     return result
@@ -170,9 +173,8 @@ def _is_number(text: str) -> bool:
 
 
 def _is_layer(text: str) -> bool:
-    """Whether a word is a layer's name as to its form, with a share or without; or several."""
-    name = r"(image|(conv|relu)\d_\d|pool\d|block\d_(conv\d|pool))"
-    return re.fullmatch(rf"({name}(:[\d.e+-]+)?,?)+", text) is not None
+    """Whether a word looks like a layer, mistyped or not, with a share or without; or several."""
+    return re.match(r"(image$|image[:,]|(conv|relu|pool|block)\d)", text, re.IGNORECASE) is not None
 
 
 _SEVERAL: dict[str, Callable[[str], bool]] = {
@@ -182,6 +184,8 @@ _SEVERAL: dict[str, Callable[[str], bool]] = {
     "--style-layer": _is_layer,
 }
 """Options that may have several values, and which words are taken for one after the first."""
+
+_OF_FILES = ("--style", "--region", "--init")
 
 
 def chosen(options: argparse.Namespace, kind: type[RunSettings]) -> dict[str, Any]:

@@ -129,15 +129,18 @@ def _stylize_one(
     """Paint one photo, or leave it out, or go on with it; what `_tell_results` tells of it."""
     from impasto.checkpoints import SUFFIX
 
-    kept = target.with_name(target.name + SUFFIX)
-    if options.skip_existing and os.path.exists(kept):  # noqa: PTH110 # Path.exists raises
-        _note(f"{target} is finished from {kept.name}, with the settings that it was begun with")
-        force = options.force or _is_unfinished(target)
-        return {"photo": photo, **_go_on(kept, target, title, force, options)}
-    if options.skip_existing and os.path.exists(target):  # noqa: PTH110
-        if not options.json and not options.quiet:
-            tell(f"{target}  (skipped: it is there already)")
-        return {"photo": photo, "output": str(target), "skipped": True}
+    force = options.force
+    if options.skip_existing:
+        kept = target.with_name(target.name + SUFFIX)
+        exists = os.path.exists(target)  # noqa: PTH110 # Path.exists raises
+        force = exists and _is_unfinished(target, kept)
+        if exists and not force:
+            if not options.json and not options.quiet:
+                tell(f"{target}  (skipped: it is there already)")
+            return {"photo": photo, "output": str(target), "skipped": True}
+        if os.path.exists(kept) and stylizer.is_kept_in(kept, photo):  # noqa: PTH110
+            _note(f"{target} is finished from {kept.name}")
+            return {**_go_on(kept, target, title, force, options), "photo": photo}
     checkpoint = None
     if STANDARD_INPUT in (photo, *_inputs(options)):
         _note("a run on standard input can't be resumed; paint a file to be able to")
@@ -148,10 +151,10 @@ def _stylize_one(
         photo,
         checkpoint=checkpoint,
         checkpoint_every=options.checkpoint_every,
-        note={"output": os.path.abspath(target), "force": options.force},  # noqa: PTH100
+        note={"output": os.path.abspath(target), "force": force},  # noqa: PTH100
     )
     steps = stylizer.settings.steps
-    made = _paint_and_save(paint, title, steps, target, options.force, options, checkpoint)
+    made = _paint_and_save(paint, title, steps, target, force, options, checkpoint)
     return {"photo": photo, **made}
 
 
@@ -160,6 +163,8 @@ def _resume(options: argparse.Namespace) -> int:
     from impasto.images import FORMATS
 
     path = Path(options.file)
+    if not path.name:
+        raise ImpastoError(f"{path} is a folder; give a checkpoint in it, or a picture's name")
     beside = path.with_name(path.name + SUFFIX)
     if path.suffix != SUFFIX and os.path.exists(beside):  # noqa: PTH110
         path = beside  # the name of the picture will do
@@ -193,13 +198,18 @@ def _go_on(
     return {"photo": photo, **made}
 
 
-def _is_unfinished(target: Path) -> bool:
-    """Whether a picture is one that an interrupted run has left as it was."""
+def _is_unfinished(target: Path, checkpoint: Path) -> bool:
+    """Whether a picture is one that an interrupted run has left as it was.
+
+    A PNG says so; any other was saved right after the run's checkpoint.
+    """
     from impasto.images import read_record
 
     try:
         return read_record(target).get("stopped") == "interrupted"
     except ImpastoError:
+        with contextlib.suppress(OSError):
+            return target.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns
         return False
 
 
@@ -237,7 +247,7 @@ def _make(
     """Make one picture; its `name` is used where there is no --output."""
     from impasto.images import check_writable
 
-    target = Path(options.output or f"{name}.png")
+    (target,) = _placed([f"{name}.png"], options.output)
     check_writable(target)
     _check_spared([target, options.film], [*inputs, *_inputs(options)], options.force)
     steps = getattr(options, "steps", default.steps)
@@ -253,19 +263,23 @@ def _atlas(options: argparse.Namespace) -> int:
 
     settings = chosen(options, AtlasSettings)
     what = options.channels or f"{_stem(options.painting or '')}-atlas"
-    target = Path(options.output or f"{_stem(options.photo)}-{what}.png")
+    (target,) = _placed([f"{_stem(options.photo)}-{what}.png"], options.output)
     check_writable(target)
     _check_spared([target], [options.photo, options.painting, *_inputs(options)], options.force)
     if options.channels:
         return _save_sheet(channels(options.photo, options.channels, **settings), target, options)
     if not options.painting:
         raise ImpastoError("an atlas needs a photo and a painting; give both, or --channels LAYER")
+    sheet: Sheet | None = None
     try:
         with ProgressOfRuns(quiet=options.quiet) as progress:
             report = _watched(progress, options)
             sheet = atlas(options.photo, options.painting, callback=report, **settings)
     except SheetInterrupted as interruption:
         sheet = interruption.sheet
+    except KeyboardInterrupt:
+        if sheet is None:
+            raise
     return _save_sheet(sheet, target, options)
 
 
@@ -278,7 +292,7 @@ def _compare(options: argparse.Namespace) -> int:
     settings = chosen(options, Settings)
     vary = varied(parsers()[1]["stylize"], options.vary)
     stem = "-".join([_stem(options.photo), "by", *(option for option, _ in options.vary)])
-    target = Path(options.output or f"{stem}.png")
+    (target,) = _placed([f"{stem}.png"], options.output)
     table = Path(options.csv) if options.csv else target.with_suffix(".csv")
     plot = Path(options.plot) if options.plot else None
     check_writable(target)
@@ -291,9 +305,10 @@ def _compare(options: argparse.Namespace) -> int:
     varied_files = [weighted_file(part)[0] for part in parts]
     inputs = [options.photo, *_inputs(options), *varied_files]
     _check_spared([target, table, plot], inputs, options.force)
+    sheet: Sheet | None = None
     try:
         with ProgressOfRuns(quiet=options.quiet) as progress:
-            sheet: Sheet = compare(
+            sheet = compare(
                 options.photo,
                 options.style,
                 regions=options.regions,
@@ -303,6 +318,9 @@ def _compare(options: argparse.Namespace) -> int:
             )
     except SheetInterrupted as interruption:
         sheet = interruption.sheet
+    except KeyboardInterrupt:
+        if sheet is None:
+            raise
     assert isinstance(sheet, Comparison)
     ways = [functools.partial(sheet.save_table, table)]
     if plot:
@@ -411,12 +429,16 @@ def _paint_and_save(
             if keeper:
                 keeper.add(step)
 
+    artwork: Artwork | None = None
     with film or contextlib.nullcontext():  # written however this ends
         try:
             with Progress(title, quiet=options.quiet) as progress:
                 artwork = paint(callback=report)
         except Interrupted as interruption:
             artwork = interruption.artwork
+        except KeyboardInterrupt:
+            if artwork is None:
+                raise  # what is finished is saved all the same
         with options.interruptions.held():
             try:
                 written = artwork.save(target, force=force)

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from impasto import files, images
 from impasto.artworks import Artwork, Interrupted, Stopped
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.images import PathLike, Picture
 from impasto.optimise import Callback, Step
 from impasto.recipes import Source, Sources, Stylizer
@@ -159,7 +160,7 @@ def compare(
         SheetInterrupted: Ctrl-C; it carries the comparison of what was painted by then.
     """
     check_drawing()
-    if not 1 <= len(vary) <= 2 or not all(vary.values()):
+    if not 1 <= len(vary) <= 2 or not all(map(len, vary.values())):
         raise ImpastoError("one or two options can vary, and each needs a value at least")
     picture = images.read(photo)
     common: dict[str, Any] = {"painting": painting, **settings}
@@ -192,6 +193,9 @@ def compare(
                 break
     if not any(run.artwork for run in runs):
         raise KeyboardInterrupt if stopped == "interrupted" or not failure else failure
+    for run in runs:
+        if run.error:
+            warnings.warn(f"{run.label} is left out: {run.error}", ImpastoNotice, stacklevel=2)
     page, late = _page(axes, runs, originals)
     stopped = "interrupted" if late else stopped
     made = {run.label: run.artwork for run in runs if run.artwork}

@@ -95,7 +95,7 @@ class Interruptions:
     change nothing: however often the key is pressed, what is being saved is saved. Signals only
     arrive in a program's main thread; in another one this does nothing.
 
-    lasting: once the work was ended so, what is left of the process is not to be disturbed either.
+    lasting: when the work is over, what is left of the process is not to be disturbed any more.
     """
 
     def __init__(self, *, lasting: bool = False) -> None:
@@ -116,7 +116,7 @@ class Interruptions:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_IGN if self.asked and self.lasting else handler)
+            signal.signal(number, signal.SIG_IGN if self.lasting else handler)
 
     def check(self) -> None:
         """End the work if that was asked for: Python loses what is raised in some places."""

@@ -7,6 +7,7 @@ frames and files, and nothing about what is optimised.
 
 from __future__ import annotations
 
+import glob
 import io
 import itertools
 import warnings
@@ -24,7 +25,7 @@ from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.files import check_folder, put, settle, unwritable, written_beside
 from impasto.images import PathLike
 from impasto.optimise import Step
-from impasto.settings import check_count
+from impasto.settings import check_count, plain
 
 HOLD = 2
 """Seconds that the finished picture stays."""
@@ -96,6 +97,8 @@ class Film:
 
     def __init__(self, path: PathLike, steps: int, *, force: bool = False) -> None:
         check_film(path)
+        steps = plain(steps)
+        check_count("steps", steps, 0)
         self.path = Path(path)
         self.force = force
         self.written: Path | None = None
@@ -159,9 +162,9 @@ class Stills:
 
     def __init__(self, path: PathLike, every: int, *, force: bool = False) -> None:
         images.check_writable(Path(path))
-        check_count("stills", every, 1)
-        self.path = Path(path)
-        self.every = every
+        check_count("stills", plain(every), 1)
+        self.path = _free_for_stills(Path(path), force)
+        self.every = plain(every)
         self.force = force
         self.written: list[Path] = []
         self._told = False
@@ -171,6 +174,8 @@ class Stills:
         if step.step == 0 or step.step % self.every:
             return
         still = images.to_image(step.image)
+        if not images.keeps_transparency(self.path):
+            still = images.composed(still)
         path = self.path.with_stem(f"{self.path.stem}-step{step.step:04d}")
         record = {"step": step.step, "loss": step.loss, "parts": dict(step.parts)}
         try:
@@ -180,6 +185,23 @@ class Stills:
             if not self._told:
                 warnings.warn(f"a still is missing: {error}", ImpastoNotice, stacklevel=2)
             self._told = True
+
+
+def _free_for_stills(path: Path, force: bool) -> Path:
+    """The name that stills are put behind: those of another run are not mixed with them."""
+    for number in itertools.count(1):
+        free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        pattern = f"{glob.escape(free.stem)}-step[0-9]*{path.suffix}"
+        if force or not any(free.parent.glob(pattern)):
+            break
+    if free != path:
+        warnings.warn(
+            f"there are stills of {path.name} already; new ones are called "
+            f"{free.stem}-step...{path.suffix} (force replaces them)",
+            ImpastoNotice,
+            stacklevel=3,
+        )
+    return free
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ about files, colours and sizes, and nothing about networks.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -19,12 +19,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -46,6 +46,7 @@ FORMATS = {
 """The extensions that a picture can be written with."""
 
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+_UNNAMED = "the picture"  # what one without a file is called
 
 RECORD = "impasto"
 """The keyword of the PNG text that holds what made a picture, as JSON."""
@@ -89,11 +90,11 @@ def read(source: PathLike | Image.Image | Picture, background: str = "white") ->
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
-        with _reading("the picture"):
-            rgb, alpha = _to_srgb(_apply_orientation(source), "the picture")
+        with _reading(_UNNAMED):
+            rgb, alpha = _to_srgb(_apply_orientation(source), _UNNAMED)
         parts = [repr(rgb.size).encode(), rgb.tobytes(), alpha.tobytes() if alpha else b""]
         digest = hashlib.sha256(b"".join(parts)).hexdigest()
-        return _picture(rgb, alpha, "the picture", digest, background)
+        return _picture(rgb, alpha, _UNNAMED, digest, background)
     name, data = _read_bytes(source)
     rgb, alpha = _decode(data, name)
     return _picture(rgb, alpha, name, hashlib.sha256(data).hexdigest(), background)
@@ -112,28 +113,35 @@ def read_visible(source: PathLike | Image.Image | Picture) -> Picture:
 
 
 def read_mask(source: PathLike | Image.Image | Picture) -> Picture:
-    """A mask: white (its brightest, grey in between) where something is, black where not.
+    """A mask: white where something is, black where not, grey in between.
 
-    What is transparent in it is black. One whose only values are 0 and 1, as labels are, has 1
-    for white.
+    Of a colour, its brightest channel counts. What is transparent is black. In one that has only
+    the values 0 and 1, as labels are, 1 is white.
 
     Raises:
         ImpastoError: see `read`; or nothing of it is white.
     """
     seen = read(source, background="black")
-    mask = Picture(seen.image, seen.name, seen.sha256)
-    highest = max(high for _, high in mask.image.getextrema())  # type: ignore[misc]
-    if highest == 1:
-        _notice(f"the mask {mask.name} has the values 0 and 1; 1 is taken for white")
-        return dataclasses.replace(mask, image=mask.image.point(lambda value: 255 * value))
+    name = "the mask" if seen.name == _UNNAMED else f"the mask {seen.name}"
+    red, green, blue = seen.image.split()
+    brightest = ImageChops.lighter(ImageChops.lighter(red, green), blue)  # red is as good as white
+    highest = brightest.getextrema()[1]
     if highest == 0:
-        raise ImpastoError(f"the mask {mask.name} covers nothing; paint the area white")
-    if highest < 128:
+        raise ImpastoError(f"{name} covers nothing; paint the area white")
+    if highest == 1:
+        _notice(f"{name} has the values 0 and 1, as labels do; 1 is taken for white")
+        brightest = brightest.point(lambda value: 255 * value)
+    elif isinstance(highest, int) and highest < 230:
         _notice(
-            f"the mask {mask.name} is dark: where it is brightest, {highest / 2.55:.0f} % of the "
-            "painting come through; paint the area white for all of it"
+            f"{name} is dark: where it is brightest, {highest / 2.55:.0f} % of the painting come "
+            "through; paint the area white for all of it"
         )
-    return mask
+    return Picture(brightest.convert("RGB"), seen.name, seen.sha256)
+
+
+def keeps_transparency(path: Path) -> bool:
+    """Whether the format of an extension holds alpha as soft as it is."""
+    return FORMATS[path.suffix.lower()] in _WITH_ALPHA
 
 
 def composed(image: Image.Image, background: str = "white") -> Image.Image:
@@ -345,7 +353,8 @@ def _read_bytes(source: PathLike) -> tuple[str, bytes]:
         name = os.fspath(source)
     except TypeError:
         raise ImpastoError(
-            f"{source!r} is no picture; give the path of a file, or a PIL image"
+            f"a picture can't be of the type {type(source).__name__}; give the path of a file, or "
+            "a PIL image"
         ) from None
     if name == STANDARD_INPUT:
         name, data = "standard input", _read_standard_input()
@@ -357,16 +366,23 @@ def _read_bytes(source: PathLike) -> tuple[str, bytes]:
 
 
 def _read_standard_input() -> bytes:
+    if sys.stdin is None:
+        raise ImpastoError("standard input is closed; give a file")
     try:
-        data: bytes = sys.stdin.buffer.read()
-    except (OSError, ValueError, AttributeError) as error:
+        data = _all_of(sys.stdin.buffer)
+    except (OSError, ValueError) as error:
         raise ImpastoError(f"standard input cannot be read ({error}); give a file") from None
     if not data:
         raise ImpastoError(
-            "standard input is empty; send a picture to it, as in: impasto stylize - < photo.jpg "
-            "(it can be read only once)"
+            "standard input is empty; send a picture to it, as in: impasto stylize - < photo.jpg"
         )
     return data
+
+
+@functools.lru_cache(maxsize=1)
+def _all_of(stream: BinaryIO) -> bytes:
+    """What a stream holds, however often it is asked for: it can be read only once."""
+    return stream.read()
 
 
 def _read_file(path: Path) -> bytes:
@@ -404,8 +420,9 @@ def _reading(name: str) -> Iterator[None]:
     except MemoryError:
         raise ImpastoError(f"{name} does not fit into memory; make it smaller first") from None
     except Exception as error:  # decoders raise many kinds for damaged files
+        reason = " ".join(str(error).split())
         raise ImpastoError(
-            f"{name} is damaged or cut short ({error}); get a whole copy of it"
+            f"{name} is damaged or cut short ({reason}); get a whole copy of it"
         ) from None
     for remark in remarks:
         if issubclass(remark.category, ImpastoNotice):
@@ -421,7 +438,8 @@ def _decode(data: bytes, name: str) -> tuple[Image.Image, Image.Image | None]:
         image.load()
         pair = _to_srgb(_apply_orientation(image), name)
         if frames > 1:
-            _notice(f"{name} has {frames} frames; the first one is used")
+            which = "main" if image.format == "HEIF" else "first"
+            _notice(f"{name} has {frames} frames; the {which} one is used")
     return pair
 
 
@@ -507,20 +525,18 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
         # By nearly all of the values: a few that shine beyond white shall not darken the rest.
         lit = values[np.isfinite(values) & (values > 0)]
         highest = np.quantile(lit, 0.99, method="lower") if lit.size else 0.0
-        white = 1.0 if highest <= 2 else 255.0 if highest <= 511 else 65535.0
+        # Beyond white there may be lights, up to four stops of them.
+        white = 1.0 if highest <= 16 else 255.0 if highest <= 511 else 65535.0
+        _tell_if_dark(name, highest, white)
         values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0)
     elif image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.float64)
         white = 65535.0
-        highest = values.max(initial=0)
+        transparent = image.info.get("transparency")
+        highest = values[values != transparent].max(initial=0)
         if highest == 1:  # labels; 0 and 1 of 255, see `read_mask`
             white = 255.0
-        elif 0 < highest <= 255:
-            _notice(
-                f"{name} is all but black: of 65535 its brightest value is {highest:.0f}; "
-                "if that is white, save it with 8 bits"
-            )
-        transparent = image.info.get("transparency")
+        _tell_if_dark(name, highest, white)
         if isinstance(transparent, int):
             grey = (values / white * 255).round().clip(0, 255).astype(np.uint8)
             alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
@@ -528,6 +544,15 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     else:
         return image
     return Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def _tell_if_dark(name: str, highest: float, white: float) -> None:
+    """Deep pictures may have a white of their own, that of 12 bits for one; nothing says so."""
+    if 1 < highest < white / 10:
+        _notice(
+            f"{name} is dark: of {white:.0f} its brightest value is {highest:.0f}; if that is "
+            "white, save it with 8 bits"
+        )
 
 
 def _convert_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image:
@@ -553,8 +578,8 @@ def _notice(sentence: str) -> None:
 def _encode(image: Image.Image, path: Path, record: Mapping[str, Any] | None) -> bytes:
     kind = FORMATS[path.suffix.lower()]
     options: dict[str, Any] = {}
-    if image.mode == "RGBA" and kind not in _WITH_ALPHA:
-        _notice(f"{path} is on white: {kind} knows no transparency; write a .png to keep it")
+    if image.mode == "RGBA" and not keeps_transparency(path):
+        _notice(f"{path} is on white: {kind} holds no soft transparency; write a .png to keep it")
         image = composed(image)
     if kind == "PNG" and record is not None:
         text = PngInfo()

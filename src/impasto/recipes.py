@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def located(checkpoint: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
     Raises:
         ImpastoError: one of them is gone or has changed, or the record is another version's.
     """
-    folder = Path(os.path.abspath(checkpoint)).parent  # noqa: PTH100
+    folder = Path(os.path.realpath(checkpoint)).parent
     found: dict[str, Path] = {}
     with _of_this_version(checkpoint):
         for role, given in record["inputs"].items():
@@ -122,7 +123,7 @@ def located(checkpoint: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
             there = [place for place in dict.fromkeys(places) if is_file(place)]
             right = [place for place in there if _sha256(place) == given["sha256"]]
             if right:
-                found[role] = Path(os.path.normpath(right[0]))
+                found[role] = right[0]
             elif there:
                 raise ImpastoError(
                     f"{os.fspath(checkpoint)} was begun with another {there[-1]}; "
@@ -248,7 +249,7 @@ class Stylizer:
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         kept = None
         if keeper:
-            folder = Path(os.path.abspath(keeper.path)).parent  # noqa: PTH100
+            folder = Path(os.path.realpath(keeper.path)).parent
             kept = Kept(keeper, self._resumable_record(picture, folder) | {"note": note})
         return make(
             Painting(_Scene(self, picture), levels, settings.evaluations),
@@ -259,6 +260,17 @@ class Stylizer:
             kept=kept,
             saved=saved,
         )
+
+    def is_kept_in(self, checkpoint: PathLike, photo: Source) -> bool:
+        """Whether a checkpoint is of this photo, painted as this stylizer would.
+
+        Raises:
+            ImpastoError: the photo can't be read, or the checkpoint.
+        """
+        folder = Path(os.path.realpath(checkpoint)).parent
+        kept = checkpoints.read_record(checkpoint)
+        own = self._resumable_record(images.read_visible(photo), folder)
+        return _essence(kept) == _essence(json.loads(json.dumps(own)))
 
     def _painting_size(self, painting: Picture, longer: int) -> tuple[int, int]:
         scaled = max(1, round(longer * self.settings.style_scale))
@@ -317,7 +329,8 @@ class Stylizer:
             path = os.path.abspath(name)  # noqa: PTH100
             inputs[role] = {"path": path, "sha256": digest}
             with contextlib.suppress(ValueError):  # on another drive
-                inputs[role]["from here"] = os.path.relpath(path, folder)
+                # As the system sees it: ".." of a folder that is a link leads elsewhere.
+                inputs[role]["from here"] = os.path.relpath(os.path.realpath(path), folder)
         settings |= {name: inputs[name]["path"] for name in ("init", "weights") if name in inputs}
         return {
             "impasto": __version__,
@@ -333,6 +346,13 @@ class Stylizer:
                 (f"mask of {place.name}", _role(place, 1)) for place in self.places if place.mask
             ],
         }
+
+
+def _essence(record: Mapping[str, Any]) -> object:
+    """What has to be the same in two checkpoints' records for one run to go on with the other."""
+    inputs = {role: given["sha256"] for role, given in record.get("inputs", {}).items()}
+    settings = {n: v for n, v in record.get("settings", {}).items() if n not in inputs}  # paths
+    return inputs, settings, record.get("paintings"), record.get("regions")
 
 
 Targets = Mapping[str, tuple[Style, Tensor]]
@@ -404,10 +424,7 @@ class _Scene(Scene):
         """A loss for each place and layer; their weights sum up to 1."""
         total = sum(self.stylizer.style_shares.values())
         losses = []
-        visible = self.studio.visible(self.photo, level.size)
-        for place, mask in self._masks(level):
-            if visible is not None:
-                mask = visible if mask is None else mask * visible
+        for place, mask in self._areas(level):
             weight = 1.0 if mask is None else mask.mean().item()
             targets = self._targets(place, mask, level, content)
             for layer, share in self.stylizer.style_shares.items():
@@ -436,8 +453,17 @@ class _Scene(Scene):
         masks = [mask / covered.clamp_min(1.0) for mask in masks]
         if places[0].mask is None:
             masks.insert(0, (1 - covered).clamp_min(0))
-        pairs = list(zip(places, masks, strict=True))
-        return [pair for pair in pairs if pair[1].mean() >= LEAST_AREA]
+        return list(zip(places, masks, strict=True))
+
+    def _areas(self, level: Level) -> list[tuple[_Place, Tensor | None]]:
+        """The places of which something is to be seen, with how much of it is, as in `_masks`."""
+        visible = self.studio.visible(self.photo, level.size)
+        areas = []
+        for place, mask in self._masks(level):
+            area = mask if visible is None else visible if mask is None else mask * visible
+            if area is None or area.mean() >= LEAST_AREA:
+                areas.append((place, area))
+        return areas
 
     def _targets(
         self, place: _Place, mask: Tensor | None, level: Level, content: Tensor
@@ -506,15 +532,22 @@ def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
         entries: list[Any] = list(painting.items())
     elif isinstance(painting, str | os.PathLike | Image.Image | Picture):
         entries = [painting]
-    else:
+    elif isinstance(painting, Iterable):
         entries = list(painting)
+    else:
+        entries = [painting]  # which nobody can read
     pairs = [entry if isinstance(entry, tuple | list) else (entry, 1.0) for entry in entries]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ImpastoError(
+                f"a painting was given with {len(pair) - 1} numbers; give one that says how much "
+                "it counts, or none"
+            )
     pairs = [(source, plain(weight)) for source, weight in pairs]
     for source, weight in pairs:
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise ImpastoError(
-                f"the painting {source} counts {weight}; give a number of at least 0"
-            )
+            which = f" {source}" if isinstance(source, str | os.PathLike) else ""
+            raise ImpastoError(f"the painting{which} counts {weight}; give a number of at least 0")
     total = sum(weight for _, weight in pairs)
     if pairs and not total:
         raise ImpastoError("none of the paintings counts; give one a number above 0")

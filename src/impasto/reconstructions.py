@@ -145,10 +145,12 @@ class _Scene(Scene):
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else [plain(weight) for weight in weights]
-    if len(given) != count:
+    given = [1.0] * count if weights is None else plain(weights)
+    if not isinstance(given, list | tuple) or len(given) != count:
+        number = len(given) if isinstance(given, list | tuple) else 1
         raise ImpastoError(
-            f"there are {len(given)} weights for {count} photos; give each one, or give none"
+            f"the weights of photos are {number}, and there are {count} photos; "
+            "give each one, or give none"
         )
     if not all(0 <= weight < float("inf") for weight in given) or not sum(given):
         raise ImpastoError(

@@ -204,7 +204,7 @@ class ReconstructSettings(RunSettings):
         super().__post_init__()
         if self.size != FULL:
             check_count("size", self.size, 1, 65535, " or 'full'")
-        if isinstance(self.layers, str) or not self.layers:
+        if isinstance(self.layers, str | None) or not self.layers:
             raise ImpastoError("layers is no list of layers; give at least one, as in ['relu4_1']")
         _check_shares(shares_of(self.layers))
         if self.tv is not None:
@@ -270,15 +270,26 @@ def plain(value: Any) -> Any:
         return {name: plain(part) for name, part in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
-    # NumPy's numbers, and arrays and tensors without an axis, which know neither torch nor NumPy
-    return value.item() if getattr(value, "shape", None) == () else value
+    # Numbers, arrays and tensors of NumPy and torch, neither of which is known here.
+    return value.tolist() if hasattr(value, "shape") and hasattr(value, "tolist") else value
 
 
 def shares_of(layers: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
-    """Each layer's share, as given; plain names count 1."""
+    """Each layer's share, as given; plain names count 1.
+
+    Raises:
+        ImpastoError: it is neither a name, nor a sequence or mapping of them.
+    """
     if isinstance(layers, Mapping):
         return dict(layers)
-    return dict.fromkeys([layers] if isinstance(layers, str) else layers, 1.0)
+    if isinstance(layers, str):
+        return {layers: 1.0}
+    if not isinstance(layers, Sequence):
+        raise ImpastoError(f"{layers!r} is no list of layers; give names, as in ['relu3_1']")
+    pairs = [layer if isinstance(layer, tuple | list) else (layer, 1.0) for layer in layers]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise ImpastoError("a layer has one share; give names, or names and shares")
+    return dict(pairs)
 
 
 def up_to(layer: str) -> list[str]:
