@@ -13,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
-from impasto import images
+from impasto import compiled, images
 from impasto.checkpoints import Keeper
 from impasto.errors import ImpastoError
 from impasto.images import PathLike
@@ -147,11 +147,16 @@ def make(
     except KeyboardInterrupt:
         if painting.last is None:
             raise
+        # Now, while the optimiser is still there and knows what it has learned. Pressed once more:
+        # the checkpoint before this one is whole, and the picture is here.
         if kept:
-            # Pressed once more: the checkpoint before this one is whole, and the picture is here.
             with contextlib.suppress(KeyboardInterrupt):
                 kept.keeper.keep(state, now=True)
-        raise Interrupted(artwork("interrupted")) from None
+        made = artwork("interrupted")
+    finally:
+        compiled.clear()
+    # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
+    raise Interrupted(made)
 
 
 @contextlib.contextmanager

@@ -663,6 +663,11 @@ class _Recycler:
 _recycler = _Recycler()
 
 
+def clear() -> None:
+    """Give the memory of activations that are gone back to the system."""
+    _recycler.clear()
+
+
 def _empty(channels: int, height: int, width: int) -> Tensor:
     """An uninitialised [1, channels, height, width], channels last."""
     memory = torch.from_numpy(_recycler.take(channels * height * width))

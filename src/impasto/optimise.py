@@ -9,7 +9,9 @@ bright painting, most of the style).
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -52,9 +54,11 @@ class Step:
 
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
     [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
-    next step, gives what the optimiser has learned: from there another run can go on.
-    `done` is about how much of the work of a whole painting is done, 0..1, `planned` how many
-    steps it takes at most, and `size` the (width, height) that it has at its end.
+    next step, gives what the optimiser has learned: from there another run can go on. After the
+    next step, or once the run is over, it is empty: whoever keeps steps keeps pictures, and not
+    the optimiser's memory. `done` is about how much of the work of a whole painting is done, 0..1,
+    `planned` how many steps it takes at most, and `size` the (width, height) that it has at its
+    end.
     """
 
     step: int
@@ -247,10 +251,11 @@ class _Journal:
         loss: float,
         parts: Mapping[str, float],
         image: Tensor,
-        state: Callable[[], State] = dict,
+        keep: Callable[[], State] | None = None,
     ) -> None:
         """Note a step, report it, and stop if it was the last."""
         self.losses.append(loss)
+        state = dict if keep is None else _Learned(keep, self)
         self.last = Step(len(self.losses) - 1, self.evaluations, loss, parts, image, state)
         if self.callback:
             self.callback(self.last)
@@ -270,6 +275,25 @@ class _Journal:
         if self.last is None:
             raise ImpastoError("an optimiser needs at least one evaluation; allow it more")
         return Outcome(self.last, self.reason)
+
+
+class _Learned:
+    """`Step.state`: what an optimiser has learned, until its next step.
+
+    It holds neither optimiser nor journal. They hold it, by way of the last step, and would keep
+    one another, and hundreds of megabytes, until Python looks for such circles.
+    """
+
+    def __init__(self, keep: Callable[[], State], journal: _Journal) -> None:
+        self.step = len(journal.losses)
+        self.journal = weakref.ref(journal)
+        self.keep = weakref.WeakMethod(keep) if inspect.ismethod(keep) else weakref.ref(keep)
+
+    def __call__(self) -> State:
+        keep, journal = self.keep(), self.journal()
+        if keep is None or journal is None or len(journal.losses) != self.step:
+            return {}
+        return keep()
 
 
 class _Basis:
