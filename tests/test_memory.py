@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,13 @@ import pytest
 import torch
 
 import impasto
-from impasto import ImpastoError, Interrupted, Step, compiled, sample
+from impasto import ImpastoError, Interrupted, Step, compiled, images, sample
+from impasto.levels import Level
 from impasto.optimise import OPTIMISERS
+from impasto.recipes import _Scene
+from impasto.settings import parse_memory
+
+from .conftest import sample_tensor
 
 PHOTO, PAINTING = sample("owl"), sample("night_cafe")
 SIZE = 64
@@ -162,3 +169,56 @@ def test_one_run_after_another_takes_no_more() -> None:
     )
     # What a run of this size leaves behind in a circle is 60 MB.
     assert int(done.stdout) < 25_000
+
+
+MEASURED = """
+import sys
+from impasto.cli import main
+code = main(sys.argv[1:])
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+sys.exit(code)
+"""
+
+
+def peak_of(*arguments: str, folder: Path) -> tuple[int, str]:
+    """The most that a run of the command line had in memory, in bytes, and what it said."""
+    command = [sys.executable, "-c", MEASURED, "stylize", str(PHOTO), "--style", str(PAINTING)]
+    command += [*arguments, "-o", "picture.png"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) * 1024, done.stderr
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ("--steps", "4", "--checkpoint-every", "0"),
+        ("--steps", "2", "--optimizer", "cg", "--keep-colors", "luminance"),
+    ],
+)
+def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Path) -> None:
+    bound = "860M"
+    stylizer = impasto.Stylizer(PAINTING, size=256, memory=bound)
+    objective = _Scene(stylizer, images.read(PHOTO)).objective(
+        Level((256, 171), 1, 1.0), sample_tensor("owl", 256)
+    )[0]
+    assert objective.segments((171, 256))  # it takes tiles to keep within it
+    peak, told = peak_of("--size", "256", "--memory", bound, *ways, folder=tmp_path)
+    assert peak <= parse_memory(bound)
+    assert "allowed" not in told
+
+
+@LINUX
+def test_what_it_says_that_it_takes_is_what_it_takes(tmp_path: Path) -> None:
+    peak, told = peak_of("--size", "320", "--steps", "2", "--memory", "500M", folder=tmp_path)
+    said = re.search(r"take about ([\d.]+) GB even in small tiles", told)
+    assert said
+    assert 0.9 * peak <= float(said[1]) * 1e9 <= 1.1 * peak
+
+
+@pytest.mark.parametrize("settings", [{"size": 65535}, {"size": 512, "style_scale": 100}])
+def test_what_is_more_than_there_is_is_refused(settings: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ImpastoError, match=r"GB are all that there is; a smaller s.* less"):
+            impasto.stylize(PHOTO, PAINTING, memory="1G", **settings)

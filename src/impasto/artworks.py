@@ -13,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
-from impasto import compiled, images
+from impasto import compiled, images, memory
 from impasto.checkpoints import Keeper
 from impasto.errors import ImpastoError
 from impasto.images import PathLike
@@ -78,8 +78,8 @@ class Kept:
     record: Mapping[str, Any]
 
 
-Saved = tuple[Mapping[str, Any], Mapping[str, Tensor]]
-"""The record and tensors of a checkpoint."""
+Saved = tuple[Mapping[str, Any], dict[str, Tensor]]
+"""The record and tensors of a checkpoint; the tensors are taken out of it."""
 
 
 def make(
@@ -155,6 +155,7 @@ def make(
         made = artwork("interrupted")
     finally:
         compiled.clear()
+        memory.give_back()
     # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
     raise Interrupted(made)
 

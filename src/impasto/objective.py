@@ -12,6 +12,7 @@ from torch import Tensor
 from impasto import compiled
 from impasto.errors import ImpastoError
 from impasto.losses import Loss, SumLoss, not_in_tiles
+from impasto.memory import give_back
 from impasto.styles import Statistic
 from impasto.surroundings import ordinary, recordable
 from impasto.tiles import Part, Segment, plan, sweep, whole_layer
@@ -106,6 +107,9 @@ class Objective:
         for loss in self.losses:
             if not isinstance(loss, SumLoss):
                 raise not_in_tiles(loss.name)
+        # Tiles are for where memory is scarce: what lies idle goes first. It takes milliseconds.
+        compiled.clear()
+        give_back()
         sums: dict[str, Tensor] = {}
         sizes: dict[str, tuple[int, int]] = {}
 

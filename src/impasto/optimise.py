@@ -613,7 +613,7 @@ class _Lbfgs:
 
 
 def _without_gradient(evaluation: Evaluation) -> Evaluation:
-    return replace(evaluation, gradient=torch.empty(0))
+    return replace(evaluation, gradient=torch.empty(0, dtype=torch.float32, device="cpu"))
 
 
 class _ConjugateGradient:

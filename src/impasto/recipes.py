@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,8 @@ class Stylizer:
         init = self.settings.init
         self.start = None if init in STARTS else images.read_visible(init)
         shares = self.settings.style_shares
-        self.studio = Studio(self.settings, [self.settings.content_layer, *shares])
+        content = [self.settings.content_layer]
+        self.studio = Studio(self.settings, [*content, *shares], targets=content)
         self.content_layer = self.studio.encoder.layer(self.settings.content_layer)
         self.style_shares = canonical(shares, self.studio.encoder.layer)
         self._targets: dict[tuple[str, int], Targets] = {}
@@ -244,7 +246,15 @@ class Stylizer:
         settings = self.settings
         size = self.studio.result_size(picture, settings.size)
         self._check_paintings(max(size))
-        self.studio.tell_of_memory(size, 1 if settings.colors == "luminance" else 3)
+        inputs = self._inputs(picture).values()
+        self.studio.pictures = sum(math.prod(source.image.size) for source in inputs)
+        paintings = [
+            (painting.name, self._painting_size(painting, max(size)))
+            for place in self.places
+            for painting, _ in place.paintings
+        ]
+        channels = 1 if settings.colors == "luminance" else 3
+        self.studio.tell_of_memory(size, channels, paintings)
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         kept = None
         if keeper:
@@ -450,7 +460,8 @@ class _Scene(Scene):
         for painting, share in place.paintings:
             size = self.stylizer._painting_size(painting, max(level.size))
             visible = self.studio.visible(painting, size)
-            image = self._recoloured(self._tensor(painting, size), mask, content, visible)
+            fitted = self.studio.tensor(images.resize(painting.colors, size))  # needed but once
+            image = self._recoloured(fitted, mask, content, visible)
             paintings.append(Exemplar(image, share, visible))
         targets = self._measured(paintings)
         if colors is None:
