@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from impasto import compiled
+from impasto import memory as memory_of
 from impasto.errors import ImpastoError
 from impasto.losses import Loss, SumLoss, not_in_tiles
-from impasto.memory import give_back
 from impasto.styles import Statistic
 from impasto.surroundings import ordinary, recordable
 from impasto.tiles import Part, Segment, plan, sweep, whole_layer
@@ -80,7 +80,15 @@ class Objective:
         image = recordable(image)
         with compiled.torch_on_one_thread():
             segments = self.segments((image.shape[-2], image.shape[-1]))
-            return self._in_tiles(image, segments) if segments else self._whole(image)
+            if segments is None:
+                return self._whole(image)
+            # Tiles are for where memory is scarce: what lies idle goes before, and after it, when
+            # the optimiser wants some of its own. It takes milliseconds.
+            _give_back()
+            try:
+                return self._in_tiles(image, segments)
+            finally:
+                _give_back()
 
     def segments(self, size: tuple[int, int]) -> list[Segment] | None:
         """How a picture of (height, width) is computed: as a whole (none), or in these tiles.
@@ -107,9 +115,6 @@ class Objective:
         for loss in self.losses:
             if not isinstance(loss, SumLoss):
                 raise not_in_tiles(loss.name)
-        # Tiles are for where memory is scarce: what lies idle goes first. It takes milliseconds.
-        compiled.clear()
-        give_back()
         sums: dict[str, Tensor] = {}
         sizes: dict[str, tuple[int, int]] = {}
 
@@ -221,6 +226,11 @@ def measure(
             for layer, activations in encoder(image, {*kept, *read.values()}).items():
                 visit(layer, activations, Part.whole(activations))
     return {name: value.to(image) for name, value in found.items()}
+
+
+def _give_back() -> None:
+    compiled.clear()
+    memory_of.give_back()
 
 
 def _target(loss: Loss) -> object:

@@ -65,11 +65,16 @@ class Painting:
             memory.give_back()  # what this level took shall not count at the next
             if self.level == len(self.levels) - 1:
                 return outcome
-            coarse, fine = (self.scene.content(level) for level in self.levels[self.level :][:2])
-            self.image = self.scene.refine(outcome.final.image, coarse, fine)
+            self.image = self._refined(outcome.final.image)
+            del outcome
             self.learned = dict
             self.level += 1
             self.level_steps = self.level_evaluations = 0
+
+    def _refined(self, painted: Tensor) -> Tensor:
+        """What the next level begins with."""
+        coarse, fine = (self.scene.content(level) for level in self.levels[self.level :][:2])
+        return self.scene.refine(painted, coarse, fine)
 
     def _paint_level(self, callback: Callback, restart: int | None) -> Outcome:
         level, final = self.levels[self.level], self.level == len(self.levels) - 1
