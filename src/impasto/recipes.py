@@ -254,6 +254,8 @@ class Stylizer:
             for painting, _ in place.paintings
         ]
         channels = 1 if settings.colors == "luminance" else 3
+        if channels == 1 or self.places[0].mask is not None or len(self.places) > 1:
+            self.studio.shown = 24 + 8 * len(self.places)  # in colour; masks and their areas
         self.studio.tell_of_memory(size, channels, paintings)
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         kept = None
@@ -504,9 +506,10 @@ class _Scene(Scene):
 
     def _tensor(self, picture: Picture, size: tuple[int, int]) -> Tensor:
         key = picture.sha256, picture.alpha is None, size
-        if key not in self._fitted:  # every step shows the photo, and a large one takes its time
-            self._fitted[key] = images.resize(picture.colors, size)
-        return self.studio.tensor(self._fitted[key])
+        fitted = self._fitted.get(key) or images.resize(picture.colors, size)
+        if self.studio.shown:  # every step shows the photo, and a large one takes its time
+            self._fitted[key] = fitted
+        return self.studio.tensor(fitted)
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
