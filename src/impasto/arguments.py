@@ -300,7 +300,8 @@ def _add_run_choices(choice: Choice, default: RunSettings, presets: str = "") ->
     choice(
         "memory",
         metavar="SIZE",
-        help="how much to use, such as 2G or 800M; larger pictures are painted in tiles "
+        help="how much to use at most, such as 2G or 800M, over the whole run, libraries "
+        "included (they take 0.8G by themselves); larger pictures are painted in tiles "
         "(default: three quarters of what is free)",
     )
     choice("weights", metavar="FILE", help="a state dict of torchvision's vgg16 or vgg19")

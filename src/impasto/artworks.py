@@ -13,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
-from impasto import images
+from impasto import compiled, images, memory
 from impasto.checkpoints import Keeper
 from impasto.errors import ImpastoError
 from impasto.images import PathLike
@@ -78,8 +78,8 @@ class Kept:
     record: Mapping[str, Any]
 
 
-Saved = tuple[Mapping[str, Any], Mapping[str, Tensor]]
-"""The record and tensors of a checkpoint."""
+Saved = tuple[Mapping[str, Any], dict[str, Tensor]]
+"""The record and tensors of a checkpoint; the tensors are taken out of it."""
 
 
 def make(
@@ -140,18 +140,31 @@ def make(
             kept.keeper.path if kept else None,
         )
 
+    made: Artwork | None = None
+    interrupted = False
     try:
         with _fitting_into_memory(name, size):
             outcome = painting.paint(report, restart)
-        return artwork(outcome.reason)
+        made = artwork(outcome.reason)
     except KeyboardInterrupt:
         if painting.last is None:
             raise
-        if kept:
-            # Pressed once more: the checkpoint before this one is whole, and the picture is here.
-            with contextlib.suppress(KeyboardInterrupt):
-                kept.keeper.keep(state, now=True)
-        raise Interrupted(artwork("interrupted")) from None
+        interrupted = True
+        if made is None:
+            # Now, while the optimiser is still there and knows what it has learned. Pressed once
+            # more: the checkpoint before this one is whole, and the picture is here.
+            if kept:
+                with contextlib.suppress(KeyboardInterrupt):
+                    kept.keeper.keep(state, now=True)
+            made = artwork("interrupted")
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):  # what is made is not lost over tidying up
+            compiled.clear()
+            memory.give_back()
+    if interrupted:
+        # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
+        raise Interrupted(made)
+    return made
 
 
 @contextlib.contextmanager

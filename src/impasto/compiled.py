@@ -275,6 +275,7 @@ class Convolution:
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight = weight.detach()
         self.bias = bias.detach().contiguous()
+        self.reads_colours = weight.shape[1] == 3
 
     def __call__(self, x: Tensor, *, rectify: bool) -> Tensor:
         """The activations [1, out, height, width] of x [1, in, height, width]."""
@@ -291,9 +292,14 @@ class Convolution:
 
     def backward(self, gradient: Tensor, mask: Tensor | None) -> Tensor:
         """The gradient with respect to x: a convolution with the kernels turned and transposed."""
-        if self.weight.shape[1] == 3:
+        if self.reads_colours:
             return _convolve_colours_back(gradient, mask, self._turned_weights)
         return _convolve(gradient, self._turned_weights, None, _kernels().PLAIN, mask)
+
+    def prepare(self) -> None:
+        """Prepare the weights now, and let go of them as they were."""
+        _ = self._weights, self._turned_weights
+        self.weight = torch.empty(0, dtype=torch.float32, device="cpu")
 
     # Prepared when first needed: they are four times as large as the weights themselves.
 
@@ -544,12 +550,21 @@ def _convolve_colours_back(gradient: Tensor, mask: Tensor | None, weights: Float
 
 
 class _Numbers:
-    """A tensor that equals another one, and hashes like it, where it holds the same numbers."""
+    """Equals another one, and hashes like it, where both were made of the same numbers.
+
+    The tensor itself can be taken once: as a key in a cache it is not to keep it.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        numbers = np.ascontiguousarray(tensor.numpy())
+        self.tensor: Tensor | None = tensor
+        self.shape = tensor.shape
+        numbers = np.ascontiguousarray(tensor.permute(0, 2, 3, 1).numpy())
         self.digest = hashlib.blake2b(numbers.data, digest_size=16).digest()
+
+    def take(self) -> Tensor:
+        tensor, self.tensor = self.tensor, None
+        assert tensor is not None
+        return tensor
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -558,29 +573,31 @@ class _Numbers:
         return (
             isinstance(other, _Numbers)
             and other.digest == self.digest
-            and other.tensor.shape == self.tensor.shape
+            and other.shape == self.shape
         )
 
 
 # Shared by all encoders of the same weights, one after another too: a second or two each.
 @functools.lru_cache(maxsize=16)  # the convolutions of a VGG-19
 @ordinary()  # as they are kept
-def _prepared(weight: _Numbers) -> Floats:
-    if weight.tensor.shape[1] == 3:
-        rows = weight.tensor.permute(2, 3, 1, 0).reshape(_kernels().TAPS, -1)
+def _prepared(numbers: _Numbers) -> Floats:
+    weight = numbers.take()
+    if weight.shape[1] == 3:
+        rows = weight.permute(2, 3, 1, 0).reshape(_kernels().TAPS, -1)
         return _panels(rows[None])
-    return _winograd(weight.tensor)
+    return _winograd(weight)
 
 
 @functools.lru_cache(maxsize=16)
 @ordinary()
-def _prepared_turned(weight: _Numbers) -> Floats:
-    if weight.tensor.shape[1] == 3:
+def _prepared_turned(numbers: _Numbers) -> Floats:
+    weight = numbers.take()
+    if weight.shape[1] == 3:
         kernels = _kernels()
-        columns = weight.tensor.permute(0, 2, 3, 1).flatten(1)
+        columns = weight.permute(0, 2, 3, 1).flatten(1)
         padding = (0, kernels.TAPS_WIDTH - kernels.TAPS)
         return _panels(torch.nn.functional.pad(columns, padding)[None])
-    return _winograd(weight.tensor.flip(2, 3).transpose(0, 1))
+    return _winograd(weight.flip(2, 3).transpose(0, 1))
 
 
 def _winograd(weight: Tensor) -> Floats:
@@ -661,6 +678,11 @@ class _Recycler:
 
 
 _recycler = _Recycler()
+
+
+def clear() -> None:
+    """Give the memory of activations that are gone back to the system."""
+    _recycler.clear()
 
 
 def _empty(channels: int, height: int, width: int) -> Tensor:

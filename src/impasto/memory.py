@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -30,3 +33,21 @@ def _free_in_container() -> int:
     except (OSError, ValueError):  # no control groups, or no limit: "max"
         return 2**63
     return max(0, limit - used + int(statistics.get("inactive_file", 0)))  # a cache of files yields
+
+
+def give_back() -> None:
+    """Let the C library return what was freed, where it would keep it (glibc does)."""
+    trim = _trim()
+    if trim:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return None
+    trim.argtypes = [ctypes.c_size_t]
+    found: Callable[[int], int] = trim
+    return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from impasto import compiled
+from impasto import memory as memory_of
 from impasto.errors import ImpastoError
 from impasto.losses import Loss, SumLoss, not_in_tiles
 from impasto.styles import Statistic
@@ -79,7 +80,15 @@ class Objective:
         image = recordable(image)
         with compiled.torch_on_one_thread():
             segments = self.segments((image.shape[-2], image.shape[-1]))
-            return self._in_tiles(image, segments) if segments else self._whole(image)
+            if segments is None:
+                return self._whole(image)
+            # Tiles are for where memory is scarce: what lies idle goes before, and after it, when
+            # the optimiser wants some of its own. It takes milliseconds.
+            _give_back()
+            try:
+                return self._in_tiles(image, segments)
+            finally:
+                _give_back()
 
     def segments(self, size: tuple[int, int]) -> list[Segment] | None:
         """How a picture of (height, width) is computed: as a whole (none), or in these tiles.
@@ -217,6 +226,11 @@ def measure(
             for layer, activations in encoder(image, {*kept, *read.values()}).items():
                 visit(layer, activations, Part.whole(activations))
     return {name: value.to(image) for name, value in found.items()}
+
+
+def _give_back() -> None:
+    compiled.clear()
+    memory_of.give_back()
 
 
 def _target(loss: Loss) -> object:

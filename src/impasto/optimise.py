@@ -9,10 +9,13 @@ bright painting, most of the style).
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import ImpastoError
+from impasto.line_search import End, Length, Point, strong_wolfe
 from impasto.objective import Evaluation
 from impasto.surroundings import ordinary
 
@@ -42,6 +46,7 @@ HISTORY = 20
 
 _GREY_LEVEL = 1 / 255
 _KEPT_BYTES = 256 * 2**20  # of the history, in a state
+_LEVEL = 1e-12  # what falls by less along a direction does not fall
 _LINE_SEARCH = 25  # evaluations at most for one step
 _ENDLESS = 2**31 - 1  # the journal ends a run
 
@@ -52,9 +57,11 @@ class Step:
 
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
     [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
-    next step, gives what the optimiser has learned: from there another run can go on.
-    `done` is about how much of the work of a whole painting is done, 0..1, `planned` how many
-    steps it takes at most, and `size` the (width, height) that it has at its end.
+    next step, gives what the optimiser has learned: from there another run can go on. After the
+    next step, or once the run is over, it is empty: whoever keeps steps keeps pictures, and not
+    the optimiser's memory. `done` is about how much of the work of a whole painting is done, 0..1,
+    `planned` how many steps it takes at most, and `size` the (width, height) that it has at its
+    end.
     """
 
     step: int
@@ -131,7 +138,7 @@ def lbfgs(
     beyond: Beyond = "mirrored",
     history: int = HISTORY,
 ) -> Outcome:
-    """L-BFGS (torch's; Nocedal & Wright 2006, algorithm 7.5), see `Optimiser`.
+    """L-BFGS (Nocedal & Wright 2006, algorithm 7.5; as torch has it), see `Optimiser`.
 
     Line search until the strong Wolfe conditions hold, by cubic interpolation; so an accepted step
     never raises the loss. `history` is how many pairs of past steps it remembers: each takes 8
@@ -139,7 +146,7 @@ def lbfgs(
     """
     journal = _Journal(steps, evaluations, callback)
     basis = _Basis(image.shape, torch.float32, spectrum, beyond)
-    return _Lbfgs(objective, image, journal, restart, basis, history).run(state)
+    return _Lbfgs(objective, journal, restart, basis, history).run(image.detach(), state)
 
 
 @ordinary()
@@ -247,10 +254,11 @@ class _Journal:
         loss: float,
         parts: Mapping[str, float],
         image: Tensor,
-        state: Callable[[], State] = dict,
+        keep: Callable[[], State] | None = None,
     ) -> None:
         """Note a step, report it, and stop if it was the last."""
         self.losses.append(loss)
+        state = dict if keep is None else _Learned(keep, self)
         self.last = Step(len(self.losses) - 1, self.evaluations, loss, parts, image, state)
         if self.callback:
             self.callback(self.last)
@@ -270,6 +278,25 @@ class _Journal:
         if self.last is None:
             raise ImpastoError("an optimiser needs at least one evaluation; allow it more")
         return Outcome(self.last, self.reason)
+
+
+class _Learned:
+    """`Step.state`: what an optimiser has learned, until its next step.
+
+    It holds neither optimiser nor journal. They hold it, by way of the last step, and would keep
+    one another, and hundreds of megabytes, until Python looks for such circles.
+    """
+
+    def __init__(self, keep: Callable[[], State], journal: _Journal) -> None:
+        self.step = len(journal.losses)
+        self.journal = weakref.ref(journal)
+        self.keep = weakref.WeakMethod(keep) if inspect.ismethod(keep) else weakref.ref(keep)
+
+    def __call__(self) -> State:
+        keep, journal = self.keep(), self.journal()
+        if keep is None or journal is None or len(journal.losses) != self.step:
+            return {}
+        return keep()
 
 
 class _Basis:
@@ -343,26 +370,26 @@ class _Variables:
     """
 
     def __init__(self, image: Tensor, basis: _Basis, angles: Tensor | None = None) -> None:
-        self.image = image.detach()
+        self.shape, self.dtype, self.device = image.shape, image.dtype, image.device
         self.basis = basis
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
         if angles is None:
             # At black and white the cosine is flat and a pixel would be stuck: they begin half a
             # grey level inside, which rounding to 8 bits undoes.
             margin = 0.499 * _GREY_LEVEL
-            pixels = self.image.cpu().to(basis.dtype).clamp(margin, 1 - margin)
-            angles = (1 - 2 * pixels).acos_().div_(math.pi)
+            pixels = image.detach().cpu().to(basis.dtype).clamp(margin, 1 - margin)
+            angles = (1 - pixels.mul_(2)).acos_().div_(math.pi)
         self.angles = angles
         self.scale = 1.0
 
     def angles_at(self, z: Tensor) -> Tensor:
         """u, shaped like the image."""
-        return self._weighed(z.view(self.image.shape)).add_(self.angles)
+        return self._weighed(z.view(self.shape)).add_(self.angles)
 
     def image_at(self, z: Tensor) -> Tensor:
         """The image that z stands for."""
         pixels = self.angles_at(z).mul_(math.pi).cos_().neg_().add_(1).mul_(0.5)
-        return pixels.to(self.image)
+        return pixels.to(self.device, self.dtype)
 
     def slope_at(self, z: Tensor, gradient: Tensor) -> Tensor:
         """The scaled gradient with respect to z, flat."""
@@ -380,162 +407,213 @@ class _Variables:
         return self.basis.weighed(x).div_(self.per_unit)
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What was found at a point of a line: the slope is with respect to the variables, scaled."""
+
+    evaluation: Evaluation
+    image: Tensor
+    slope: Tensor
+
+
 class _Lbfgs:
-    """Rounds of torch's L-BFGS on the variables of an image.
+    """Rounds of L-BFGS on the variables of an image.
 
     A round ends of itself when its line search finds nothing lower. With a fresh history the next
     may; when that can't make a single step either, there is no more to be had.
+
+    Arithmetic and decisions are those of torch.optim.LBFGS. What differs is memory: that keeps up
+    to ten vectors as large as the image beside the history, some of them twice, and each is 48 MB
+    at 2048 pixels.
     """
 
     def __init__(
         self,
         objective: Evaluate,
-        image: Tensor,
         journal: _Journal,
         restart: int | None,
         basis: _Basis,
         history: int,
     ) -> None:
         self.objective = objective
-        self.image = image.detach()
         self.journal = journal
         self.basis = basis
         self.restart = restart or math.inf
         self.history = history
-        # What was evaluated since the last accepted step, by where.
-        self.trials: dict[bytes, tuple[Evaluation, Tensor]] = {}
 
-    def run(self, state: State | None) -> Outcome:
+    def run(self, image: Tensor, state: State | None) -> Outcome:
         """Optimise until the run is over."""
         try:
             while True:
                 steps_before = len(self.journal.losses)
-                self._begin_round(state)
-                state = None
+                self._begin_round(image, state)
                 with contextlib.suppress(_RoundOver):
+                    self.here = self._start(image)
+                    del image, state
                     while True:
                         self._step()
                 if len(self.journal.losses) <= max(steps_before, 1):
                     self.journal.reason = "flat"
                     break
                 assert self.journal.last
-                self.image = self.journal.last.image
+                image, state = self.journal.last.image, None
         except _Stop:
             pass
         return self.journal.outcome()
 
-    def _begin_round(self, state: State | None) -> None:
+    def _begin_round(self, image: Tensor, state: State | None) -> None:
         angles = state["angles"] if state else None
-        self.variables = _Variables(self.image, self.basis, angles)
-        self.z = torch.zeros(self.image.numel(), dtype=torch.float32, device="cpu")
-        self.z.requires_grad_(True)
-        self.home = self.z.detach().clone()
-        self.optimiser = torch.optim.LBFGS(
-            [self.z],
-            max_iter=1,
-            max_eval=_LINE_SEARCH,
-            history_size=self.history,
-            line_search_fn="strong_wolfe",
-            tolerance_grad=0,
-            tolerance_change=1e-12,
-        )
-        self.trials.clear()
+        self.variables = _Variables(image, self.basis, angles)
+        self.home = torch.zeros(image.numel(), dtype=torch.float32, device="cpu")
         self.round_evaluations = 0
+        # Differences of slopes and of variables, and one over their product, oldest first.
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.curvature: float | Tensor = 1
+        # The last step: its direction, how far it went, and the slope where it began.
+        self.gone: tuple[Tensor, Length, Tensor] | None = None
         if state:
             self._restore(state)
 
+    def _start(self, image: Tensor) -> _Trial:
+        """Evaluate the start of a round."""
+        # The image itself, without the margin: it may be the minimum.
+        evaluation = self._evaluate(image)
+        if self.variables.scale == 1.0:
+            self.variables.scale_by(self.variables.slope_at(self.home, evaluation.gradient))
+        slope = self.variables.slope_at(self.home, evaluation.gradient)
+        if self.journal.last is None:
+            self.journal.accept(evaluation.loss, evaluation.parts, image, self._keep)
+        return _Trial(_without_gradient(evaluation), image, slope)
+
     def _step(self) -> None:
         """One accepted step, or the end of the round."""
-        if self.round_evaluations == 0:
-            self._closure()  # also finds the scale
-        group = self.optimiser.param_groups[0]
-        if "d" in self.optimiser.state[self.z]:
-            group["lr"] = 1.0
-        else:
-            # torch divides the first step by the gradient's 1-norm; it shall be of length 1.
-            slope = self._slope()
-            group["lr"] = float(slope.abs().sum() / slope.norm()) if slope.any() else 1.0
-        self.optimiser.step(self._closure)  # type: ignore[no-untyped-call]
-        evaluation, image = self.trials.get(self._place(), (None, None))
-        assert self.journal.last
-        if evaluation is None or image is None or evaluation.loss >= self.journal.last.loss:
+        slope, loss = self.here.slope, self.here.evaluation.loss * self.variables.scale
+        if not slope.any():
             raise _RoundOver
-        self.trials = {self._place(): (evaluation, image)}
-        self.home.copy_(self.z.detach())
+        if is_first := self.gone is None and not self.pairs:
+            direction = slope.neg()
+            # Of length 1; torch has the gradient's 1-norm for that.
+            longest = 1.0 / slope.abs().sum()
+            most = longest if longest < 1.0 else 1.0
+            length: Length = most * float(slope.abs().sum() / slope.norm())
+        else:
+            direction, length = self._direction(slope), 1.0
+        along = slope.dot(direction)
+        if not is_first:  # what is interrupted now begins with this direction again
+            self.gone = direction, 0.0, slope
+        if along > -_LEVEL:
+            raise _RoundOver
+        start = Point(End(0.0, loss, along), self.here)
+        del slope
+        known: WeakValueDictionary[bytes, _Trial] = WeakValueDictionary()
+        known[self._place(self.home)] = self.here
+
+        def look(length: Length) -> Point[_Trial]:
+            z = torch.add(self.home, direction, alpha=float(length))
+            place = self._place(z)
+            trial = known.get(place)  # too close to another for float32 to tell them apart
+            if trial is None:
+                image = self.variables.image_at(z)
+                del z
+                evaluation = self._evaluate(image)
+                z = torch.add(self.home, direction, alpha=float(length))
+                slope = self.variables.slope_at(z, evaluation.gradient)
+                trial = _Trial(_without_gradient(evaluation), image, slope)
+                known[place] = trial
+            end = End(
+                length, trial.evaluation.loss * self.variables.scale, trial.slope.dot(direction)
+            )
+            return Point(end, trial)
+
+        largest = float(direction.abs().max())
+        point = strong_wolfe(look, start, length, largest, _LINE_SEARCH - 1)
+        del start
+        assert self.journal.last
+        trial = point.found
+        if trial.evaluation.loss >= self.journal.last.loss:
+            raise _RoundOver
+        self.home.add_(direction, alpha=float(point.end.length))
+        self.gone = direction, point.end.length, self.here.slope
+        self.here = trial
+        evaluation, image = trial.evaluation, trial.image
         self.journal.accept(evaluation.loss, evaluation.parts, image, self._keep)
 
-    def _closure(self) -> float:
-        """The scaled loss at z; its gradient goes to z.grad."""
-        place = self._place()
-        if place not in self.trials:
-            if self.round_evaluations >= self.restart:
-                raise _RoundOver
-            self.journal.spend()
-            z = self.z.detach()
-            # The start itself, without the margin: it may be the minimum.
-            image = self.variables.image_at(z) if self.round_evaluations else self.image
-            evaluation = self.objective(image)
-            _check_finite(image, evaluation, self.journal.evaluations)
-            self.trials[place] = evaluation, image
-            if self.round_evaluations == 0 and self.variables.scale == 1.0:
-                self.variables.scale_by(self._slope())
-            self.round_evaluations += 1
-            if self.journal.last is None:
-                self.journal.accept(evaluation.loss, evaluation.parts, image, self._keep)
-        self.z.grad = self._slope()
-        return self.trials[place][0].loss * self.variables.scale
+    def _direction(self, slope: Tensor) -> Tensor:
+        """Downhill, by all that is remembered (Nocedal & Wright, algorithm 7.4).
 
-    def _slope(self) -> Tensor:
-        return self.variables.slope_at(self.z.detach(), self.trials[self._place()][0].gradient)
+        The last step becomes a pair first, where its vectors lie.
+        """
+        if self.gone is not None:
+            (step, length, before), self.gone = self.gone, None
+            difference = before.neg_().add_(slope)
+            step.mul_(float(length))
+            product = difference.dot(step)
+            if product > 1e-10:
+                del self.pairs[: max(0, len(self.pairs) + 1 - self.history)]
+                self.pairs.append((difference, step, 1.0 / product))
+                self.curvature = product / difference.dot(difference)
+        direction = slope.neg()
+        shares = []
+        for difference, step, factor in reversed(self.pairs):
+            share = step.dot(direction) * factor
+            direction.add_(difference, alpha=-float(share))
+            shares.append(share)
+        direction.mul_(self.curvature)
+        for (difference, step, factor), share in zip(self.pairs, reversed(shares), strict=True):
+            direction.add_(step, alpha=float(share - difference.dot(direction) * factor))
+        return direction
 
-    def _place(self) -> bytes:
+    def _evaluate(self, image: Tensor) -> Evaluation:
+        if self.round_evaluations >= self.restart:
+            raise _RoundOver
+        self.journal.spend()
+        evaluation = self.objective(image)
+        _check_finite(image, evaluation, self.journal.evaluations)
+        self.round_evaluations += 1
+        return evaluation
+
+    @staticmethod
+    def _place(z: Tensor) -> bytes:
         """What tells one point of a line from another: some of its coordinates."""
-        z = self.z.detach()
         return z[:: max(1, z.numel() // 1024)].numpy().tobytes()
 
     def _keep(self) -> State:
         """What it takes to go on from the last accepted step as if nothing had happened.
 
-        Even in the middle of the next one, where Ctrl-C may come.
+        Even in the middle of the next one, where Ctrl-C may come. Nothing is copied: what there
+        is changes with the next step.
         """
-        inner = self.optimiser.state[self.z]
         state = {
             "angles": self.variables.angles_at(self.home),
             "scale": torch.tensor(self.variables.scale, dtype=torch.float64),
         }
-        if "d" in inner:
-            state |= {name: inner[name].clone() for name in ("d", "prev_flat_grad")}
-            state["t"] = torch.as_tensor(inner["t"], dtype=torch.float64)
-            state["H_diag"] = torch.as_tensor(inner["H_diag"], dtype=torch.float64)
-            state["prev_loss"] = torch.tensor(inner["prev_loss"], dtype=torch.float64)
-            newest = max(1, int(_KEPT_BYTES / (8 * self.z.numel())))
-            for name in ("old_dirs", "old_stps"):
-                for index, vector in enumerate(inner[name][-newest:]):
-                    state[f"{name}.{index}"] = vector
-            state["ro"] = torch.tensor(
-                [float(value) for value in inner["ro"][-newest:]], dtype=torch.float32
-            )
+        if self.gone is not None:
+            direction, length, slope = self.gone
+            state |= {"d": direction, "prev_flat_grad": slope}
+            state["t"] = torch.as_tensor(length, dtype=torch.float64)
+            state["H_diag"] = torch.as_tensor(self.curvature, dtype=torch.float64)
+            newest = self.pairs[-max(1, int(_KEPT_BYTES / (8 * self.home.numel()))) :]
+            for index, (difference, step, _) in enumerate(newest):
+                state |= {f"old_dirs.{index}": difference, f"old_stps.{index}": step}
+            factors = [float(factor) for _, _, factor in newest]
+            state["ro"] = torch.tensor(factors, dtype=torch.float32)
         return state
 
     def _restore(self, state: State) -> None:
         self.variables.scale = float(state["scale"])
         if "d" not in state:
             return
-        inner = self.optimiser.state[self.z]
         count = len(state["ro"])
-        kept = range(max(0, count - self.history), count)
-        inner.update(
-            func_evals=1,
-            n_iter=count + 1,
-            d=state["d"],
-            t=float(state["t"]),
-            prev_flat_grad=state["prev_flat_grad"],
-            prev_loss=float(state["prev_loss"]),
-            H_diag=state["H_diag"].float(),
-            old_dirs=[state[f"old_dirs.{index}"] for index in kept],
-            old_stps=[state[f"old_stps.{index}"] for index in kept],
-            ro=[state["ro"][index] for index in kept],
-        )
+        self.pairs = [
+            (state[f"old_dirs.{index}"], state[f"old_stps.{index}"], state["ro"][index])
+            for index in range(max(0, count - self.history), count)
+        ]
+        self.curvature = state["H_diag"].float()
+        self.gone = state["d"], float(state["t"]), state["prev_flat_grad"]
+
+
+def _without_gradient(evaluation: Evaluation) -> Evaluation:
+    return replace(evaluation, gradient=torch.empty(0, dtype=torch.float32, device="cpu"))
 
 
 class _ConjugateGradient:
@@ -550,13 +628,14 @@ class _ConjugateGradient:
         basis: _Basis,
     ) -> None:
         self.objective = objective
-        self.image = image.detach()
+        self.image: Tensor | None = image.detach()
         self.journal = journal
         self.basis = basis
         self.restart = restart or math.inf
         self.round_evaluations = 0
-        # What was evaluated since the last accepted step, by its scaled loss.
-        self.trials: dict[float, tuple[float, Mapping[str, float], Tensor]] = {}
+        # What was evaluated since the last accepted step, by its scaled loss. Not where: that is
+        # as large as the picture, and SciPy tells.
+        self.trials: dict[float, tuple[float, Mapping[str, float]]] = {}
 
     def run(self) -> Outcome:
         """Optimise until the run is over."""
@@ -574,6 +653,7 @@ class _ConjugateGradient:
             steps_before = len(self.journal.losses)
             if self.journal.last:
                 self.image = self.journal.last.image
+            assert self.image is not None
             self.variables = _Variables(self.image, self.basis)
             self.round_evaluations = 0
             self.trials.clear()
@@ -601,16 +681,20 @@ class _ConjugateGradient:
         self.journal.spend()
         z = torch.from_numpy(variables)
         # The start itself, without the margin: it may be the minimum.
-        image = self.variables.image_at(z) if self.round_evaluations else self.image
+        image, self.image = self.image, None
+        if image is None:
+            image = self.variables.image_at(z)
         evaluation = self.objective(image)
         _check_finite(image, evaluation, self.journal.evaluations)
+        if self.journal.last is not None:
+            del image
         slope = self.variables.slope_at(z, evaluation.gradient)
         if self.round_evaluations == 0:
             self.variables.scale_by(slope)
             slope = slope * self.variables.scale
         self.round_evaluations += 1
         loss = evaluation.loss * self.variables.scale
-        self.trials[loss] = (evaluation.loss, evaluation.parts, image)
+        self.trials[loss] = evaluation.loss, evaluation.parts
         if self.journal.last is None:
             self.journal.accept(evaluation.loss, evaluation.parts, image)
         return loss, slope.numpy()
@@ -618,11 +702,12 @@ class _ConjugateGradient:
     # SciPy looks at the name of this parameter to know what to pass.
     def accept(self, intermediate_result: OptimizeResult) -> None:
         """Report the point that the line search has settled on."""
-        accepted = self.trials[float(intermediate_result.fun)]
+        loss, parts = self.trials[float(intermediate_result.fun)]
         self.trials.clear()
-        if self.journal.last and accepted[0] > self.journal.last.loss:
+        if self.journal.last and loss > self.journal.last.loss:
             raise _RoundOver  # what rounding errors defeat
-        self.journal.accept(*accepted)
+        image = self.variables.image_at(torch.from_numpy(intermediate_result.x))
+        self.journal.accept(loss, parts, image)
 
 
 def _restored_moments(pixels: Tensor, state: State | None) -> State | None:

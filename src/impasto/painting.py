@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from impasto import memory
 from impasto.levels import Level, refine, share_out
 from impasto.objective import Objective
 from impasto.optimise import Beyond, Callback, Optimiser, Outcome, Spectrum, State, Step
@@ -60,32 +61,42 @@ class Painting:
     def paint(self, callback: Callback, restart: int | None = None) -> Outcome:
         """Go on to the end; `callback` is called with every step, shown in colour."""
         while True:
-            level = self.levels[self.level]
-            content = self.scene.content(level)
-            if self.image is None:
-                start = self.scene.start(level, content)
-            else:
-                start = self.image.to(content)
-            objective, optimiser = self.scene.objective(level, content)
-            final = self.level == len(self.levels) - 1
-            outcome = optimiser(
-                objective,
-                start,
-                steps=self._steps_left(final),
-                evaluations=self._evaluations_left(final),
-                restart=restart,
-                callback=self._reporting(level, callback),
-                state=self.learned(),
-                spectrum="refined" if self.level else self.scene.spectrum,
-                beyond=self.scene.beyond,
-            )
-            if final:
+            outcome = self._paint_level(callback, restart)
+            memory.give_back()  # what this level took shall not count at the next
+            if self.level == len(self.levels) - 1:
                 return outcome
-            finer = self.scene.content(self.levels[self.level + 1])
-            self.image = self.scene.refine(outcome.final.image, content, finer)
+            self.image = self._refined(outcome.final.image)
+            del outcome
             self.learned = dict
             self.level += 1
             self.level_steps = self.level_evaluations = 0
+
+    def _refined(self, painted: Tensor) -> Tensor:
+        """What the next level begins with."""
+        coarse, fine = (self.scene.content(level) for level in self.levels[self.level :][:2])
+        return self.scene.refine(painted, coarse, fine)
+
+    def _paint_level(self, callback: Callback, restart: int | None) -> Outcome:
+        level, final = self.levels[self.level], self.level == len(self.levels) - 1
+        content = self.scene.content(level)
+        image = self.image
+        start = self.scene.start(level, content) if image is None else image.to(content)
+        del image
+        objective, optimiser = self.scene.objective(level, content)
+        del content  # and with it a picture, unless the optimiser begins there
+        memory.give_back()
+        learned = self.learned()
+        return optimiser(
+            objective,
+            start,
+            steps=self._steps_left(final),
+            evaluations=self._evaluations_left(final),
+            restart=restart,
+            callback=self._reporting(level, callback, learned),
+            state=learned,
+            spectrum="refined" if self.level else self.scene.spectrum,
+            beyond=self.scene.beyond,
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds beside `record`."""
@@ -102,21 +113,23 @@ class Painting:
         """Raise a KeyError or TypeError where a checkpoint lacks what `restore` needs."""
         _ = [record[name] for name in _NUMBERS], tensors["image"]
 
-    def restore(self, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Be where a checkpoint was."""
+    def restore(self, record: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Be where a checkpoint was. Its tensors are taken over: nothing else is to keep them."""
         for name in _NUMBERS:
             setattr(self, name, record[name])
         self.image = tensors["image"]
         prefix = "learned."
         learned = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         self.learned = lambda: learned
+        tensors.clear()
 
-    def _reporting(self, level: Level, callback: Callback) -> Callback:
+    def _reporting(self, level: Level, callback: Callback, learned: State) -> Callback:
         steps_before, spent_before = self.level_steps, self.level_evaluations
         total = sum(level.steps * level.cost for level in self.levels) or 1.0
         done_before = sum(level.steps * level.cost for level in self.levels[: self.level])
 
         def report(step: Step) -> None:
+            learned.clear()  # the optimiser has it, and forgets it in time
             self.evaluations += spent_before + step.evaluations - self.level_evaluations
             self.level_steps = steps_before + step.step
             self.level_evaluations = spent_before + step.evaluations

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -195,7 +196,8 @@ class Stylizer:
         init = self.settings.init
         self.start = None if init in STARTS else images.read_visible(init)
         shares = self.settings.style_shares
-        self.studio = Studio(self.settings, [self.settings.content_layer, *shares])
+        content = [self.settings.content_layer]
+        self.studio = Studio(self.settings, [*content, *shares], targets=content)
         self.content_layer = self.studio.encoder.layer(self.settings.content_layer)
         self.style_shares = canonical(shares, self.studio.encoder.layer)
         self._targets: dict[tuple[str, int], Targets] = {}
@@ -245,7 +247,17 @@ class Stylizer:
         settings = self.settings
         size = self.studio.result_size(picture, settings.size)
         self._check_paintings(max(size))
-        self.studio.tell_of_memory(size, 1 if settings.colors == "luminance" else 3)
+        inputs = self._inputs(picture).values()
+        self.studio.pictures = sum(math.prod(source.image.size) for source in inputs)
+        paintings = [
+            (painting.name, self._painting_size(painting, max(size)))
+            for place in self.places
+            for painting, _ in place.paintings
+        ]
+        channels = 1 if settings.colors == "luminance" else 3
+        if channels == 1 or self.places[0].mask is not None or len(self.places) > 1:
+            self.studio.shown = 24 + 8 * len(self.places)  # in colour; masks and their areas
+        self.studio.tell_of_memory(size, channels, paintings)
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         kept = None
         if keeper:
@@ -476,7 +488,8 @@ class _Scene(Scene):
         for painting, share in place.paintings:
             size = self.stylizer._painting_size(painting, max(level.size))
             visible = self.studio.visible(painting, size)
-            image = self._recoloured(self._tensor(painting, size), mask, content, visible)
+            fitted = self.studio.tensor(images.resize(painting.colors, size))  # needed but once
+            image = self._recoloured(fitted, mask, content, visible)
             paintings.append(Exemplar(image, share, visible))
         targets = self._measured(paintings)
         if colors is None:
@@ -519,9 +532,10 @@ class _Scene(Scene):
 
     def _tensor(self, picture: Picture, size: tuple[int, int]) -> Tensor:
         key = picture.sha256, picture.alpha is None, size
-        if key not in self._fitted:  # every step shows the photo, and a large one takes its time
-            self._fitted[key] = images.resize(picture.colors, size)
-        return self.studio.tensor(self._fitted[key])
+        fitted = self._fitted.get(key) or images.resize(picture.colors, size)
+        if self.studio.shown:  # every step shows the photo, and a large one takes its time
+            self._fitted[key] = fitted
+        return self.studio.tensor(fitted)
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,8 +63,9 @@ def reconstruct(
         raise ImpastoError("there is no photo to reconstruct; give at least one")
     pictures = [images.read_visible(source) for source in sources]
     shares = _shares(weights_of_photos, len(pictures))
-    studio = Studio(chosen, chosen.layers, history=HISTORY)
+    studio = Studio(chosen, shares_of(chosen.layers), history=HISTORY)
     layers = canonical(shares_of(chosen.layers), studio.encoder.layer)
+    studio.targets = list(layers)
     size = studio.result_size(pictures[0], chosen.size)
     for picture in pictures[1:]:
         if max(size) > max(picture.image.size):
@@ -73,7 +75,8 @@ def reconstruct(
                 ImpastoNotice,
                 stacklevel=2,
             )
-    studio.tell_of_memory(size, targets=layers)
+    studio.pictures = sum(math.prod(picture.image.size) for picture in pictures)
+    studio.tell_of_memory(size)
     tv = prior(list(layers), studio.encoder.layers) if chosen.tv is None else chosen.tv
     scene = _Scene(studio, layers, pictures, shares, tv)
     told = layers if len(set(layers.values())) > 1 else list(layers)

@@ -60,8 +60,10 @@ class RunSettings:
         seed: of the noise, and of whatever else is drawn.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
         weights: a file with other VGG weights, see `load_encoder`.
-        memory: how much memory painting may take, in bytes or as text like `"2G"` or `"800M"`;
-            none for three quarters of what is free. Larger pictures are painted in tiles.
+        memory: how much memory the process may take over the whole run, in bytes or as text
+            like `"2G"` or `"800M"`: interpreter, libraries and all that impasto holds, not what
+            a program around it holds besides. None for three quarters of what is free. Larger
+            pictures are painted in tiles; where the smallest do not do, a notice says so.
 
     Raises:
         ImpastoError: a value is out of its range; the text names it and the range.

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from impasto import __version__, images
+from impasto import __version__, compiled, images
 from impasto import memory as memory_of
 from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.images import Picture
@@ -28,12 +28,21 @@ from impasto.styles import STYLES, BatchNorm, GaussianMmd, Statistic, Style
 from impasto.tiles import needed, plan, weights
 from impasto.vgg import IMAGE, Padding, load_encoder
 
-LEAST_HISTORY = 3
+LEAST_HISTORY = 2
 """Pairs of past steps that L-BFGS remembers even where memory is scarce."""
 
-OPTIMISER_VECTORS = 13
+LIBRARIES = {"lbfgs": 430 * 2**20, "cg": 455 * 2**20, "adam": 460 * 2**20}
+"""Bytes that the interpreter takes with all libraries of a run, by the optimiser, and what the
+allocator loses between pieces: 360 MB and 80 measured on Linux.
+
+Conjugate gradient needs SciPy's, and torch's Adam a good deal of torch.
+"""
+
+OPTIMISER_VECTORS = {"lbfgs": 11, "cg": 28, "adam": 6}
 """Vectors as large as the image that an optimiser needs beside its history."""
 
+_PIXEL = 4  # bytes, in a PIL image of mode RGB
+_READING = 34  # bytes a pixel, from a PIL image to an image tensor
 
 LEAST_AREA = 1e-6
 """What covers less of a layer than this is not seen there."""
@@ -59,6 +68,9 @@ class Studio:
 
     layers: those that its losses read, beside the image itself.
     history: how many pairs of past steps L-BFGS remembers, where there is memory for them.
+    targets: layers whose activations are kept whole, as what is to be reached.
+    pictures: how many pixels the pictures have that went in; they are kept as they are, too.
+    shown: how many bytes a pixel it takes to show a step, where that is more than its image.
 
     Raises:
         ImpastoError: a layer, device or weights file does not exist.
@@ -70,13 +82,17 @@ class Studio:
         layers: Iterable[str],
         padding: Padding = "zeros",
         history: int = HISTORY,
+        targets: Iterable[str] = (),
     ) -> None:
         self.settings = settings
         self.history = history
+        self.pictures = self.shown = 0
         self.device = choose_device(settings.device)
         encoder = load_encoder(settings.weights, settings.pooling, padding)
         self.encoder = encoder.to(self.device)
+        self.settled = False
         self.layers = [IMAGE, *(self.encoder.layer(name) for name in layers)]
+        self.targets = [self.encoder.layer(name) for name in targets]
         self.weights_file = _hashed(settings.weights)
 
     def tensor(self, image: Image.Image) -> Tensor:
@@ -96,13 +112,13 @@ class Studio:
         statistics: Mapping[str, Statistic] | None = None,
     ) -> dict[str, Tensor]:
         """Targets, see `objective.measure`; of pictures that do not repeat, whatever is made."""
-        _, memory = self._shares_of_memory(image.numel())
+        self._settle()
         return measure(
             self.encoder.padded("zeros"),
             image,
             features=features,
             statistics=statistics or {},
-            memory=memory,
+            memory=self._memory - self._fixed,  # nothing is optimised yet
         )
 
     @functools.cached_property
@@ -165,14 +181,14 @@ class Studio:
 
     def objective(self, losses: Sequence[Loss], image: Tensor) -> Objective:
         """An objective for an image of this size, within the memory there is."""
-        _, memory = self._shares_of_memory(image.numel())
+        _, memory = self._shares_of_memory(*_size(image))
         return Objective(self.encoder, losses, memory=memory)
 
     def optimiser(self, image: Tensor) -> Optimiser:
         """The optimiser chosen, for an image of this size."""
         if self.settings.optimizer != "lbfgs":
             return OPTIMISERS[self.settings.optimizer]
-        pairs, _ = self._shares_of_memory(image.numel())
+        pairs, _ = self._shares_of_memory(*_size(image))
         return functools.partial(lbfgs, history=pairs)
 
     def result_size(self, picture: Picture, longer: int | str) -> tuple[int, int]:
@@ -200,28 +216,45 @@ class Studio:
             )
 
     def tell_of_memory(
-        self, size: tuple[int, int], channels: int = 3, targets: Iterable[str] = ()
+        self,
+        size: tuple[int, int],
+        channels: int = 3,
+        paintings: Iterable[tuple[str, tuple[int, int]]] = (),
     ) -> None:
         """Say so where not even the smallest tiles keep within the bound.
 
-        targets: layers whose activations are kept whole.
+        paintings: names and sizes, as they are measured, of those that a picture of (width,
+        height) is painted after.
+
+        Raises:
+            ImpastoError: it is more than there is, so that the system would end the process.
         """
-        _, left = self._shares_of_memory(size[0] * size[1] * channels)
-        for name in targets:
-            side = self.encoder.min_size([name])
-            left -= 4 * self.encoder.channels(name) * (size[0] // side) * (size[1] // side)
-        bound = self._memory()
-        upright = size[1], size[0]
+        _, left = self._shares_of_memory(size, channels)
         whole = self.encoder.padding == "circular"
-        segments = None if whole else plan(self.encoder, self.layers, upright, memory=left)
-        needs = bound - left + needed(self.encoder, self.layers, upright, segments)
-        if needs > bound:
-            how = "as a whole, as a picture that repeats is" if whole else "even in small tiles"
+        how = "as a whole, as a picture that repeats is" if whole else "even in small tiles"
+        what = f"{size[0]} x {size[1]} pixels"
+        needs = self._memory - left + self._least(size) + self._kept(size)
+        self._tell(what, needs, how, "a smaller size takes less")
+        for name, own in paintings:
+            pixels = own[0] * own[1]
+            needs = self._fixed + _READING * pixels + self._least(own, measuring=True)
+            what = f"{name} at {own[0]} x {own[1]} pixels"
+            self._tell(what, needs, "to look at", "a smaller style scale takes less")
+
+    def _tell(self, what: str, needs: float, how: str, advice: str) -> None:
+        is_there = self._fixed + weights(self.encoder, self.layers)
+        free = memory_of.free(self.device)
+        if needs - is_there > free:
+            raise ImpastoError(
+                f"{what} take about {needs / 1e9:.1f} GB {how}, and "
+                f"{(free + is_there) / 1e9:.1f} GB are all that there is; {advice}"
+            )
+        if needs > self._memory:
             warnings.warn(
-                f"{size[0]} x {size[1]} pixels take about {needs / 1e9:.1f} GB {how}, "
-                f"more than the {bound / 1e9:.1f} GB allowed; a smaller size takes less",
+                f"{what} take about {needs / 1e9:.1f} GB {how}, "
+                f"more than the {self._memory / 1e9:.1f} GB allowed; {advice}",
                 ImpastoNotice,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def record(self, command: str, size: tuple[int, int], **settings: Any) -> dict[str, Any]:
@@ -240,23 +273,63 @@ class Studio:
             record["weights"] = self.weights_file
         return record
 
-    def _shares_of_memory(self, values: int) -> tuple[int, float]:
-        """For an image of so many values: how many pairs of steps the optimiser may remember, and
+    def _shares_of_memory(self, size: tuple[int, int], channels: int) -> tuple[int, float]:
+        """For an image of (width, height): how many pairs of steps the optimiser may remember, and
         how many bytes are left to the objective.
         """
-        bound, vector = self._memory(), values * 4
+        self._settle()
+        vector = 4 * channels * size[0] * size[1]
+        left = self._memory - self._fixed - OPTIMISER_VECTORS[self.settings.optimizer] * vector
+        left -= self.shown * size[0] * size[1]
         if self.settings.optimizer != "lbfgs":
-            return 0, bound - OPTIMISER_VECTORS * vector
-        spare = bound - weights(self.encoder, self.layers)
-        pairs = min(self.history, max(LEAST_HISTORY, int(spare / 4 / (2 * vector))))
-        return pairs, bound - (2 * pairs + OPTIMISER_VECTORS) * vector
+            return 0, left
+        # Half of what the smallest tiles leave: the rest makes them larger.
+        spare = left - self._least(size) - self._kept(size) - 2 * LEAST_HISTORY * vector
+        pairs = LEAST_HISTORY + max(0, int(spare / 2 / (2 * vector)))
+        pairs = min(self.history, pairs)
+        return pairs, left - 2 * pairs * vector
 
+    def _least(self, size: tuple[int, int], *, measuring: bool = False) -> float:
+        """How many bytes the most frugal way of evaluating takes, weights and all."""
+        upright = size[1], size[0]
+        whole = self.encoder.padding == "circular" and not measuring
+        segments = None if whole else plan(self.encoder, self.layers, upright, memory=0)
+        return needed(self.encoder, self.layers, upright, segments)
+
+    def _kept(self, size: tuple[int, int]) -> int:
+        """How many bytes the targets take that are kept whole."""
+        total = 0
+        for name in self.targets:
+            side = self.encoder.min_size([name])
+            total += 4 * self.encoder.channels(name) * (size[0] // side) * (size[1] // side)
+        return total
+
+    @property
+    def _fixed(self) -> int:
+        """Bytes that are gone before anything is painted; what is free does without the first."""
+        libraries = 0 if self.settings.memory is None else LIBRARIES[self.settings.optimizer]
+        return libraries + _PIXEL * self.pictures
+
+    def _settle(self) -> None:
+        """Prepare the kernels, once, so that what they take is there when the rest is counted."""
+        if not self.settled and self.device.type == "cpu" and compiled.status().ready:
+            self.encoder.settle(self.layers)
+            memory_of.give_back()
+        self.settled = True
+
+    @functools.cached_property
     def _memory(self) -> int:
-        """How many bytes painting may take."""
+        """How many bytes painting may take; what is free is asked once, before it begins."""
         bound = self.settings.memory
         if bound is not None:
             return parse_memory(bound)
         return int(memory_of.SHARE * memory_of.free(self.device))
+
+
+def _size(image: Tensor) -> tuple[tuple[int, int], int]:
+    """(width, height) and channels of an image tensor."""
+    _, channels, height, width = image.shape
+    return (width, height), channels
 
 
 def named(picture: Picture) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -76,7 +77,9 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
             f"sides have to be multiples of {period} for these layers, such as "
             f"{_multiple(width, period)}x{_multiple(height, period)}"
         )
-    studio.tell_of_memory(size)
+    studio.pictures = math.prod(picture.image.size)
+    looked_at = images.fitted_size(picture.image.size, longer)
+    studio.tell_of_memory(size, paintings=[(picture.name, looked_at)])
     scene = _Scene(studio, picture, longer, shares)
 
     def is_possible(at: tuple[int, int]) -> bool:

@@ -24,7 +24,7 @@ CUT = "pool3"
 
 _FLOAT = 4
 _BUFFERS = 64 * 2**20  # of the kernels' threads, and what else is small
-_LEAST_TILE = 128
+_LEAST_TILE = 64
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,9 @@ def weights(encoder: Vgg, layers: Iterable[str]) -> int:
     count = sum(parameter.numel() for parameter in encoder.parameters())
     if compiled.status().ready and next(encoder.parameters()).device.type == "cpu":
         last = max(encoder.layers.index(encoder.layer(name)) for name in layers)
-        for name, module in encoder.named_children():
-            if encoder.layers.index(name) <= last:
-                # 36 values for every 9, for forward and for back
-                count += 8 * sum(parameter.numel() for parameter in module.parameters())
+        for name in encoder.layers[: last + 1]:
+            if name.startswith("conv"):
+                count += 8 * encoder.values(name)  # 36 for every 9, for forward and for back
     return count * _FLOAT
 
 
