@@ -56,8 +56,8 @@ def measured(size: int, memory: str, ways: Sequence[str]) -> tuple[int, int, flo
         text = told.read_text()
         if process.returncode:
             raise SystemExit(text)
-        said = re.search(r"take about ([\d.]+) GB", text)
-        bound = int(float(said[1]) * 1e9) if said else parse_memory(memory)
+        said = re.search(r"take about (\S+)", text)
+        bound = parse_memory(said[1] if said else memory)
         return usage.ru_maxrss * 1024, bound, time.perf_counter() - began
 
 

@@ -376,6 +376,11 @@ def parse_memory(memory: int | str) -> int:
     return int(float(number[1]) * unit)
 
 
+def amount(memory: float) -> str:
+    """An amount of memory in bytes as `parse_memory` reads it."""
+    return f"{memory / 2**20:.0f}M" if memory < 10 * 2**30 else f"{memory / 2**30:.1f}G"
+
+
 def _check_shares(shares: Mapping[str, float]) -> None:
     for layer, share in shares.items():
         if not isinstance(layer, str):

@@ -23,7 +23,7 @@ from impasto.images import Picture
 from impasto.losses import Loss
 from impasto.objective import Objective, measure
 from impasto.optimise import HISTORY, OPTIMISERS, Optimiser, lbfgs
-from impasto.settings import DEVICES, FULL, RunSettings, StyleName, nearest, parse_memory
+from impasto.settings import DEVICES, FULL, RunSettings, StyleName, amount, nearest, parse_memory
 from impasto.styles import STYLES, BatchNorm, GaussianMmd, Statistic, Style
 from impasto.tiles import needed, plan, weights
 from impasto.vgg import IMAGE, Padding, load_encoder
@@ -246,13 +246,13 @@ class Studio:
         free = memory_of.free(self.device)
         if needs - is_there > free:
             raise ImpastoError(
-                f"{what} take about {needs / 1e9:.1f} GB {how}, and "
-                f"{(free + is_there) / 1e9:.1f} GB are all that there is; {advice}"
+                f"{what} take about {amount(needs)} {how}, and {amount(free + is_there)} are all "
+                f"that there is; {advice}"
             )
         if needs > self._memory:
             warnings.warn(
-                f"{what} take about {needs / 1e9:.1f} GB {how}, "
-                f"more than the {self._memory / 1e9:.1f} GB allowed; {advice}",
+                f"{what} take about {amount(needs)} {how}, more than the {amount(self._memory)} "
+                f"allowed; {advice}",
                 ImpastoNotice,
                 stacklevel=6,
             )
