@@ -22,7 +22,6 @@ from pathlib import Path
 from impasto import sample
 from impasto.settings import parse_memory
 
-ONE_SCALE = ("--levels", "1", "--evaluations", "26")
 QUICK = (
     (256, "900M", ("--steps", "30")),
     (512, "1G", ("--levels", "1", "--evaluations", "12")),
@@ -30,14 +29,12 @@ QUICK = (
     (512, "1G", ("--optimizer", "adam", "--steps", "8")),
 )
 CASES = (
-    (1024, "1G", ("--steps", "60", "--checkpoint-every", "1")),
-    (1024, "1G", ONE_SCALE),
-    (1024, "1G", ("--optimizer", "adam", "--steps", "20")),
-    (1024, "1200M", ("--optimizer", "cg", "--evaluations", "26")),
-    (1024, "2G", ONE_SCALE),
-    (1024, "2G", ("--steps", "40", "--film", "film.mp4", "--keep-colors", "luminance")),
-    (2048, "1G", ("--levels", "1", "--evaluations", "8")),
-    (2048, "2G", ("--levels", "1", "--evaluations", "12")),
+    (1024, "1G", ("--steps", "12", "--checkpoint-every", "1")),
+    (1024, "1G", ("--optimizer", "adam", "--steps", "6")),
+    (1024, "1G", ("--levels", "1", "--evaluations", "26")),
+    (1024, "2G", ("--steps", "16", "--film", "film.mp4", "--keep-colors", "luminance")),
+    (2048, "1G", ("--levels", "1", "--evaluations", "5")),
+    (2048, "2G", ("--levels", "1", "--evaluations", "5")),
 )
 
 
