@@ -190,15 +190,14 @@ def peak_of(*arguments: str, folder: Path) -> tuple[int, str]:
 
 @LINUX
 @pytest.mark.parametrize(
-    ("bound", "ways"),
+    "ways",
     [
-        ("860M", ("--steps", "4", "--checkpoint-every", "0")),
-        ("880M", ("--steps", "2", "--optimizer", "cg", "--keep-colors", "luminance")),
+        ("--steps", "4", "--checkpoint-every", "0"),
+        ("--steps", "2", "--optimizer", "cg", "--keep-colors", "luminance"),
     ],
 )
-def test_a_whole_run_keeps_within_its_bound(
-    bound: str, ways: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Path) -> None:
+    bound = "890M"
     stylizer = impasto.Stylizer(PAINTING, size=256, memory=bound)
     objective = _Scene(stylizer, images.read(PHOTO)).objective(
         Level((256, 171), 1, 1.0), sample_tensor("owl", 256)
