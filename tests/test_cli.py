@@ -60,6 +60,14 @@ def test_the_same_command_gives_the_same_bytes() -> None:
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
+def test_on_two_threads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What went wrong now and then did so in the first step of a process.
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for name in ("a.png", "b.png", "c.png"):
+        assert run("stylize", PHOTO, *STYLE, *QUICK, "-o", name, "--size", "96").returncode == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes() == Path("c.png").read_bytes()
+
+
 def test_a_terminal_gets_a_bar() -> None:
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
