@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from impasto import compiled, images, memory
 from impasto.checkpoints import Keeper
-from impasto.errors import ImpastoError
 from impasto.images import PathLike
 from impasto.optimise import Callback, Step
 from impasto.painting import Painting
@@ -143,7 +141,7 @@ def make(
     made: Artwork | None = None
     interrupted = False
     try:
-        with _fitting_into_memory(name, size):
+        with memory.fitting(f"{name} at {size[0]} x {size[1]} pixels"):
             outcome = painting.paint(report, restart)
         made = artwork(outcome.reason)
     except KeyboardInterrupt:
@@ -165,18 +163,3 @@ def make(
         # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
         raise Interrupted(made)
     return made
-
-
-@contextlib.contextmanager
-def _fitting_into_memory(name: str, size: tuple[int, int]) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # How torch says it, on a CPU and on accelerators.
-        told = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
-        if isinstance(error, MemoryError) or told:
-            raise ImpastoError(
-                f"{name} at {size[0]} x {size[1]} pixels does not fit into memory; "
-                "use a smaller size"
-            ) from None
-        raise

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import torch
+
+from impasto.errors import ImpastoError
 
 SHARE = 0.75
 """Of what is free, where no bound is given."""
@@ -33,6 +37,23 @@ def _free_in_container() -> int:
     except (OSError, ValueError):  # no control groups, or no limit: "max"
         return 2**63
     return max(0, limit - used + int(statistics.get("inactive_file", 0)))  # a cache of files yields
+
+
+@contextlib.contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """Turn what is said where memory has run out into one sentence about what is being made.
+
+    Raises:
+        ImpastoError: it does not fit.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # How torch says it, on a CPU and on accelerators.
+        told = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
+        if isinstance(error, MemoryError) or told:
+            raise ImpastoError(f"{what} does not fit into memory; use a smaller size") from None
+        raise
 
 
 def give_back() -> None:

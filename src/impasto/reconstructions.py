@@ -152,8 +152,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     if not isinstance(given, list | tuple) or len(given) != count:
         number = len(given) if isinstance(given, list | tuple) else 1
         raise ImpastoError(
-            f"the weights of photos are {number}, and there are {count} photos; "
-            "give each one, or give none"
+            f"there are {number} weights for {count} photos; give each one, or give none"
         )
     if not all(0 <= weight < float("inf") for weight in given) or not sum(given):
         raise ImpastoError(

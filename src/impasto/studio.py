@@ -229,10 +229,11 @@ class Studio:
         Raises:
             ImpastoError: it is more than there is, so that the system would end the process.
         """
-        _, left = self._shares_of_memory(size, channels)
+        what = f"{size[0]} x {size[1]} pixels"
+        with memory_of.fitting(f"a picture of {what}"):
+            _, left = self._shares_of_memory(size, channels)
         whole = self.encoder.padding == "circular"
         how = "as a whole, as a picture that repeats is" if whole else "even in small tiles"
-        what = f"{size[0]} x {size[1]} pixels"
         needs = self._memory - left + self._least(size) + self._kept(size)
         self._tell(what, needs, how, "a smaller size takes less")
         for name, own in paintings:
