@@ -38,6 +38,9 @@ allocator loses between pieces: 360 MB and 80 measured on Linux.
 Conjugate gradient needs SciPy's, and torch's Adam a good deal of torch.
 """
 
+CUDA_LIBRARIES = 150 * 2**20 if torch.version.cuda else 0
+"""And with those of CUDA, which a build of torch for it loads whatever is computed on."""
+
 OPTIMISER_VECTORS = {"lbfgs": 11, "cg": 28, "adam": 6}
 """Vectors as large as the image that an optimiser needs beside its history."""
 
@@ -308,7 +311,10 @@ class Studio:
     @property
     def _fixed(self) -> int:
         """Bytes that are gone before anything is painted; what is free does without the first."""
-        libraries = 0 if self.settings.memory is None else LIBRARIES[self.settings.optimizer]
+        if self.settings.memory is None:
+            libraries = 0
+        else:
+            libraries = LIBRARIES[self.settings.optimizer] + CUDA_LIBRARIES
         return libraries + _PIXEL * self.pictures
 
     def _settle(self) -> None:
