@@ -32,6 +32,7 @@ CASES = (
     (1024, "1G", ("--steps", "12", "--checkpoint-every", "1")),
     (1024, "1G", ("--optimizer", "adam", "--steps", "6")),
     (1024, "1G", ("--levels", "1", "--evaluations", "26")),
+    (1024, "2G", ("--levels", "1", "--evaluations", "26")),
     (1024, "2G", ("--steps", "16", "--film", "film.mp4", "--keep-colors", "luminance")),
     (2048, "1G", ("--levels", "1", "--evaluations", "5")),
     (2048, "2G", ("--levels", "1", "--evaluations", "5")),
