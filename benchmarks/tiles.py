@@ -33,18 +33,19 @@ def main() -> None:
     options = parser.parse_args()
     photo = images.read(sample("owl"))
     size = images.fitted_size(photo.image.size, options.size)
-    image = images.to_tensor(images.cover(images.read(sample("kingfisher")).image, size))
     print("| `--memory` | tiles | whole, s | in tiles, s | ratio | loss differs by | gradient by |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for bound in options.bounds:
         stylizer = Stylizer(sample("night_cafe"), size=options.size, memory=bound)
-        scene, level = _Scene(stylizer, photo), Level(size, 1, 1.0)
-        tiled, _ = scene.objective(level, scene.content(level))
+        scene, level = _Scene(stylizer, photo, size), Level(size, 1, 1.0)
+        content = scene.content(level)
+        image = content.flip(-1)  # another picture of that size
+        tiled, _ = scene.objective(level, content)
         whole = Objective(tiled.encoder, tiled.losses)
         one, other = whole(image), tiled(image)
         times = [(seconds(whole, image), seconds(tiled, image)) for _ in range(options.repeats)]
         alone, split = (statistics.median(column) for column in zip(*times, strict=True))
-        upright = size[1], size[0]
+        upright = content.shape[-2], content.shape[-1]
         segments = tiled.segments(upright)
         count = sum(1 for _ in segments[0].tiles(upright)) if segments else 1
         gradient = ((one.gradient - other.gradient).norm() / one.gradient.norm()).item()

@@ -119,8 +119,8 @@ def test_help_names_every_option(capsys: Captured) -> None:
         main(["stylize", "--help"])
     text = capsys.readouterr().out
     options = (
-        "style output size strength steps optimizer init content-layer style-layer pooling tv "
-        "style-scale keep-colors preset seed device weights force quiet json levels memory "
+        "style output size strength detail steps optimizer init content-layer style-layer pooling "
+        "tv style-scale keep-colors preset seed device weights force quiet json levels memory "
         "checkpoint-every"
     )
     for option in options.split():
@@ -175,7 +175,7 @@ def test_json_is_one_object(capsys: Captured) -> None:
 
 def test_options_reach_the_painting() -> None:
     options = (
-        "--strength 0.7 --optimizer cg --init noise --content-layer block3_conv3 "
+        "--strength 0.7 --detail 0.3 --optimizer cg --init noise --content-layer block3_conv3 "
         "--style-layer relu1_1 relu2_1:2 --style-layer relu3_1 --pooling max --tv 0.5 "
         "--style-scale 1.5 --keep-colors --seed 3 --device cpu -o a.png"
     )
@@ -184,6 +184,7 @@ def test_options_reach_the_painting() -> None:
     assert settings["style_layers"] == {"relu1_1": 1, "relu2_1": 2, "relu3_1": 1}
     expected = {
         "strength": 0.7,
+        "detail": 0.3,
         "optimizer": "cg",
         "init": "noise",
         "content_layer": "relu3_3",

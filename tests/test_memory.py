@@ -23,8 +23,6 @@ from impasto.recipes import _Scene
 from impasto.settings import parse_memory
 from impasto.studio import CUDA_LIBRARIES
 
-from .conftest import sample_tensor
-
 PHOTO, PAINTING = sample("owl"), sample("night_cafe")
 SIZE = 64
 QUICK: dict[str, Any] = {"size": SIZE, "steps": 3}
@@ -200,10 +198,11 @@ def peak_of(*arguments: str, folder: Path) -> tuple[int, str]:
 def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Path) -> None:
     bound = f"{890 + CUDA_LIBRARIES // 2**20}M"
     stylizer = impasto.Stylizer(PAINTING, size=256, memory=bound)
-    objective = _Scene(stylizer, images.read(PHOTO)).objective(
-        Level((256, 171), 1, 1.0), sample_tensor("owl", 256)
-    )[0]
-    assert objective.segments((171, 256))  # it takes tiles to keep within it
+    scene, level = _Scene(stylizer, images.read(PHOTO), (256, 171)), Level((256, 171), 1, 1.0)
+    content = scene.content(level)
+    objective, _ = scene.objective(level, content)
+    height, width = content.shape[-2:]
+    assert objective.segments((height, width))  # it takes tiles to keep within it
     peak, told = peak_of("--size", "256", "--memory", bound, *ways, folder=tmp_path)
     assert peak <= parse_memory(bound)
     assert "allowed" not in told

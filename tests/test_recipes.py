@@ -48,7 +48,6 @@ def test_the_result(artwork: Artwork, tmp_path: Path) -> None:
         "content relu4_2",
         *(f"style relu{block}_1" for block in range(1, 6)),
         "total variation",
-        "border",
     }
     path = artwork.save(tmp_path / "a.png")
     record = read_record(path)
@@ -98,7 +97,14 @@ def test_enlarging_is_said() -> None:
 def test_starts(init: str | Path, optimizer: str) -> None:
     seen: list[Step] = []
     result = stylize(
-        PHOTO, PAINTING, size=48, init=init, optimizer=optimizer, steps=15, callback=seen.append
+        PHOTO,
+        PAINTING,
+        size=48,
+        init=init,
+        detail=1.0,
+        optimizer=optimizer,
+        steps=15,
+        callback=seen.append,
     )
     first = images.to_image(seen[0].image)
     photo = images.read(PHOTO).image

@@ -24,6 +24,7 @@ from impasto import (
     stylize,
     to_tensor,
 )
+from impasto.settings import Settings
 from impasto.studio import Exemplar
 
 PHOTO, CAFE, WAVE = sample("kingfisher"), sample("cafe_terrace_at_night"), sample("great_wave")
@@ -96,10 +97,11 @@ def test_strength_is_the_same_for_a_region_of_any_size(share: int) -> None:
     small = photo.resize((64 // share, 64))  # the same everywhere, whatever is covered
     for x in range(0, 64, small.width):
         photo.paste(small, (x, 0))
-    artwork = stylize(photo, regions=[(mask, CAFE)], size=64, steps=0)
-    style = artwork.losses[0] - 5.0 * artwork.parts["total variation"]
-    style -= 20 * artwork.parts["border"]
-    assert style == pytest.approx(14.2 / share, rel=0.05)
+    artwork = stylize(
+        photo, regions=[(mask, CAFE)], size=64, steps=0, levels=1, detail=1.0, margin=False
+    )
+    style = artwork.losses[0] - Settings().tv * artwork.parts["total variation"]
+    assert style == pytest.approx(Settings().total_style_weight / share, rel=0.05)
 
 
 def test_small_regions_count_and_transparency_is_none() -> None:

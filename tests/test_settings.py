@@ -27,6 +27,8 @@ from impasto.settings import make_settings, parse_memory
         ("strength", 1.5, "strength is 1.5; give a number from 0 to 1"),
         ("strength", -0.1, "strength is -0.1"),
         ("strength", math.nan, "strength is nan"),
+        ("detail", 1.5, "detail is 1.5; give a number from 0 to 1"),
+        ("margin", 3, "margin is 3; give True or False"),
         ("strength", "much", "strength is much"),
         ("steps", -1, "steps is -1; give a whole number of at least 0"),
         ("steps", True, "steps is True"),

@@ -372,6 +372,13 @@ def _add_stylize_choices(parser: Parser, size: int | str | None = None) -> None:
         help=f"0 gives the photo back, 1 is style alone (default {default.strength})",
     )
     choice(
+        "detail",
+        type=float,
+        metavar="X",
+        help="how much of the photo's fine detail stays: 0 for none, all that is fine is painted; "
+        f"1 for all of it (default {default.detail:g}; presets: 1)",
+    )
+    choice(
         "style-scale",
         type=float,
         metavar="X",

@@ -198,6 +198,25 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
+def mirrored(image: Tensor, margin: int) -> Tensor:
+    """An image [..., height, width] with so many pixels more on each side: its mirror image."""
+    if not margin:
+        return image
+    rows, columns = (
+        torch.from_numpy(np.pad(np.arange(side), margin, mode="symmetric")).to(image.device)
+        for side in image.shape[-2:]
+    )
+    return image[..., rows[:, None], columns]
+
+
+def blurred(image: Tensor, sigma: float) -> Tensor:
+    """An image [batch, C, height, width] without what is finer than a Gaussian of sigma pixels."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(image.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="reflect")
+    return torch.from_numpy(smooth).to(image)
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """A PIL image of mode RGB as an image tensor [1, 3, height, width] in [0, 1]."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from impasto.errors import ImpastoNotice
 
-ONE_SCALE, SMALLEST = 384, 64
-"""A picture whose longer side is below the first is painted at one scale: there is little to win.
+SMALLEST, SMALLEST_HALF = 128, 64
+"""The shortest longer side of a level, unless levels are asked for by number.
 
-Of larger ones, no level is smaller than the second.
+Smaller ones see all of a painting at once, and paint its things instead of its strokes. A small
+picture is painted at half its size, too, down to the second number.
 """
 
-COARSE_SHARE, MOST_COARSE = 1 / 3, 60
-"""What part of all steps the levels before the last make together, and how many at most."""
+COARSE_SHARE = 1 / 2
+"""What part of all steps the levels before the last make together."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,12 @@ def plan_levels(
     Each has half the size of the next, as far as that is `possible`; `count` of them, or as many
     as the size calls for. Where not so many are possible, an `ImpastoNotice` says so.
     """
-    if count is None and max(size) < ONE_SCALE:
-        count = 1
     sizes = [size]
     while len(sizes) < (count or 16):
         scale = 2 ** len(sizes)
         half = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
-        if half == sizes[0] or not possible(half) or (count is None and max(half) < SMALLEST):
+        least = SMALLEST if len(sizes) > 1 else SMALLEST_HALF
+        if half == sizes[0] or not possible(half) or (count is None and max(half) < least):
             break
         sizes.insert(0, half)
     if len(sizes) < (count or 0):
@@ -77,29 +77,22 @@ def share_out(total: int, count: int) -> list[int]:
     """`total` steps or evaluations for `count` levels."""
     if count == 1:
         return [total]
-    coarse = [int(min(total * COARSE_SHARE, MOST_COARSE) / (count - 1))] * (count - 1)
+    coarse = [int(total * COARSE_SHARE / (count - 1))] * (count - 1)
     return [*coarse, total - sum(coarse)]
 
 
-KEPT = 0.4
-"""How much of what was painted a level of up to SEEN pixels begins with."""
-
-SEEN = 512
-"""The longer side up to which the encoder sees large structures by itself."""
-
-
-def refine(painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-    """What a level starts from: what was painted, enlarged, with the photo's finer detail.
+def refine(painted: Tensor, coarse: Tensor, fine: Tensor, detail: float | Tensor = 0.0) -> Tensor:
+    """What a level starts from: what was painted, enlarged, with some of the photo's finer detail.
 
     painted, coarse: the picture and the photo at the level before; fine: the photo at this level;
-    all [1, C, height, width]. What enlarging the coarse photo lacks of the fine one is added, so
-    that content need not be found again. Up to `SEEN` pixels only a part of the change is kept:
-    it shows the way as well as the whole would, and gives up less of the content. Beyond, all of
-    it is: structures that large are seen at the coarser level or not at all.
+    all [1, C, height, width]. What enlarging the coarse photo lacks of the fine one is added,
+    times `detail`, a number or one for every pixel [1, 1, height, width].
     """
     size = fine.shape[-2], fine.shape[-1]
-    change = enlarged(painted, size) - enlarged(coarse, size)
-    return (fine + (KEPT if max(size) <= SEEN else 1.0) * change).clamp(0, 1)
+    start = enlarged(painted, size)
+    if isinstance(detail, Tensor) or detail:
+        start = (start + detail * (fine - enlarged(coarse, size))).clamp(0, 1)
+    return start
 
 
 def enlarged(image: Tensor, size: Sequence[int]) -> Tensor:

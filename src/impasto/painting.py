@@ -18,9 +18,10 @@ class Scene(Protocol):
     """What is to be painted, at any size.
 
     `content` is the photo at a level, [1, C, height, width]; `objective` what its painting is to
-    minimise; `start` where to begin, at the first level; `refine` what the next level begins
-    with, from what was painted and the photo at both; `show` makes an RGB image of one that is
-    being optimised. `spectrum` and `beyond` are what the optimiser is told of the start.
+    minimise; `start` where to begin, at the first level; `refine` what a level begins with, from
+    what was painted at the one before and the photo at both; `show` makes an RGB image of
+    `Level.size` of one that is being optimised. `spectrum` and `beyond` are what the optimiser is
+    told of the start.
     """
 
     spectrum: Spectrum = "photo"
@@ -30,7 +31,8 @@ class Scene(Protocol):
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]: ...
     def start(self, level: Level, content: Tensor) -> Tensor: ...
 
-    def refine(self, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+    def refine(self, level: Level, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        del level
         return refine(painted, coarse, fine)
 
     def show(self, level: Level, image: Tensor) -> Tensor:
@@ -73,8 +75,9 @@ class Painting:
 
     def _refined(self, painted: Tensor) -> Tensor:
         """What the next level begins with."""
-        coarse, fine = (self.scene.content(level) for level in self.levels[self.level :][:2])
-        return self.scene.refine(painted, coarse, fine)
+        before, level = self.levels[self.level :][:2]
+        coarse, fine = self.scene.content(before), self.scene.content(level)
+        return self.scene.refine(level, painted, coarse, fine)
 
     def _paint_level(self, callback: Callback, restart: int | None) -> Outcome:
         level, final = self.levels[self.level], self.level == len(self.levels) - 1

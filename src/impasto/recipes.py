@@ -23,8 +23,8 @@ from impasto.checkpoints import Keeper
 from impasto.errors import ImpastoError
 from impasto.files import is_file
 from impasto.images import PathLike, Picture
-from impasto.levels import Level, plan_levels
-from impasto.losses import BorderLoss, ContentLoss, Loss, StyleLoss, TotalVariationLoss
+from impasto.levels import Level, plan_levels, refine
+from impasto.losses import ContentLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.objective import Objective
 from impasto.optimise import Callback, Optimiser
 from impasto.painting import Painting, Scene
@@ -35,6 +35,19 @@ from impasto.surroundings import ordinary
 
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
+
+BLUR, LEAST_BLUR = 1 / 112, 4.5
+"""Painting begins with the photo blurred by so much of its longer side, and so many pixels.
+
+Whichever is more; all of its shapes are left, and nothing of the size of strokes.
+"""
+
+MARGIN, PIXELS_A_MARGIN = 8, 64
+"""A margin has so many pixels, and one more for every so many of the picture's longer side.
+
+The encoder's zeros around a picture are seen about ten pixels deep, and a little deeper in what was
+painted on coarse levels.
+"""
 
 Source = PathLike | Image.Image | Picture
 Sources = Source | Sequence[Source | tuple[Source, float]] | Mapping[Source, float]
@@ -257,14 +270,14 @@ class Stylizer:
         channels = 1 if settings.colors == "luminance" else 3
         if channels == 1 or self.places[0].mask is not None or len(self.places) > 1:
             self.studio.shown = 24 + 8 * len(self.places)  # in colour; masks and their areas
-        self.studio.tell_of_memory(size, channels, paintings)
+        self.studio.tell_of_memory(size, channels, paintings, self.margin(max(size)))
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         kept = None
         if keeper:
             folder = Path(os.path.realpath(keeper.path)).parent
             kept = Kept(keeper, self._resumable_record(picture, folder) | {"note": note})
         return make(
-            Painting(_Scene(self, picture), levels, settings.evaluations),
+            Painting(_Scene(self, picture, size), levels, settings.evaluations),
             picture.name,
             self._record(picture, size),
             restart=settings.restart,
@@ -272,6 +285,10 @@ class Stylizer:
             kept=kept,
             saved=saved,
         )
+
+    def margin(self, longer: int) -> int:
+        """How many pixels are painted around a picture of this longer side, and cut off."""
+        return MARGIN + longer // PIXELS_A_MARGIN if self.settings.margin else 0
 
     def is_kept_in(self, checkpoint: PathLike, photo: Source) -> bool:
         """Whether a checkpoint is of this photo, painted as this stylizer would.
@@ -372,9 +389,13 @@ Targets = Mapping[str, tuple[Style, Tensor]]
 
 
 class _Scene(Scene):
-    """A photo as `Painting` sees it: in colour, or its luminance where that alone is painted."""
+    """A photo as `Painting` sees it: in colour, or its luminance where that alone is painted.
 
-    def __init__(self, stylizer: Stylizer, photo: Picture) -> None:
+    Around it is the margin, in which it is mirrored; what is shown is without.
+    """
+
+    def __init__(self, stylizer: Stylizer, photo: Picture, size: tuple[int, int]) -> None:
+        self.longer = max(size)
         self.stylizer = stylizer
         self.studio = stylizer.studio
         self.settings = stylizer.settings
@@ -411,26 +432,41 @@ class _Scene(Scene):
         ]
         if settings.tv:
             losses.append(TotalVariationLoss(2 * settings.strength * settings.tv))
-        if settings.border:
-            losses.append(BorderLoss(2 * settings.strength * settings.border))
         return self.studio.objective(losses, content), self.studio.optimiser(content)
 
     def start(self, level: Level, content: Tensor) -> Tensor:
-        start = self._starting_image(level.size, content)
+        start = self._starting_image(level, content)
         return images.luminance(start) if self.grey and start.shape[1] == 3 else start
+
+    def refine(self, level: Level, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        return refine(painted, coarse, fine, self._detail(level))
 
     def show(self, level: Level, image: Tensor) -> Tensor:
         is_everywhere = self.stylizer.places[0].mask is None
-        visible = self.studio.visible(self.photo, level.size)
+        visible = self._visible(level)
         shown = image
         if not is_everywhere or self.grey:
             photo = self._coloured(level)
             shown = images.with_luminance(photo, image) if self.grey else image
             if not is_everywhere:
-                covered = sum(mask for _, mask in self._masks(level) if mask is not None)
-                shown = photo + covered * (shown - photo)
+                shown = photo + self._covered(level) * (shown - photo)
         # What was cut out stays cut out.
-        return shown if visible is None else torch.cat([shown, visible], 1)
+        shown = shown if visible is None else torch.cat([shown, visible], 1)
+        margin = self._margin(level)
+        height, width = (side - 2 * margin for side in shown.shape[-2:])
+        return shown[..., margin : margin + height, margin : margin + width]
+
+    def _covered(self, level: Level) -> Tensor:
+        """How much of each pixel [1, 1, height, width] is painted, where there are regions."""
+        masks = [mask for _, mask in self._masks(level) if mask is not None]
+        return torch.stack(masks).sum(0)
+
+    def _detail(self, level: Level) -> float | Tensor:
+        """How much of the photo's detail there is at first; all where no paint is to go."""
+        kept = self.settings.kept_detail
+        if self.stylizer.places[0].mask is None or kept == 1:
+            return kept
+        return 1 - (1 - kept) * self._covered(level)
 
     def _style_losses(self, level: Level, content: Tensor) -> list[StyleLoss]:
         """A loss for each place and layer; their weights sum up to 1."""
@@ -459,7 +495,7 @@ class _Scene(Scene):
         masks = []
         for place in places:
             if place.mask:
-                masks.append(images.luminance(self._tensor(place.mask, level.size)))
+                masks.append(images.luminance(self._tensor(place.mask, level)))
         covered = sum(masks)
         assert isinstance(covered, Tensor)
         masks = [mask / covered.clamp_min(1.0) for mask in masks]
@@ -469,7 +505,7 @@ class _Scene(Scene):
 
     def _areas(self, level: Level) -> list[tuple[_Place, Tensor | None]]:
         """The places of which something is to be seen, with how much of it is, as in `_masks`."""
-        visible = self.studio.visible(self.photo, level.size)
+        visible = self._visible(level)
         areas = []
         for place, mask in self._masks(level):
             area = mask if visible is None else visible if mask is None else mask * visible
@@ -516,26 +552,43 @@ class _Scene(Scene):
             return images.match_colors(painting, content, mask, visible)
         return painting
 
-    def _starting_image(self, size: tuple[int, int], content: Tensor) -> Tensor:
+    def _starting_image(self, level: Level, content: Tensor) -> Tensor:
         if self.stylizer.start:
-            return self.studio.tensor(images.cover(self.stylizer.start.colors, size))
+            cut_out = self.studio.tensor(images.cover(self.stylizer.start.colors, level.size))
+            return self._with_margin(cut_out, level)
         if self.settings.init == "painting":
             painting, _ = self.stylizer.places[0].paintings[0]
-            cut_out = self.studio.tensor(images.cover(painting.colors, size))
-            return self._recoloured(cut_out, None, content)
+            cut_out = self.studio.tensor(images.cover(painting.colors, level.size))
+            return self._recoloured(self._with_margin(cut_out, level), None, content)
         if self.settings.init == "noise":
             return self.studio.noise(content.shape)
-        return content
+        if self.settings.kept_detail == 1:
+            return content
+        sigma = max(BLUR * self.longer, LEAST_BLUR) * max(level.size) / self.longer
+        blurred = images.blurred(content, sigma)
+        return blurred + self._detail(level) * (content - blurred)
 
     def _coloured(self, level: Level) -> Tensor:
-        return self._tensor(self.photo, level.size)
+        return self._tensor(self.photo, level)
 
-    def _tensor(self, picture: Picture, size: tuple[int, int]) -> Tensor:
-        key = picture.sha256, picture.alpha is None, size
-        fitted = self._fitted.get(key) or images.resize(picture.colors, size)
+    def _tensor(self, picture: Picture, level: Level) -> Tensor:
+        key = picture.sha256, picture.alpha is None, level.size
+        fitted = self._fitted.get(key) or images.resize(picture.colors, level.size)
         if self.studio.shown:  # every step shows the photo, and a large one takes its time
             self._fitted[key] = fitted
-        return self.studio.tensor(fitted)
+        return self._with_margin(self.studio.tensor(fitted), level)
+
+    def _visible(self, level: Level) -> Tensor | None:
+        """How much is there of each pixel of the photo; none: all of it."""
+        visible = self.studio.visible(self.photo, level.size)
+        return None if visible is None else self._with_margin(visible, level)
+
+    def _with_margin(self, image: Tensor, level: Level) -> Tensor:
+        return images.mirrored(image, self._margin(level))
+
+    def _margin(self, level: Level) -> int:
+        """The margin's pixels at a level: as large a part of the picture on all of them."""
+        return round(self.stylizer.margin(self.longer) * max(level.size) / self.longer)
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:

@@ -36,13 +36,13 @@ _DEFAULT_STYLE = MappingProxyType(dict(zip(BLOCKS, (0.3, 0.25, 0.2, 0.15, 0.1), 
 
 STYLE_WEIGHTS: Mapping[StyleName, float] = MappingProxyType(
     {
-        "gram": 14.2,
-        "mmd-linear": 42.0,
-        "mmd-poly": 25.0,
-        "mmd-gaussian": 50.0,
-        "bn": 14.2,
-        "covariance": 7.0,
-        "wasserstein": 7.0,
+        "gram": 11.6,
+        "mmd-linear": 34.0,
+        "mmd-poly": 20.0,
+        "mmd-gaussian": 41.0,
+        "bn": 11.6,
+        "covariance": 5.7,
+        "wasserstein": 5.7,
     }
 )
 """The style weight that suits each style loss: with it, all of them paint about as strongly."""
@@ -100,6 +100,9 @@ class Settings(RunSettings):
         strength: 0 gives the photo back, 1 is style alone, 1/2 the balance of the two weights:
             content is weighted with 2 (1 - strength) content_weight, style with
             2 strength style_weight.
+        detail: how much of the photo's fine detail the painting begins with: 0 for none, so that
+            what is fine in the result was painted, 1 for all of it, which shows through. Below
+            a strength of 1/4 more and more of it comes back; at 0 it is all there.
         levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
             the final size alone, none for as many as the size calls for.
         init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture.
@@ -111,7 +114,8 @@ class Settings(RunSettings):
             `"wasserstein"`.
         tv: weight of the total variation; takes away the speckle that style adds. Like the
             style weight it is the one at strength 1/2 and grows with the strength.
-        border: weight of the smoothness across the outermost pixels, see `BorderLoss`; likewise.
+        margin: whether a margin is painted around the picture, and cut off at the end. To the
+            encoder its zero padding is a sharp edge, which style answers with a frame.
         style_scale: size of the painting relative to the result; larger gives larger strokes.
         keep_colors: how to keep the photo's colours: `"luminance"` (or true) transfers the light
             alone, `"histogram"` recolours the painting to the photo's mean and covariance first;
@@ -126,6 +130,7 @@ class Settings(RunSettings):
 
     size: int | str = 512
     strength: float = 0.5
+    detail: float = 0.0
     levels: int | None = None
     init: str | Path = "photo"
     content_layer: str = "relu4_2"
@@ -133,8 +138,8 @@ class Settings(RunSettings):
         default_factory=lambda: dict(_DEFAULT_STYLE)
     )
     style_loss: StyleName = "gram"
-    tv: float = 5.0
-    border: float = 20.0
+    tv: float = 30.0
+    margin: bool = True
     style_scale: float = 1.0
     keep_colors: bool | str | None = None
     scaling: Scaling = "relative"
@@ -147,9 +152,11 @@ class Settings(RunSettings):
         if self.size != FULL:
             check_count("size", self.size, 1, 65535, " or 'full'")
         _check_number("strength", self.strength, 0, 1)
+        _check_number("detail", self.detail, 0, 1)
         _check_choice("style_loss", self.style_loss, get_args(StyleName))
         _check_number("tv", self.tv, 0)
-        _check_number("border", self.border, 0)
+        if not isinstance(self.margin, bool):
+            raise ImpastoError(f"margin is {self.margin!r}; give True or False")
         _check_number("style_scale", self.style_scale, 0.01, 100)
         _check_choice("scaling", self.scaling, get_args(Scaling))
         _check_number("content_weight", self.content_weight, 0)
@@ -172,6 +179,11 @@ class Settings(RunSettings):
     def style_shares(self) -> dict[str, float]:
         """Each style layer's share of the style weight, as given."""
         return shares_of(self.style_layers)
+
+    @property
+    def kept_detail(self) -> float:
+        """How much of the photo's detail the painting begins with, the strength considered."""
+        return max(self.detail, 1 - 4 * self.strength)
 
     @property
     def colors(self) -> str | None:
@@ -317,7 +329,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "scaling": "gatys",
             "levels": 1,
             "tv": 0.0,
-            "border": 0.0,
+            "margin": False,
+            "detail": 1.0,
             "style_layers": BLOCKS,
             "content_weight": 1.0,
             "style_weight": 1000.0,
@@ -330,7 +343,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "scaling": "lecture",
             "levels": 1,
             "tv": 0.0,
-            "border": 0.0,
+            "margin": False,
+            "detail": 1.0,
             "style_layers": ("relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"),
             "content_weight": 0.1,
             "style_weight": 5.0,

@@ -223,16 +223,18 @@ class Studio:
         size: tuple[int, int],
         channels: int = 3,
         paintings: Iterable[tuple[str, tuple[int, int]]] = (),
+        margin: int = 0,
     ) -> None:
         """Say so where not even the smallest tiles keep within the bound.
 
         paintings: names and sizes, as they are measured, of those that a picture of (width,
-        height) is painted after.
+        height) is painted after. margin: how many pixels are painted around it.
 
         Raises:
             ImpastoError: it is more than there is, so that the system would end the process.
         """
         what = f"{size[0]} x {size[1]} pixels"
+        size = size[0] + 2 * margin, size[1] + 2 * margin
         with memory_of.fitting(f"a picture of {what}"):
             _, left = self._shares_of_memory(size, channels)
         whole = self.encoder.padding == "circular"

@@ -164,8 +164,8 @@ class _Scene(Scene):
         area[..., top : height - top, left : width - left] = 1
         return (area / area.mean()).to(self.studio.device)
 
-    def refine(self, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-        del coarse
+    def refine(self, level: Level, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        del level, coarse
         size = fine.shape[-2], fine.shape[-1]
         if not self.settings.tileable:
             return enlarged(painted, size)

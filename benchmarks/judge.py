@@ -1,0 +1,121 @@
+"""How painted a picture looks, by measures that no optimiser here works on.
+
+All of them compare two pictures [1, 3, height, width] of the same size, but for `painted`, which
+takes a painting of any size.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude, uniform_filter
+from torch import Tensor
+
+from impasto import images
+
+WEIGHTS = Path(__file__).with_name("efficientnet_lite0_features.safetensors")
+
+Array = npt.NDArray[np.float64]
+
+
+def fine(picture: Tensor, photo: Tensor) -> float:
+    """How much of the photo's finest texture shows through: 1 is the photo, 0 is painted."""
+    return band_likeness(picture, photo, 0.7, 9)
+
+
+def shape(picture: Tensor, photo: Tensor) -> float:
+    """How much of the photo's shapes is there: 1 is the photo, 0 is beyond recognition."""
+    return band_likeness(picture, photo, 5.6, 67)
+
+
+def edges(picture: Tensor, photo: Tensor) -> float:
+    """How the slopes of luminance, of Gaussian derivatives of 2 pixels, correlate."""
+    ours, theirs = (gaussian_gradient_magnitude(_light(image), 2.0) for image in (picture, photo))
+    return float(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
+
+
+def band_likeness(picture: Tensor, photo: Tensor, sigma: float, window: int) -> float:
+    """How alike two pictures are in one band of frequencies.
+
+    The band is the luminance blurred by `sigma` pixels less that blurred by twice as much. In each
+    window a and b of the two give mean(ab) / sqrt(mean(a^2) mean(b^2)); the mean of those counts a
+    window by the photo's mean(b^2).
+    """
+    a, b = (_band(_light(image), sigma) for image in (picture, photo))
+    both, ours, theirs = (uniform_filter(product, window) for product in (a * b, a * a, b * b))
+    ours, theirs = ours.clip(min=0), theirs.clip(min=0)  # running sums leave a rest below zero
+    alike = both / np.sqrt(ours * theirs + 1e-20)
+    return float((alike * theirs).sum() / max(theirs.sum(), 1e-20))
+
+
+def _band(light: Array, sigma: float) -> Array:
+    return np.asarray(gaussian_filter(light, sigma) - gaussian_filter(light, 2 * sigma))
+
+
+def _light(image: Tensor) -> Array:
+    return images.luminance(image)[0, 0].double().numpy()
+
+
+class Judge:
+    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), which no picture is optimised by."""
+
+    MERGES = "block2", "block4"
+    """The sums at strides 4 and 8."""
+
+    def __init__(self, path: Path = WEIGHTS) -> None:
+        with safe_open(str(path), framework="pt") as file:
+            self.blocks = json.loads(file.metadata()["blocks"])
+            self.values = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+
+    def painted(self, picture: Tensor, photo: Tensor, painting: Tensor) -> float:
+        """How far the picture's places are from the painting's, as a share of what the photo's are.
+
+        For every place the cosine distance to the nearest place of the painting, features less the
+        painting's mean; the mean over places, and then over both merges.
+        """
+        goal = self.features(painting)
+        ours, theirs = (
+            [_to_nearest(own, aim) for own, aim in zip(self.features(image), goal, strict=True)]
+            for image in (picture, photo)
+        )
+        return sum(our / their for our, their in zip(ours, theirs, strict=True)) / len(ours)
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The merges [channels, places] of an image in 0..1."""
+        x = (image * 255 - 127) / 128
+        x = self._convolved(x, "stem", 2).clamp(0, 6)
+        found = []
+        for number, (_, stride, expansion, inside, outside) in enumerate(self.blocks[:5]):
+            name, arm = f"block{number}", x
+            if expansion > 1:
+                arm = self._convolved(arm, f"{name}.expand").clamp(0, 6)
+            arm = self._convolved(arm, f"{name}.depthwise", stride).clamp(0, 6)
+            arm = self._convolved(arm, f"{name}.project")
+            x = x + arm if stride == 1 and inside == outside else arm
+            if name in self.MERGES:
+                found.append(x[0].flatten(1))
+        return found
+
+    def _convolved(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
+        """With TensorFlow's "same" padding: the odd row at the bottom, the odd column right."""
+        weight, bias = self.values[f"{name}.weight"], self.values[f"{name}.bias"]
+        kernel = weight.shape[-1]
+        height, width = (
+            max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]
+        )
+        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return F.conv2d(x, weight, bias, stride, groups=x.shape[1] // weight.shape[1])
+
+
+def _to_nearest(places: Tensor, aims: Tensor) -> float:
+    centre = aims.mean(1, keepdim=True)
+    ours, theirs = (F.normalize(features - centre, dim=0) for features in (places, aims))
+    nearest = [(1 - part.T @ theirs).amin(1) for part in torch.split(ours, 2048, dim=1)]
+    return torch.cat(nearest).mean().item()

@@ -1,0 +1,97 @@
+"""What is fine in a picture is painted: how much of the photo's detail stays, and its borders."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter, uniform_filter
+from torch import Tensor
+
+from impasto import images, sample, stylize
+from impasto.settings import Settings
+
+from .conftest import sample_tensor
+
+PHOTO, PAINTING = sample("neuschwanstein"), sample("great_wave")
+
+
+def fine(image: Image.Image, photo: Tensor, sigma: float = 0.7) -> float:
+    """How much of the photo's finest texture shows through: 1 for the photo itself."""
+    a, b = (
+        gaussian_filter(light, sigma) - gaussian_filter(light, 2 * sigma)
+        for light in (
+            images.luminance(picture)[0, 0].double().numpy()
+            for picture in (images.to_tensor(image), photo)
+        )
+    )
+    both, ours, theirs = (uniform_filter(product, 9) for product in (a * b, a * a, b * b))
+    alike = both / np.sqrt(ours.clip(1e-12) * theirs.clip(1e-12))
+    return float((alike * theirs).sum() / theirs.sum())
+
+
+def pixels(image: Image.Image) -> npt.NDArray[np.float64]:
+    return np.asarray(image, dtype=np.float64)
+
+
+def test_the_photos_texture_goes_and_comes_back_with_detail() -> None:
+    photo = sample_tensor("neuschwanstein", 160)
+    shares = [
+        fine(stylize(PHOTO, PAINTING, size=160, steps=30, detail=detail).image, photo)
+        for detail in (0.0, 0.5, 1.0)
+    ]
+    assert shares[0] < 0.3
+    assert shares[0] + 0.1 < shares[1] < shares[2] - 0.05
+
+
+def test_the_shapes_stay() -> None:
+    photo = sample_tensor("neuschwanstein", 160)
+    image = stylize(PHOTO, PAINTING, size=160, steps=30).image
+    assert fine(image, photo, sigma=2.8) > 0.6
+
+
+def test_detail_comes_back_with_little_strength() -> None:
+    assert Settings().kept_detail == 0
+    assert Settings(strength=0.25).kept_detail == 0
+    assert Settings(strength=0.125).kept_detail == pytest.approx(0.5)
+    assert Settings(strength=0.0).kept_detail == 1
+    assert Settings(strength=0.2, detail=0.7).kept_detail == 0.7
+
+
+@pytest.mark.parametrize("size", [40, 333, 512])
+def test_the_start_is_the_photo_without_its_texture(size: int) -> None:
+    photo = sample_tensor("neuschwanstein", size)
+    start = stylize(PHOTO, PAINTING, size=size, steps=0, levels=1).image
+    assert abs(fine(start, photo)) < 0.35  # a blur leaves some of the likeness, next to no power
+    assert pixels(start).std() > 0.5 * pixels(images.to_image(photo)).std()
+    steps = np.abs(np.diff(pixels(start), axis=1)).mean()
+    assert steps < 0.7 * np.abs(np.diff(pixels(images.to_image(photo)), axis=1)).mean()
+
+
+def test_the_margin_is_cut_off_and_leaves_no_frame() -> None:
+    """The outermost pixels are painted as those further in are."""
+
+    def roughness(image: Image.Image, inset: int) -> float:
+        light = pixels(image).mean(-1)
+        light = light[inset : len(light) - inset, inset : light.shape[1] - inset]
+        ring = [light[0], light[-1], light[:, 0], light[:, -1]]
+        return float(np.concatenate([np.diff(line) for line in ring]).std())
+
+    photo = sample("owl")
+    image = stylize(photo, sample("cafe_terrace_at_night"), size=160, steps=40).image
+    assert image.size == (160, 107)
+    inside = np.mean([roughness(image, inset) for inset in range(12, 24)])
+    for inset in range(3):
+        assert 0.6 * inside < roughness(image, inset) < 1.6 * inside
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (7, 3)])
+def test_a_margin_mirrors_whatever_the_picture(shape: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, *shape)
+    wide = images.mirrored(image, 9)
+    assert wide.shape == (1, 3, shape[0] + 18, shape[1] + 18)
+    assert torch.equal(wide[..., 9:-9, 9:-9], image)
+    assert torch.equal(wide[..., 8, :], wide[..., 9, :])
+    assert torch.equal(images.mirrored(image, 0), image)
