@@ -16,7 +16,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
 
-.PHONY: demo test lint format lesson bench pairs quality reconstruction gallery answers parts clean
+.PHONY: demo test lint format lesson bench pairs painted reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -49,8 +49,8 @@ bench: $(ready)
 pairs: $(ready)
 	$(VENV)/bin/python benchmarks/time_to_quality.py
 
-quality: $(ready)
-	$(VENV)/bin/python benchmarks/quality.py
+painted: $(ready)
+	$(VENV)/bin/python benchmarks/painted.py
 
 reconstruction: $(ready)
 	$(VENV)/bin/python benchmarks/reconstruction.py

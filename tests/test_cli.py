@@ -223,7 +223,7 @@ def test_a_result_that_cannot_be_written_fails_alone(capsys: Captured) -> None:
     code = main(["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--json", "--quiet"])
     assert code == 0
     capsys.readouterr()
-    with full_disk(2500):
+    with full_disk(1000):
         code = main(["stylize", PHOTO, OTHER, *STYLE, *QUICK, "-o", "out", "--json", "--quiet"])
     told = capsys.readouterr()
     assert code == 1

@@ -182,8 +182,11 @@ class Settings(RunSettings):
 
     @property
     def kept_detail(self) -> float:
-        """How much of the photo's detail the painting begins with, the strength considered."""
-        return max(self.detail, 1 - 4 * self.strength)
+        """What the photo's detail is multiplied by where painting begins, 0..1.
+
+        Squared, so that it comes back evenly: a tenth of it is seen already.
+        """
+        return max(self.detail, 1 - 4 * self.strength) ** 2
 
     @property
     def colors(self) -> str | None:
