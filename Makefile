@@ -16,7 +16,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/samples
 
-.PHONY: demo test lint format lesson bench pairs painted reconstruction gallery answers parts clean
+.PHONY: demo test lint format lesson bench painted reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -45,9 +45,6 @@ lesson: $(ready)
 
 bench: $(ready)
 	$(VENV)/bin/python benchmarks/bench.py bench.md
-
-pairs: $(ready)
-	$(VENV)/bin/python benchmarks/time_to_quality.py
 
 painted: $(ready)
 	$(VENV)/bin/python benchmarks/painted.py

@@ -19,7 +19,6 @@ from impasto import compiled
 
 TABLES = (
     ("What a step costs, and what each optimisation buys", ["step_cost.py"]),
-    ("Time to quality: one scale against coarse to fine", ["time_to_quality.py", "--pairs", "3"]),
     ("In tiles against as a whole", ["tiles.py"]),
     ("Memory of whole runs", ["memory.py", "--quick"]),
 )

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto import (
-    BorderLoss,
     ContentLoss,
     Evaluation,
     Loss,
@@ -33,7 +32,6 @@ from impasto import (
     StyleLoss,
     TotalVariationLoss,
     Vgg,
-    border_variation,
     compiled,
     images,
     lbfgs,
@@ -88,7 +86,7 @@ class Plain:
             target = self.style[layer]
             error = (self.gram(features[layer]) - target).square().sum()
             loss = loss + 10 * share * error / target.square().sum()
-        loss = loss + total_variation(x) + border_variation(x)
+        loss = loss + Settings().tv * total_variation(x)
         (gradient,) = torch.autograd.grad(loss, x)
         return loss.item(), gradient
 
@@ -157,8 +155,7 @@ def main() -> None:
         losses: list[Loss] = [
             ContentLoss(CONTENT, targets[CONTENT]),
             *(StyleLoss(name, targets[name], 10 * STYLE[name]) for name in STYLE),
-            TotalVariationLoss(),
-            BorderLoss(),
+            TotalVariationLoss(Settings().tv),
         ]
         objective = Objective(encoder, losses)
 

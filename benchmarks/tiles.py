@@ -37,7 +37,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for bound in options.bounds:
         stylizer = Stylizer(sample("night_cafe"), size=options.size, memory=bound)
-        scene, level = _Scene(stylizer, photo, size), Level(size, 1, 1.0)
+        level = Level(size, 1, 1.0)
+        scene = _Scene(stylizer, photo, [level])
         content = scene.content(level)
         image = content.flip(-1)  # another picture of that size
         tiled, _ = scene.objective(level, content)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from impasto.levels import SMALLEST, SMALLEST_HALF, enlarged, plan_levels, refine, share_out
+from impasto.levels import GROWTH, STROKES, enlarged, plan_levels, refine, share_out
 
 
 def always(_: tuple[int, int]) -> bool:
@@ -22,8 +22,8 @@ def test_levels_lead_to_the_size_and_share_the_steps(width: int, height: int, st
     assert sum(level.steps for level in levels) == steps
     sizes = [max(level.size) for level in levels]
     assert sizes == sorted(sizes)
-    assert all(size >= SMALLEST for size in sizes[:-2])
-    assert all(size >= SMALLEST_HALF for size in sizes[:-1])
+    assert all(size >= STROKES.smallest for size in sizes[:-2])
+    assert all(size >= STROKES.smallest_half for size in sizes[:-1])
 
 
 def test_small_pictures_have_few_levels() -> None:
@@ -38,6 +38,15 @@ def test_small_pictures_have_few_levels() -> None:
 
 def test_half_of_the_steps_are_made_on_coarse_levels() -> None:
     assert [level.steps for level in plan_levels((512, 512), 150, None, always)] == [37, 37, 76]
+
+
+def test_textures_have_levels_of_their_own() -> None:
+    levels = plan_levels((512, 512), 150, None, always, GROWTH)
+    assert [(level.size[0], level.steps) for level in levels] == [
+        *((64 * 2**n, 16) for n in range(3)),
+        (512, 102),
+    ]
+    assert len(plan_levels((383, 383), 150, None, always, GROWTH)) == 1
 
 
 def test_a_level_too_small_for_the_layers_is_left_out() -> None:
@@ -62,7 +71,7 @@ def test_nothing_of_the_photo_is_handed_on(photo: Tensor) -> None:
 
 def test_with_all_of_its_detail_the_photo_is_refined_to_the_photo(photo: Tensor) -> None:
     coarse = enlarged(photo, (18, 32))
-    assert torch.allclose(refine(coarse, coarse, photo, 1.0), photo, atol=1e-6)
+    assert torch.equal(refine(coarse, coarse, photo, 1.0), photo)
 
 
 def test_detail_can_differ_from_place_to_place(photo: Tensor) -> None:

@@ -198,7 +198,8 @@ def peak_of(*arguments: str, folder: Path) -> tuple[int, str]:
 def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Path) -> None:
     bound = f"{890 + CUDA_LIBRARIES // 2**20}M"
     stylizer = impasto.Stylizer(PAINTING, size=256, memory=bound)
-    scene, level = _Scene(stylizer, images.read(PHOTO), (256, 171)), Level((256, 171), 1, 1.0)
+    level = Level((256, 171), 1, 1.0)
+    scene = _Scene(stylizer, images.read(PHOTO), [level])
     content = scene.content(level)
     objective, _ = scene.objective(level, content)
     height, width = content.shape[-2:]

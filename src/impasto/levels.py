@@ -6,6 +6,7 @@ there when the details come. Gatys et al. 2016 (arXiv:1611.07865), section 6.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,15 +17,31 @@ from torch import Tensor
 
 from impasto.errors import ImpastoNotice
 
-SMALLEST, SMALLEST_HALF = 128, 64
-"""The shortest longer side of a level, unless levels are asked for by number.
 
-Smaller ones see all of a painting at once, and paint its things instead of its strokes. A small
-picture is painted at half its size, too, down to the second number.
+@dataclass(frozen=True)
+class Pyramid:
+    """Which levels there are, where they are not asked for by number, and what steps they get.
+
+    one_scale: a picture whose longer side is below it has one level. smallest: no level's longer
+    side is shorter; smallest_half: that of the level at half the final size.
+    coarse_share, most_coarse: what part of all steps the levels before the last make together,
+    and how many at most.
+    """
+
+    one_scale: int
+    smallest: int
+    smallest_half: int
+    coarse_share: float
+    most_coarse: float = math.inf
+
+
+STROKES = Pyramid(128, 128, 64, 1 / 2)
+"""Of a painting. Smaller levels see all of a painting at once, and paint its things instead of its
+strokes.
 """
 
-COARSE_SHARE = 1 / 2
-"""What part of all steps the levels before the last make together."""
+GROWTH = Pyramid(384, 64, 64, 1 / 3, 60)
+"""Of a texture, which the coarse levels only make sooner."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +61,20 @@ def plan_levels(
     steps: int,
     count: int | None,
     possible: Callable[[tuple[int, int]], bool],
+    pyramid: Pyramid = STROKES,
 ) -> list[Level]:
     """The levels of a picture of (width, height), from the coarsest to its own size.
 
     Each has half the size of the next, as far as that is `possible`; `count` of them, or as many
     as the size calls for. Where not so many are possible, an `ImpastoNotice` says so.
     """
+    if count is None and max(size) < pyramid.one_scale:
+        count = 1
     sizes = [size]
     while len(sizes) < (count or 16):
         scale = 2 ** len(sizes)
         half = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
-        least = SMALLEST if len(sizes) > 1 else SMALLEST_HALF
+        least = pyramid.smallest if len(sizes) > 1 else pyramid.smallest_half
         if half == sizes[0] or not possible(half) or (count is None and max(half) < least):
             break
         sizes.insert(0, half)
@@ -65,7 +85,7 @@ def plan_levels(
             ImpastoNotice,
             stacklevel=4,
         )
-    shares = share_out(steps, len(sizes))
+    shares = share_out(steps, len(sizes), pyramid)
     return [
         Level(own, share, own[0] * own[1] / (size[0] * size[1]))
         for own, share in zip(sizes, shares, strict=True)
@@ -73,11 +93,12 @@ def plan_levels(
     ]
 
 
-def share_out(total: int, count: int) -> list[int]:
+def share_out(total: int, count: int, pyramid: Pyramid = STROKES) -> list[int]:
     """`total` steps or evaluations for `count` levels."""
     if count == 1:
         return [total]
-    coarse = [int(total * COARSE_SHARE / (count - 1))] * (count - 1)
+    together = min(total * pyramid.coarse_share, pyramid.most_coarse)
+    coarse = [int(together / (count - 1))] * (count - 1)
     return [*coarse, total - sum(coarse)]
 
 
@@ -91,7 +112,9 @@ def refine(painted: Tensor, coarse: Tensor, fine: Tensor, detail: float | Tensor
     size = fine.shape[-2], fine.shape[-1]
     start = enlarged(painted, size)
     if isinstance(detail, Tensor) or detail:
-        start = (start + detail * (fine - enlarged(coarse, size))).clamp(0, 1)
+        # Written so that the photo itself becomes the photo, to the last bit.
+        detailed = fine + (start - enlarged(coarse, size))
+        start = ((1 - detail) * start + detail * detailed).clamp(0, 1)
     return start
 
 

@@ -30,7 +30,7 @@ from impasto.surroundings import ordinary
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-Spectrum = Literal["photo", "refined", "noise"]
+Spectrum = Literal["photo", "refined", "painted", "noise"]
 Beyond = Literal["mirrored", "repeated"]
 Evaluate = Callable[[Tensor], Evaluation]
 State = dict[str, Tensor]
@@ -734,7 +734,7 @@ _CURVATURES = (
 
 
 _FINE_COLOUR = 0.06
-"""Colours that change faster, in cycles a pixel, are held back."""
+"""Colours that change faster, in cycles a pixel, are held back in a painting."""
 
 
 def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Array:
@@ -746,16 +746,18 @@ def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Arra
     broad changes of colour, and without it the optimiser spends its first fifty steps on finding
     that out. From what a coarser level has painted (`"refined"`), f^-1/4 times the measured
     curvature to the power -1/4: broad changes are made, and the bends that are left hold up the
-    rest. Fine changes of colour are held back, by f^-2: layers hardly see them, so that they would
-    come as speckle and go very slowly. From noise, f^-0.15, a little less for colours: fine detail
-    is as far from noise as everything else is, and what layers see least of.
+    rest. In a painting (`"painted"`) fine changes of colour are held back beyond that, by f^-2:
+    layers hardly see them, so that they would appear as speckle and hardly go again. From noise,
+    f^-0.15, a little less for colours: fine detail is as far from noise as everything else is, and
+    what layers see least of.
     """
-    if spectrum == "refined":
+    if spectrum in ("refined", "painted"):
         along = np.log(frequency)
         known = np.log(_FREQUENCIES)
         bends = [np.interp(along, known, np.log(row)) for row in _CURVATURES[:channels]]
         gains = frequency**-0.25 * np.exp(-0.25 * np.stack(bends))
-        gains[1:] /= 1 + (frequency / _FINE_COLOUR) ** 2
+        if spectrum == "painted":
+            gains[1:] /= 1 + (frequency / _FINE_COLOUR) ** 2
     elif spectrum == "noise":
         colours = np.array([1.0, 0.8, 0.8])[:channels]
         gains = frequency**-0.15 * colours[:, None, None]

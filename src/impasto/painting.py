@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from impasto import memory
-from impasto.levels import Level, refine, share_out
+from impasto.levels import STROKES, Level, Pyramid, enlarged, share_out
 from impasto.objective import Objective
 from impasto.optimise import Beyond, Callback, Optimiser, Outcome, Spectrum, State, Step
 
@@ -19,21 +19,23 @@ class Scene(Protocol):
 
     `content` is the photo at a level, [1, C, height, width]; `objective` what its painting is to
     minimise; `start` where to begin, at the first level; `refine` what a level begins with, from
-    what was painted at the one before and the photo at both; `show` makes an RGB image of
-    `Level.size` of one that is being optimised. `spectrum` and `beyond` are what the optimiser is
-    told of the start.
+    what was painted at the one before; `show` makes an RGB image of
+    `Level.size` of one that is being optimised. `spectrum`, at later
+    levels `refined`, and `beyond` are what the optimiser is told of the start.
     """
 
+    pyramid: Pyramid = STROKES
     spectrum: Spectrum = "photo"
+    refined: Spectrum = "refined"
     beyond: Beyond = "mirrored"
 
     def content(self, level: Level) -> Tensor: ...
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]: ...
     def start(self, level: Level, content: Tensor) -> Tensor: ...
 
-    def refine(self, level: Level, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-        del level
-        return refine(painted, coarse, fine)
+    def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:
+        del before
+        return enlarged(painted, (level.size[1], level.size[0]))
 
     def show(self, level: Level, image: Tensor) -> Tensor:
         del level
@@ -50,7 +52,9 @@ class Painting:
     def __init__(self, scene: Scene, levels: Sequence[Level], evaluations: int | None) -> None:
         self.scene = scene
         self.levels = levels
-        self.budgets = None if evaluations is None else share_out(evaluations, len(levels))
+        self.budgets: list[int] | None = None
+        if evaluations is not None:
+            self.budgets = share_out(evaluations, len(levels), scene.pyramid)
         self.level = 0
         self.level_steps = 0
         self.level_evaluations = 0
@@ -76,8 +80,7 @@ class Painting:
     def _refined(self, painted: Tensor) -> Tensor:
         """What the next level begins with."""
         before, level = self.levels[self.level :][:2]
-        coarse, fine = self.scene.content(before), self.scene.content(level)
-        return self.scene.refine(level, painted, coarse, fine)
+        return self.scene.refine(before, level, painted)
 
     def _paint_level(self, callback: Callback, restart: int | None) -> Outcome:
         level, final = self.levels[self.level], self.level == len(self.levels) - 1
@@ -97,7 +100,7 @@ class Painting:
             restart=restart,
             callback=self._reporting(level, callback, learned),
             state=learned,
-            spectrum="refined" if self.level else self.scene.spectrum,
+            spectrum=self.scene.refined if self.level else self.scene.spectrum,
             beyond=self.scene.beyond,
         )
 

@@ -26,9 +26,9 @@ from impasto.images import PathLike, Picture
 from impasto.levels import Level, plan_levels, refine
 from impasto.losses import ContentLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.objective import Objective
-from impasto.optimise import Callback, Optimiser
+from impasto.optimise import Callback, Optimiser, Spectrum
 from impasto.painting import Painting, Scene
-from impasto.settings import FULL, STARTS, make_settings, plain
+from impasto.settings import FULL, STARTS, Settings, make_settings, plain
 from impasto.studio import LEAST_AREA, Exemplar, Paintings, Studio, canonical, named
 from impasto.styles import Statistic, Style
 from impasto.surroundings import ordinary
@@ -45,8 +45,7 @@ Whichever is more; all of its shapes are left, and nothing of the size of stroke
 MARGIN, PIXELS_A_MARGIN = 8, 64
 """A margin has so many pixels, and one more for every so many of the picture's longer side.
 
-The encoder's zeros around a picture are seen about ten pixels deep, and a little deeper in what was
-painted on coarse levels.
+The encoder's zeros around a picture are seen about ten pixels deep.
 """
 
 Source = PathLike | Image.Image | Picture
@@ -108,6 +107,8 @@ def resume(
     files = located(checkpoint, record)
     with _of_this_version(checkpoint):
         note, settings = record["note"], dict(record["settings"])
+        for name in {setting.name for setting in dataclasses.fields(Settings)} ^ set(settings):
+            raise KeyError(name)  # another version had other ones
         settings |= {name: files[name] for name in ("init", "weights") if name in files}
         saved = {name: record[name] for name in ("progress", "seconds")}
         Painting.check(saved["progress"], tensors)
@@ -268,16 +269,18 @@ class Stylizer:
             for painting, _ in place.paintings
         ]
         channels = 1 if settings.colors == "luminance" else 3
+        self.studio.shown = 12 if settings.margin else 0  # without the margin
         if channels == 1 or self.places[0].mask is not None or len(self.places) > 1:
-            self.studio.shown = 24 + 8 * len(self.places)  # in colour; masks and their areas
-        self.studio.tell_of_memory(size, channels, paintings, self.margin(max(size)))
+            self.studio.shown += 24 + 8 * len(self.places)  # in colour; masks and their areas
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
+        scene = _Scene(self, picture, levels)
+        self.studio.tell_of_memory(size, channels, paintings, scene.margin(levels[-1]))
         kept = None
         if keeper:
             folder = Path(os.path.realpath(keeper.path)).parent
             kept = Kept(keeper, self._resumable_record(picture, folder) | {"note": note})
         return make(
-            Painting(_Scene(self, picture, size), levels, settings.evaluations),
+            Painting(scene, levels, settings.evaluations),
             picture.name,
             self._record(picture, size),
             restart=settings.restart,
@@ -285,10 +288,6 @@ class Stylizer:
             kept=kept,
             saved=saved,
         )
-
-    def margin(self, longer: int) -> int:
-        """How many pixels are painted around a picture of this longer side, and cut off."""
-        return MARGIN + longer // PIXELS_A_MARGIN if self.settings.margin else 0
 
     def is_kept_in(self, checkpoint: PathLike, photo: Source) -> bool:
         """Whether a checkpoint is of this photo, painted as this stylizer would.
@@ -394,13 +393,17 @@ class _Scene(Scene):
     Around it is the margin, in which it is mirrored; what is shown is without.
     """
 
-    def __init__(self, stylizer: Stylizer, photo: Picture, size: tuple[int, int]) -> None:
-        self.longer = max(size)
+    refined: Spectrum = "painted"
+
+    def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
+        self.longer = max(levels[-1].size)
+        self.coarsest = 1 << (len(levels) - 1)
         self.stylizer = stylizer
         self.studio = stylizer.studio
         self.settings = stylizer.settings
         self.photo = photo
         self.grey = stylizer.settings.colors == "luminance"
+        self.shows_photo = self.grey or stylizer.places[0].mask is not None
         self._fitted: dict[tuple[str, bool, tuple[int, int]], Image.Image] = {}
 
     def content(self, level: Level) -> Tensor:
@@ -438,7 +441,8 @@ class _Scene(Scene):
         start = self._starting_image(level, content)
         return images.luminance(start) if self.grey and start.shape[1] == 3 else start
 
-    def refine(self, level: Level, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+    def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:
+        coarse, fine = self.content(before), self.content(level)
         return refine(painted, coarse, fine, self._detail(level))
 
     def show(self, level: Level, image: Tensor) -> Tensor:
@@ -452,14 +456,14 @@ class _Scene(Scene):
                 shown = photo + self._covered(level) * (shown - photo)
         # What was cut out stays cut out.
         shown = shown if visible is None else torch.cat([shown, visible], 1)
-        margin = self._margin(level)
+        margin = self.margin(level)
         height, width = (side - 2 * margin for side in shown.shape[-2:])
-        return shown[..., margin : margin + height, margin : margin + width]
+        return shown[..., margin : margin + height, margin : margin + width].contiguous()
 
     def _covered(self, level: Level) -> Tensor:
         """How much of each pixel [1, 1, height, width] is painted, where there are regions."""
-        masks = [mask for _, mask in self._masks(level) if mask is not None]
-        return torch.stack(masks).sum(0)
+        masks = (mask for _, mask in self._masks(level))
+        return torch.stack([mask for mask in masks if mask is not None]).sum(0)
 
     def _detail(self, level: Level) -> float | Tensor:
         """How much of the photo's detail there is at first; all where no paint is to go."""
@@ -574,7 +578,7 @@ class _Scene(Scene):
     def _tensor(self, picture: Picture, level: Level) -> Tensor:
         key = picture.sha256, picture.alpha is None, level.size
         fitted = self._fitted.get(key) or images.resize(picture.colors, level.size)
-        if self.studio.shown:  # every step shows the photo, and a large one takes its time
+        if self.shows_photo:  # at every step, and a large one takes its time
             self._fitted[key] = fitted
         return self._with_margin(self.studio.tensor(fitted), level)
 
@@ -584,11 +588,17 @@ class _Scene(Scene):
         return None if visible is None else self._with_margin(visible, level)
 
     def _with_margin(self, image: Tensor, level: Level) -> Tensor:
-        return images.mirrored(image, self._margin(level))
+        return images.mirrored(image, self.margin(level))
 
-    def _margin(self, level: Level) -> int:
-        """The margin's pixels at a level: as large a part of the picture on all of them."""
-        return round(self.stylizer.margin(self.longer) * max(level.size) / self.longer)
+    def margin(self, level: Level) -> int:
+        """How many pixels are painted around the picture at a level, and cut off.
+
+        At each half as many as at the next: what was painted is enlarged to where it belongs.
+        """
+        if not self.settings.margin:
+            return 0
+        units = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / self.coarsest)
+        return round(units * self.coarsest * max(level.size) / self.longer)
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:

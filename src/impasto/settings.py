@@ -100,9 +100,9 @@ class Settings(RunSettings):
         strength: 0 gives the photo back, 1 is style alone, 1/2 the balance of the two weights:
             content is weighted with 2 (1 - strength) content_weight, style with
             2 strength style_weight.
-        detail: how much of the photo's fine detail the painting begins with: 0 for none, so that
-            what is fine in the result was painted, 1 for all of it, which shows through. Below
-            a strength of 1/4 more and more of it comes back; at 0 it is all there.
+        detail: how much of the photo's fine detail each level begins with, squared: 0 for none, so
+            that what is fine in the result was painted, 1 for all of it, which shows through.
+            Below a strength of 1/4 more and more of it comes back; at 0 it is all there.
         levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
             the final size alone, none for as many as the size calls for.
         init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture.
@@ -184,7 +184,7 @@ class Settings(RunSettings):
     def kept_detail(self) -> float:
         """What the photo's detail is multiplied by where painting begins, 0..1.
 
-        Squared, so that it comes back evenly: a tenth of it is seen already.
+        Squared, so that it comes back evenly: even a tenth of its contrast is visible.
         """
         return max(self.detail, 1 - 4 * self.strength) ** 2
 

@@ -13,7 +13,7 @@ from impasto import images
 from impasto.artworks import Artwork, make
 from impasto.errors import ImpastoError
 from impasto.images import Picture
-from impasto.levels import Level, enlarged, plan_levels
+from impasto.levels import GROWTH, Level, Pyramid, enlarged, plan_levels
 from impasto.losses import BorderLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.objective import Objective
 from impasto.optimise import Beyond, Callback, Optimiser, Spectrum
@@ -92,7 +92,7 @@ def texture(painting: Source, *, callback: Callback | None = None, **settings: A
         whole = len(factors) == 1 and factors.pop().is_integer()
         return whole and not any(side % period for side in at)
 
-    levels = plan_levels(size, chosen.steps, chosen.levels, is_possible)
+    levels = plan_levels(size, chosen.steps, chosen.levels, is_possible, GROWTH)
     record = studio.record("texture", size, layers=shares, painting_size=longer)
     record["painting"] = named(picture)
     return make(
@@ -107,6 +107,7 @@ def _multiple(length: int, period: int) -> int:
 class _Scene(Scene):
     """A texture as `Painting` sees it: noise at first, and no photo."""
 
+    pyramid: Pyramid = GROWTH
     spectrum: Spectrum = "noise"
 
     def __init__(
@@ -164,9 +165,9 @@ class _Scene(Scene):
         area[..., top : height - top, left : width - left] = 1
         return (area / area.mean()).to(self.studio.device)
 
-    def refine(self, level: Level, painted: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-        del level, coarse
-        size = fine.shape[-2], fine.shape[-1]
+    def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:
+        del before
+        size = level.size[1], level.size[0]
         if not self.settings.tileable:
             return enlarged(painted, size)
         margin = 4  # what a bicubic filter reaches, and more
