@@ -110,6 +110,7 @@ def test_a_terminal_that_is_closed() -> None:
     command = [*COMMAND, "stylize", PHOTO, *STYLE, "--size", "64", "--steps", "9999", "-o", "a.png"]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever these tests were started with
         os.execv(sys.executable, command)
     seen = b""
     while b"loss" not in seen:

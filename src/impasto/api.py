@@ -7,7 +7,7 @@ from impasto.atlases import atlas, channels
 from impasto.comparisons import Comparison, Run, compare
 from impasto.errors import ImpastoError, ImpastoNotice
 from impasto.films import Film, Stills
-from impasto.images import read_record, to_image, to_tensor
+from impasto.images import blurred, read_record, to_image, to_tensor
 from impasto.losses import (
     BorderLoss,
     ContentLoss,
@@ -88,6 +88,7 @@ __all__ = [
     "Wasserstein",
     "adam",
     "atlas",
+    "blurred",
     "border_variation",
     "cg",
     "channels",
