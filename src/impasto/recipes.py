@@ -397,7 +397,7 @@ class _Scene(Scene):
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
         self.longer = max(levels[-1].size)
-        self.coarsest = 1 << (len(levels) - 1)
+        self.shrunk = 1 << (len(levels) - 1)  # how many times smaller the coarsest level is
         self.stylizer = stylizer
         self.studio = stylizer.studio
         self.settings = stylizer.settings
@@ -597,8 +597,8 @@ class _Scene(Scene):
         """
         if not self.settings.margin:
             return 0
-        units = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / self.coarsest)
-        return round(units * self.coarsest * max(level.size) / self.longer)
+        coarsest = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / self.shrunk)
+        return round(coarsest * self.shrunk * max(level.size) / self.longer)
 
 
 def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
