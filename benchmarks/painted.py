@@ -8,8 +8,9 @@ are in FOLDER already are measured and not painted again. SOURCE is the `src` fo
 version of impasto: it paints as well, in turns, into FOLDER/before, and the last lines compare
 the two. FILE is a contact sheet: photo, painting, before (with SOURCE), now.
 
-fine, shape, painted and edges are those of `judge`; style is the relative style loss (mean over
-relu1_1 ... relu5_1) as a share of the photo's own, content the relative content loss at relu4_2.
+fine, shape, painted, edges and weave are those of `judge`; style is the relative style loss (mean
+over relu1_1 ... relu5_1) as a share of the photo's own, content the relative content loss at
+relu4_2.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from impasto import ContentLoss, StyleLoss, Vgg, gram, images, load_encoder, sample, sample_names
-from judge import Judge, edges, fine, shape
+from judge import Judge, edges, fine, shape, weave
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT = "relu4_2"
@@ -43,6 +44,7 @@ class Measures(NamedTuple):
     shape: float
     painted: float
     edges: float
+    weave: float
     style: float
     content: float
     seconds: float
@@ -50,6 +52,7 @@ class Measures(NamedTuple):
     def row(self, *names: str) -> str:
         values = (
             *(f"{value:.2f}" for value in self[:4]),
+            f"{self.weave:.1f}",
             f"{self.style:.1%}",
             f"{self.content:.2f}",
             "" if self.seconds != self.seconds else f"{self.seconds:.0f}",
@@ -88,6 +91,7 @@ def measured(
         shape(picture, content),
         judge.painted(picture, content, style),
         edges(picture, content),
+        weave(picture, style),
         style_loss(encoder, picture, style) / style_loss(encoder, content, style),
         content_loss(encoder, picture, content),
         seconds,
@@ -155,8 +159,9 @@ def compare(options: argparse.Namespace, settings: Sequence[str], folder: Path) 
     judge, encoder = Judge(), load_encoder()
     size = ["--size", str(options.size)]
     now, before, sheet = [], [], []
-    print("| photo | painting | fine | shape | painted | edges | style | content | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    names = ("photo", "painting", *Measures._fields)
+    print(f"| {' | '.join(names)} |")
+    print(f"|{' --- |' * len(names)}")
     for painting in options.paintings:
         for photo in options.photos:
             name = f"{photo}-{painting}.png"

@@ -44,7 +44,7 @@ def triptych(photo: Image.Image, painting: Image.Image, result: Image.Image) -> 
 def levels() -> Image.Image:
     """One scale to the left, coarse to fine to the right."""
     photo, painting = sample("neuschwanstein"), sample("great_wave")
-    ways: tuple[dict[str, Any], ...] = ({"levels": 1, "steps": 85}, {"steps": 150})
+    ways: tuple[dict[str, Any], ...] = ({"levels": 1, "steps": 52}, {"steps": 150})
     one, fine = (Stylizer(painting, size=1024, **way).paint(photo).image for way in ways)
     gap = 16
     sheet = Image.new("RGB", (one.width + gap + fine.width, one.height), "white")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from impasto import blurred
-from judge import Judge, band_likeness, edges, fine, shape
+from judge import Judge, band_likeness, edges, fine, shape, weave
 
 from .conftest import sample_tensor
 
@@ -52,6 +52,17 @@ def test_a_band_is_the_difference_of_two_gaussians() -> None:
     picture = (0.5 + 0.2 * (slow - fast)).expand(1, 3, 64, 256)
     assert band_likeness(picture, photo, 0.7, 9) < -0.9
     assert band_likeness(picture, photo, 8, 67) > 0.9
+
+
+def test_waves_along_rows_and_columns_are_a_weave() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ground = (0.5 + 0.02 * torch.randn(1, 3, 128, 160, generator=generator)).clamp(0, 1)
+    assert weave(ground, ground) == pytest.approx(1)
+    x = torch.arange(160.0)
+    columns = 0.02 * torch.sin(2 * math.pi * x / 3)
+    diagonal = 0.02 * torch.sin(2 * math.pi * (x + torch.arange(128.0)[:, None]) / 4)  # 2.8 apart
+    assert weave(ground + columns, ground) > 2
+    assert weave(ground + diagonal, ground) < 0.5
 
 
 def test_a_painting_is_painted_and_a_photo_is_not(owl: Tensor, judge: Judge) -> None:

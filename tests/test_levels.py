@@ -36,8 +36,14 @@ def test_small_pictures_have_few_levels() -> None:
     assert sizes(2048, 1) == [2048]
 
 
-def test_half_of_the_steps_are_made_on_coarse_levels() -> None:
-    assert [level.steps for level in plan_levels((512, 512), 150, None, always)] == [37, 37, 76]
+def test_half_of_the_steps_are_made_on_coarse_levels_and_more_where_there_are_many() -> None:
+    def steps(longer: int) -> list[int]:
+        return [level.steps for level in plan_levels((longer, longer), 150, None, always)]
+
+    assert steps(256) == [75, 75]
+    assert steps(512) == [37, 37, 76]
+    assert steps(1024) == [37, 37, 37, 39]
+    assert steps(2048) == [28, 28, 28, 28, 38]
 
 
 def test_textures_have_levels_of_their_own() -> None:

@@ -81,6 +81,18 @@ def test_more_strength_is_more_style_and_less_content() -> None:
     assert style == sorted(style, reverse=True)
 
 
+def test_a_level_where_the_content_layer_sees_texture_alone_is_held_less_to_the_photo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def content(levels: int) -> float:
+        return stylize(PHOTO, PAINTING, size=128, steps=10, levels=levels).parts["content relu4_2"]
+
+    refined, at_once = content(2), content(1)
+    monkeypatch.setattr("impasto.recipes.SEEN", 16)
+    assert content(2) > 1.1 * refined
+    assert content(1) == at_once
+
+
 def test_size_full_is_the_photos_own() -> None:
     photo = images.read(PHOTO).image.resize((90, 50))
     assert stylize(photo, PAINTING, size="full", steps=1).image.size == (90, 50)

@@ -24,23 +24,23 @@ class Pyramid:
 
     one_scale: a picture whose longer side is below it has one level. smallest: no level's longer
     side is shorter; smallest_half: that of the level at half the final size.
-    coarse_share, most_coarse: what part of all steps the levels before the last make together,
-    and how many at most.
+    coarse_shares: what part of all steps the levels before the last make together: where there is
+    one, where there are two, and so on. most_coarse: how many steps these are at most.
     """
 
     one_scale: int
     smallest: int
     smallest_half: int
-    coarse_share: float
+    coarse_shares: tuple[float, ...]
     most_coarse: float = math.inf
 
 
-STROKES = Pyramid(128, 128, 64, 1 / 2)
+STROKES = Pyramid(128, 128, 64, (1 / 2, 1 / 2, 3 / 4))
 """Of a painting. Smaller levels see all of a painting at once, and paint its things instead of its
-strokes.
+strokes. Where there are many, each needs its steps: what it leaves a photo stays one.
 """
 
-GROWTH = Pyramid(384, 64, 64, 1 / 3, 60)
+GROWTH = Pyramid(384, 64, 64, (1 / 3,), 60)
 """Of a texture, which the coarse levels only make sooner."""
 
 
@@ -97,7 +97,8 @@ def share_out(total: int, count: int, pyramid: Pyramid = STROKES) -> list[int]:
     """`total` steps or evaluations for `count` levels."""
     if count == 1:
         return [total]
-    together = min(total * pyramid.coarse_share, pyramid.most_coarse)
+    share = pyramid.coarse_shares[: count - 1][-1]
+    together = min(total * share, pyramid.most_coarse)
     coarse = [int(together / (count - 1))] * (count - 1)
     return [*coarse, total - sum(coarse)]
 

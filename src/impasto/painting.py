@@ -19,9 +19,9 @@ class Scene(Protocol):
 
     `content` is the photo at a level, [1, C, height, width]; `objective` what its painting is to
     minimise; `start` where to begin, at the first level; `refine` what a level begins with, from
-    what was painted at the one before; `show` makes an RGB image of
-    `Level.size` of one that is being optimised. `spectrum`, at later
-    levels `refined`, and `beyond` are what the optimiser is told of the start.
+    what was painted at the one before; `show` makes an RGB image of `Level.size` of one that is
+    being optimised. `spectrum`, at later levels `refined`, and `beyond` are what the optimiser is
+    told of the start.
     """
 
     pyramid: Pyramid = STROKES

@@ -48,6 +48,9 @@ MARGIN, PIXELS_A_MARGIN = 8, 64
 The encoder's zeros around a picture are seen about ten pixels deep.
 """
 
+SEEN = 512
+"""The longer side up to which the content layer sees the shapes of a photo."""
+
 Source = PathLike | Image.Image | Picture
 Sources = Source | Sequence[Source | tuple[Source, float]] | Mapping[Source, float]
 """A painting, or several, each with how much it counts (1 where nothing is said)."""
@@ -396,6 +399,7 @@ class _Scene(Scene):
     refined: Spectrum = "painted"
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
+        self.first = levels[0]
         self.longer = max(levels[-1].size)
         self.shrunk = 1 << (len(levels) - 1)  # how many times smaller the coarsest level is
         self.stylizer = stylizer
@@ -427,7 +431,7 @@ class _Scene(Scene):
             ContentLoss(
                 content_layer,
                 measured[content_layer],
-                2 * (1 - settings.strength) * settings.content_weight,
+                2 * (1 - settings.strength) * self._content_weight(level),
                 settings.scaling,
                 self.studio.floors[content_layer],
             ),
@@ -436,6 +440,14 @@ class _Scene(Scene):
         if settings.tv:
             losses.append(TotalVariationLoss(2 * settings.strength * settings.tv))
         return self.studio.objective(losses, content), self.studio.optimiser(content)
+
+    def _content_weight(self, level: Level) -> float:
+        """Less at levels where the content layer sees the photo's texture and no shapes any more.
+
+        The shapes are there: the level before has painted them.
+        """
+        held = 1.0 if level == self.first else min(1.0, SEEN / max(level.size))
+        return held * self.settings.content_weight
 
     def start(self, level: Level, content: Tensor) -> Tensor:
         start = self._starting_image(level, content)

@@ -112,8 +112,9 @@ class Settings(RunSettings):
         style_loss: what style is and how two are compared, see `styles`: `"gram"`,
             `"mmd-linear"`, `"mmd-poly"`, `"mmd-gaussian"`, `"bn"`, `"covariance"` or
             `"wasserstein"`.
-        tv: weight of the total variation; takes away the speckle that style adds. Like the
-            style weight it is the one at strength 1/2 and grows with the strength.
+        tv: weight of the total variation; takes away the speckle that style adds, and where it is
+            large leaves a weave along rows and columns. Like the style weight it is the one at
+            strength 1/2 and grows with the strength.
         margin: whether a margin is painted around the picture, and cut off at the end. To the
             encoder its zero padding is a sharp edge, which style answers with a frame.
         style_scale: size of the painting relative to the result; larger gives larger strokes.
@@ -138,7 +139,7 @@ class Settings(RunSettings):
         default_factory=lambda: dict(_DEFAULT_STYLE)
     )
     style_loss: StyleName = "gram"
-    tv: float = 30.0
+    tv: float = 3.0
     margin: bool = True
     style_scale: float = 1.0
     keep_colors: bool | str | None = None
