@@ -139,7 +139,7 @@ class Settings(RunSettings):
         default_factory=lambda: dict(_DEFAULT_STYLE)
     )
     style_loss: StyleName = "gram"
-    tv: float = 3.0
+    tv: float = 2.0
     margin: bool = True
     style_scale: float = 1.0
     keep_colors: bool | str | None = None
