@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,6 +18,7 @@ from judge import band_likeness
 from .conftest import sample_tensor
 
 PHOTO, PAINTING = sample("neuschwanstein"), sample("great_wave")
+OTHER = sample("night_cafe")
 
 
 def likeness(image: Image.Image, photo: Tensor, sigma: float = 0.7, window: int = 9) -> float:
@@ -85,3 +88,44 @@ def test_a_margin_mirrors_whatever_the_picture(shape: tuple[int, int]) -> None:
     assert torch.equal(wide[..., 9:-9, 9:-9], image)
     assert torch.equal(wide[..., 8, :], wide[..., 9, :])
     assert torch.equal(images.mirrored(image, 0), image)
+
+
+def test_the_start_has_the_paintings_colours() -> None:
+    def colors(image: Image.Image) -> Tensor:
+        return images.to_tensor(image)[0].flatten(1)
+
+    way: dict[str, Any] = {"size": 128, "steps": 0, "levels": 1, "margin": False}
+    start = colors(stylize(PHOTO, PAINTING, **way).image)
+    goal = colors(images.read(PAINTING).image)
+    own = colors(images.read(PHOTO).image)
+    assert torch.dist(start.mean(1), goal.mean(1)) < 0.02
+    assert torch.dist(start.cov(), goal.cov()) < 0.2 * torch.dist(own.cov(), goal.cov())
+    both = colors(stylize(PHOTO, [(PAINTING, 3.0), (OTHER, 1.0)], **way).image)
+    other = colors(images.read(OTHER).image)
+    between = 0.75 * goal.mean(1) + 0.25 * other.mean(1)
+    assert torch.dist(both.mean(1), between) < 0.02
+    for how in ("luminance", "histogram"):
+        kept = colors(stylize(PHOTO, PAINTING, keep_colors=how, **way).image)
+        assert torch.dist(kept.mean(1), own.mean(1)) < 0.02
+
+
+def test_each_region_starts_in_its_own_colours() -> None:
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (0, 0, 32, 48))
+    way: dict[str, Any] = {"size": 64, "steps": 0, "levels": 1, "margin": False}
+    photo = pixels(images.to_image(sample_tensor("neuschwanstein", 64)))
+    start = pixels(stylize(PHOTO, regions=[(mask, OTHER)], **way).image)
+    assert np.abs(start[:, 34:] - photo[:, 34:]).max() <= 1
+    goal = pixels(images.read(OTHER).image)
+    assert np.abs(start[:, :30].mean((0, 1)) - goal.mean((0, 1))).max() < 12
+    assert np.abs(photo[:, :30].mean((0, 1)) - goal.mean((0, 1))).max() > 50
+
+
+def test_a_grey_photo_starts_without_blotches() -> None:
+    """Traces of colour, of half a grey level, are not stretched to a painting's range."""
+    grey = sample_tensor("owl", 96).mean(1, keepdim=True).expand(1, 3, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    traces = grey + torch.randn(grey.shape, generator=generator) / 510
+    image = images.match_colors(traces, sample_tensor("night_cafe", 96), least_spread=0.05)
+    smooth = images.match_colors(grey, sample_tensor("night_cafe", 96), least_spread=0.05)
+    assert (image - smooth).abs().max() < 0.1

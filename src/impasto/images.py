@@ -275,24 +275,26 @@ def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
 
 
 def match_colors(
-    painting: Tensor,
-    photo: Tensor,
+    image: Tensor,
+    goal: Tensor,
     weights: Tensor | None = None,
     visible: Tensor | None = None,
+    least_spread: float = 0.5 / 255,
 ) -> Tensor:
-    """Recolour a painting so that its colours have a photo's mean and covariance.
+    """Recolour an image so that its colours have the mean and covariance of another's, the goal's.
 
     Gatys et al. 2016 (arXiv:1606.05897), section 4: x' = A (x - mu_S) + mu_C with
-    A = Sigma_C^1/2 Sigma_S^-1/2. Both [1, 3, height, width]; clipped to [0, 1]. `weights`
-    [1, 1, height, width] say how much each of the photo's pixels counts, `visible` each of the
-    painting's.
+    A = Sigma_C^1/2 Sigma_S^-1/2. Both [1, 3, height, width] of any size; clipped to [0, 1].
+    `weights` [1, 1, height, width] say how much each of the goal's pixels counts, `visible` each
+    of the image's. Colours of the image that vary by less than `least_spread` (standard deviation)
+    are taken to vary by as much: what hardly differs is not torn apart.
     """
-    mean, covariance = _color_moments(photo, weights)
-    own_mean, own_covariance = _color_moments(painting, visible)
-    matrix = _matrix_power(covariance, 0.5) @ _matrix_power(own_covariance, -0.5)
-    x = painting[0].flatten(1).cpu().double()
+    mean, covariance = _color_moments(goal, weights)
+    own_mean, own_covariance = _color_moments(image, visible)
+    matrix = _matrix_power(covariance, 0.5) @ _matrix_power(own_covariance, -0.5, least_spread)
+    x = image[0].flatten(1).cpu().double()
     recoloured: Tensor = matrix @ (x - own_mean) + mean
-    return recoloured.clamp(0, 1).view(painting.shape).to(painting)
+    return recoloured.clamp(0, 1).view(image.shape).to(image)
 
 
 def _color_moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -303,10 +305,10 @@ def _color_moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor
     return mean, (x - mean) * w @ (x - mean).T / w.sum()
 
 
-def _matrix_power(matrix: Tensor, power: float) -> Tensor:
-    """A power of a covariance; colours that do not vary are given half a grey level."""
+def _matrix_power(matrix: Tensor, power: float, least_spread: float = 0.5 / 255) -> Tensor:
+    """A power of a covariance; colours that hardly vary are given a least standard deviation."""
     values, vectors = torch.linalg.eigh(matrix)
-    powers = torch.diag(values.clamp_min((0.5 / 255) ** 2) ** power)
+    powers = torch.diag(values.clamp_min(least_spread**2) ** power)
     result: Tensor = vectors @ powers @ vectors.T
     return result
 

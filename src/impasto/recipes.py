@@ -42,6 +42,12 @@ BLUR, LEAST_BLUR = 1 / 112, 4.5
 Whichever is more; all of its shapes are left, and nothing of the size of strokes.
 """
 
+PALETTE, LEAST_SPREAD = 256, 0.05
+"""Painting begins in the colours that the painting has at so many pixels.
+
+Colours of the photo that vary by less than the second, of 0..1, are taken to vary by as much.
+"""
+
 MARGIN, PIXELS_A_MARGIN = 8, 64
 """A margin has so many pixels, and one more for every so many of the picture's longer side.
 
@@ -581,8 +587,36 @@ class _Scene(Scene):
         if self.settings.kept_detail == 1:
             return content
         sigma = max(BLUR * self.longer, LEAST_BLUR) * max(level.size) / self.longer
-        blurred = images.blurred(content, sigma)
-        return blurred + self._detail(level) * (content - blurred)
+        plain = images.blurred(content, sigma)
+        if self.settings.colors is None:
+            plain = self._in_paintings_colors(plain, level)
+        return plain + self._detail(level) * (content - plain)
+
+    def _in_paintings_colors(self, image: Tensor, level: Level) -> Tensor:
+        """Recoloured to the paintings' mean and covariance, each place by itself.
+
+        Strokes come in colours that are the painting's from the start; a part of the photo in
+        others would stay as it is, since a Gram matrix can be met without it.
+        """
+        result, masks = image, {place.name: mask for place, mask in self._masks(level)}
+        for place, area in self._areas(level):
+            goal, weights = self._palette(place)
+            recoloured = images.match_colors(image, goal, weights, area, LEAST_SPREAD)
+            mask = masks[place.name]
+            result = result + (1.0 if mask is None else mask) * (recoloured - image)
+        return result
+
+    def _palette(self, place: _Place) -> tuple[Tensor, Tensor]:
+        """The colours of a place's paintings [1, 3, 1, n], and how much each counts."""
+        colors, weights = [], []
+        for painting, share in place.paintings:
+            size = images.fitted_size(painting.image.size, PALETTE)
+            own = self.studio.tensor(images.resize(painting.colors, size)).flatten(2)
+            visible = self.studio.visible(painting, size)
+            counts = torch.ones_like(own[:, :1]) if visible is None else visible.flatten(2)
+            colors.append(own)
+            weights.append(share * counts / counts.sum())
+        return torch.cat(colors, 2)[:, :, None], torch.cat(weights, 2)[:, :, None]
 
     def _coloured(self, level: Level) -> Tensor:
         return self._tensor(self.photo, level)
