@@ -36,7 +36,7 @@ from impasto.surroundings import ordinary
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""
 
-BLUR, LEAST_BLUR = 1 / 112, 4.5
+BLUR, LEAST_BLUR = 1 / 80, 4.5
 """Painting begins with the photo blurred by so much of its longer side, and so many pixels.
 
 Whichever is more; all of its shapes are left, and nothing of the size of strokes.
