@@ -582,15 +582,15 @@ class _Scene(Scene):
             painting, _ = self.stylizer.places[0].paintings[0]
             cut_out = self.studio.tensor(images.cover(painting.colors, level.size))
             return self._recoloured(self._with_margin(cut_out, level), None, content)
-        if self.settings.init == "noise":
-            return self.studio.noise(content.shape)
+        noise = self.settings.init == "noise"
+        start = self.studio.noise(content.shape) if noise else content
         if self.settings.kept_detail == 1:
-            return content
+            return start
         sigma = max(BLUR * self.longer, LEAST_BLUR) * max(level.size) / self.longer
-        plain = images.blurred(content, sigma)
+        plain = images.blurred(start, sigma)
         if self.settings.colors is None:
             plain = self._in_paintings_colors(plain, level)
-        return plain + self._detail(level) * (content - plain)
+        return plain + self._detail(level) * (start - plain)
 
     def _in_paintings_colors(self, image: Tensor, level: Level) -> Tensor:
         """Recoloured to the paintings' mean and covariance, each place by itself.

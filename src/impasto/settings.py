@@ -105,7 +105,8 @@ class Settings(RunSettings):
             Below a strength of 1/4 more and more of it comes back; at 0 it is all there.
         levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
             the final size alone, none for as many as the size calls for.
-        init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture.
+        init: where to start: `"photo"`, `"noise"`, `"painting"`, or the path of a picture; the
+            first two as smooth as `detail` has it, in the painting's colours.
         content_layer: the layer whose activations are the content.
         style_layers: the layers whose style is compared, each with its share of
             `style_weight`; plain names share it equally.
