@@ -44,7 +44,8 @@ def weave(picture: Tensor, painting: Tensor) -> float:
     """How much more fine waves run along rows and columns than the painting's do; 1 is as much.
 
     Waves of 2.5 to 3.3 pixels: the power of those within 8 degrees of a side, as a share of those
-    within 15 degrees of a diagonal; the picture's share over the painting's.
+    within 15 degrees of a diagonal; the picture's share over the painting's. Both have at least 64
+    pixels a side.
     """
     ours, theirs = (_alignment(_light(image)) for image in (picture, painting))
     return ours / theirs
@@ -58,11 +59,10 @@ def _alignment(light: Array) -> float:
     power = (np.abs(np.fft.fft2(parts)) ** 2).mean((0, 1))
     along = np.abs(np.fft.fftfreq(side))
     frequency = np.hypot(along, along[:, None])
-    degrees = np.degrees(
-        np.arctan2(np.minimum(along, along[:, None]), np.maximum(along, along[:, None]))
-    )
-    fine = (frequency >= 0.3) & (frequency <= 0.4)
-    return float(power[fine & (degrees < 8)].mean() / power[fine & (degrees > 30)].mean())
+    degrees = np.degrees(np.arctan2(along, along[:, None]))
+    degrees = np.minimum(degrees, 90 - degrees)  # from the nearer axis
+    band = (frequency >= 0.3) & (frequency <= 0.4)
+    return float(power[band & (degrees < 8)].mean() / power[band & (degrees > 30)].mean())
 
 
 def band_likeness(picture: Tensor, photo: Tensor, sigma: float, window: int) -> float:

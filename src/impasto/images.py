@@ -274,12 +274,16 @@ def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
     return grey + colour * room.amin(1, keepdim=True).clamp(0, 1)
 
 
+HALF_A_LEVEL = 0.5 / 255
+"""Of 0..1; colours that vary by less are taken not to vary at all."""
+
+
 def match_colors(
     image: Tensor,
     goal: Tensor,
     weights: Tensor | None = None,
     visible: Tensor | None = None,
-    least_spread: float = 0.5 / 255,
+    least_spread: float = HALF_A_LEVEL,
 ) -> Tensor:
     """Recolour an image so that its colours have the mean and covariance of another's, the goal's.
 
@@ -305,7 +309,7 @@ def _color_moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor
     return mean, (x - mean) * w @ (x - mean).T / w.sum()
 
 
-def _matrix_power(matrix: Tensor, power: float, least_spread: float = 0.5 / 255) -> Tensor:
+def _matrix_power(matrix: Tensor, power: float, least_spread: float = HALF_A_LEVEL) -> Tensor:
     """A power of a covariance; colours that hardly vary are given a least standard deviation."""
     values, vectors = torch.linalg.eigh(matrix)
     powers = torch.diag(values.clamp_min(least_spread**2) ** power)
