@@ -14,7 +14,7 @@ LESSON_STEPS ?= 40
 
 run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
-samples := src/impasto/samples
+samples := src/impasto/pictures/samples
 
 .PHONY: demo test lint format lesson bench painted reconstruction gallery answers parts clean
 

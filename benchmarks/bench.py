@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from impasto import compiled
+from impasto.kernels import ops as compiled
 
 TABLES = (
     ("What a step costs, and what each optimisation buys", ["step_cost.py"]),

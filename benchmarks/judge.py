@@ -17,7 +17,7 @@ from safetensors import safe_open
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude, uniform_filter
 from torch import Tensor
 
-from impasto import images
+from impasto.pictures import images
 
 WEIGHTS = Path(__file__).with_name("efficientnet_lite0_features.safetensors")
 

@@ -30,7 +30,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from impasto import ContentLoss, StyleLoss, Vgg, gram, images, load_encoder, sample, sample_names
+from impasto import ContentLoss, StyleLoss, Vgg, gram, load_encoder, sample, sample_names
+from impasto.pictures import images
 from judge import Judge, edges, fine, shape, weave
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")

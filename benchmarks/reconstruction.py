@@ -13,7 +13,8 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from impasto import images, reconstruct, sample, sample_names, up_to
+from impasto import reconstruct, sample, sample_names, up_to
+from impasto.pictures import images
 
 LAYERS = up_to("relu5_1")
 

@@ -32,14 +32,14 @@ from impasto import (
     StyleLoss,
     TotalVariationLoss,
     Vgg,
-    compiled,
-    images,
     lbfgs,
     load_encoder,
     measure,
     sample,
     total_variation,
 )
+from impasto.kernels import ops as compiled
+from impasto.pictures import images
 from impasto.settings import Settings
 
 STYLE = Settings().style_shares

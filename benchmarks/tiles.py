@@ -14,9 +14,10 @@ import time
 
 import torch
 
-from impasto import Objective, Stylizer, images, sample
-from impasto.levels import Level
-from impasto.recipes import _Scene
+from impasto import Objective, Stylizer, sample
+from impasto.paint.levels import Level
+from impasto.paint.stylize import _Scene
+from impasto.pictures import images
 
 
 def seconds(objective: Objective, image: torch.Tensor) -> float:

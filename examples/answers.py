@@ -13,8 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from impasto import images, sample
-from impasto.cli import main as impasto
+from impasto import sample
+from impasto.apps.cli.main import main as impasto
+from impasto.pictures import images
 
 FOLDER = Path(__file__).parent.parent / "docs" / "answers"
 WIDEST = 1600

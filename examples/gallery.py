@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from impasto import Stylizer, images, sample
+from impasto import Stylizer, sample
+from impasto.pictures import images
 
 FOLDER = Path(__file__).parent.parent / "docs" / "gallery"
 

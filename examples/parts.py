@@ -16,8 +16,9 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from gallery import FOLDER
-from impasto import atlas, channels, images, reconstruct, sample, stylize, texture, up_to
-from impasto.figures import Labelled, contact_sheet
+from impasto import atlas, channels, reconstruct, sample, stylize, texture, up_to
+from impasto.pages.layout import Labelled, contact_sheet
+from impasto.pictures import images
 
 WIDEST = 1600
 STEPS = 100

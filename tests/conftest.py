@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto import Vgg, compiled, images, load_encoder, sample
+from impasto import Vgg, load_encoder, sample
+from impasto.kernels import ops as compiled
+from impasto.pictures import images
 
 with warnings.catch_warnings():
     # On a fresh machine the kernels are compiled now, with a notice that no test is about.

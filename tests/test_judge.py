@@ -10,8 +10,7 @@ from torch import Tensor
 
 from impasto import blurred
 from judge import Judge, band_likeness, edges, fine, shape, weave
-
-from .conftest import sample_tensor
+from tests.conftest import sample_tensor
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,6 @@
 
 import sys
 
-from impasto.cli import main
+from impasto.apps.cli.main import main
 
 sys.exit(main())

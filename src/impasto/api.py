@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from impasto.artworks import Artwork, Interrupted
-from impasto.atlases import atlas, channels
-from impasto.comparisons import Comparison, Run, compare
+from impasto.encoders.vgg import Vgg, load_encoder
 from impasto.errors import ImpastoError, ImpastoNotice
-from impasto.films import Film, Stills
-from impasto.images import blurred, read_record, to_image, to_tensor
-from impasto.losses import (
+from impasto.losses.base import (
     BorderLoss,
     ContentLoss,
     Loss,
@@ -18,21 +14,8 @@ from impasto.losses import (
     border_variation,
     total_variation,
 )
-from impasto.objective import Evaluation, Objective, measure
-from impasto.optimise import Outcome, Step, adam, cg, lbfgs
-from impasto.recipes import Stylizer, resume, stylize
-from impasto.reconstructions import reconstruct
-from impasto.samples import sample, sample_names
-from impasto.settings import (
-    PRESETS,
-    AtlasSettings,
-    ReconstructSettings,
-    Settings,
-    TextureSettings,
-    up_to,
-)
-from impasto.sheets import Sheet, SheetInterrupted
-from impasto.styles import (
+from impasto.losses.objective import Evaluation, Objective, measure
+from impasto.losses.styles import (
     STYLES,
     BatchNorm,
     Covariance,
@@ -45,8 +28,25 @@ from impasto.styles import (
     Wasserstein,
     gram,
 )
-from impasto.textures import texture
-from impasto.vgg import Vgg, load_encoder
+from impasto.optimise.base import Outcome, Step, adam, cg, lbfgs
+from impasto.pages.atlas import atlas, channels
+from impasto.pages.compare import Comparison, Run, compare
+from impasto.pages.sheets import Sheet, SheetInterrupted
+from impasto.paint.artworks import Artwork, Interrupted
+from impasto.paint.reconstruct import reconstruct
+from impasto.paint.stylize import Stylizer, resume, stylize
+from impasto.paint.texture import texture
+from impasto.pictures.films import Film, Stills
+from impasto.pictures.images import blurred, read_record, to_image, to_tensor
+from impasto.pictures.samples import sample, sample_names
+from impasto.settings import (
+    PRESETS,
+    AtlasSettings,
+    ReconstructSettings,
+    Settings,
+    TextureSettings,
+    up_to,
+)
 
 __all__ = [
     "PRESETS",

@@ -1,0 +1,1 @@
+"""The doors: nothing imports them."""

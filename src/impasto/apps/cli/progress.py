@@ -1,0 +1,118 @@
+"""How far a run has got: a bar on a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from impasto.apps.cli import console
+
+if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
+    from impasto.optimise.base import Step
+
+
+class Progress:
+    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet.
+
+    What can't be shown is not shown; painting goes on.
+    """
+
+    def __init__(self, title: str, *, quiet: bool, lines: int = 10) -> None:
+        self.title = title
+        self.quiet = quiet
+        self.lines = lines
+        self.began: float | None = None
+        self.begun = 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            with self._quiet_if_it_fails():
+                self.bar.refresh()
+                self.bar.close()
+
+    def update(self, step: Step) -> None:
+        """Show a step."""
+        if self.began is None:
+            self.began, self.begun = time.monotonic(), step.done
+        if not self.quiet:
+            with self._quiet_if_it_fails():
+                self._show(step)
+
+    def _show(self, step: Step) -> None:
+        if self.bar is None and sys.stderr is not None and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            # tqdm puts a comma before a postfix itself.
+            form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}"
+            self.bar = tqdm(
+                total=step.planned,
+                desc=self.title,
+                leave=False,
+                bar_format=form,
+                # It may be resized; one that does not know its size would show nothing.
+                **({"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}),
+            )
+        if self.bar is not None:
+            height, width = step.image.shape[-2:]
+            told = f"loss {step.loss:.4g}, {width} x {height}{self._left(step)}"
+            self.bar.set_postfix_str(told, refresh=False)
+            self.bar.update(step.step - self.bar.n)
+        elif step.step % max(1, step.planned // self.lines) == 0:
+            line = f"{self.title}: step {step.step}/{step.planned}, loss {step.loss:.4g}"
+            console.say(line + self._left(step))
+
+    @contextlib.contextmanager
+    def _quiet_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a terminal that is gone, in whatever way
+            self.quiet = True
+            if isinstance(error, OSError):
+                console.silence(sys.stderr)
+            if self.bar is not None:
+                self.bar.disable = True
+                self.bar = None
+
+    def _left(self, step: Step) -> str:
+        """How long it will take; steps at small sizes are quick, and count for little."""
+        if self.began is None or step.done <= self.begun:
+            return ""
+        elapsed = time.monotonic() - self.began
+        return f", about {elapsed * (1 - step.done) / (step.done - self.begun):.0f} s left"
+
+
+class ProgressOfRuns:
+    """One `Progress` after another: for every run that is told of, its own, of two lines."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.run: Progress | None = None
+
+    def __enter__(self) -> ProgressOfRuns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.run:
+            self.run.__exit__()
+
+    def update(self, title: str, step: Step) -> None:
+        """Show a step of the run called `title`."""
+        if self.run is None or self.run.title != title:
+            self.__exit__()
+            self.run = Progress(title, quiet=self.quiet, lines=2)
+        self.run.update(step)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0

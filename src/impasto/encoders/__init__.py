@@ -1,0 +1,1 @@
+"""Pretrained networks: from an image to features by layer name."""

@@ -1,0 +1,1 @@
+"""Compiled loops for CPUs; `ops` is the only door."""

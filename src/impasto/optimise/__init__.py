@@ -1,0 +1,1 @@
+"""Optimisers: they move an image down any function of it."""

@@ -1,0 +1,1 @@
+"""Several pictures on one labelled page."""

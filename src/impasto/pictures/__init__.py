@@ -1,0 +1,1 @@
+"""Picture files, sizes, colours and films; nothing about networks."""

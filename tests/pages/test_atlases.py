@@ -1,0 +1,103 @@
+"""The atlas and the grid of channels, made of real layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from impasto import (
+    ImpastoError,
+    ImpastoNotice,
+    SheetInterrupted,
+    Step,
+    atlas,
+    channels,
+    load_encoder,
+    read_record,
+    sample,
+    to_tensor,
+)
+from impasto.pages import layout as figures
+from impasto.pictures import images
+
+PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
+RUNS = 10
+
+
+def test_every_layer_is_on_the_page(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+    sheet = atlas(
+        PHOTO, PAINTING, size=32, steps=2, callback=lambda run, step: seen.append((run, step.step))
+    )
+    assert sheet.stopped == "budget"
+    assert sheet.image.width > 2000  # a page
+    assert len(seen) == RUNS * 3
+    assert seen[0] == ("1 of 10: photo, relu1_1", 0)
+    assert seen[-1] == ("10 of 10: painting, up to relu5_1", 2)
+    record = read_record(sheet.save(tmp_path / "atlas.png"))
+    assert record["command"] == "atlas"
+    assert [run["settings"]["layers"] for run in record["runs"][:5]] == [
+        [f"relu{block}_1"] for block in range(1, 6)
+    ]
+    assert list(record["runs"][7]["settings"]["layers"]) == ["relu1_1", "relu2_1", "relu3_1"]
+    assert record["painting"]["name"] == "great_wave.jpg"
+
+
+def test_interrupted_it_shows_what_there_is() -> None:
+    def stop(run: str, step: Step) -> None:
+        if run.startswith("7") and step.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SheetInterrupted) as caught:
+        atlas(PHOTO, PAINTING, size=32, steps=2, callback=stop)
+    sheet = caught.value.sheet
+    assert sheet.stopped == "interrupted"
+    assert len(sheet.record["runs"]) == 7
+    assert sheet.record["runs"][-1]["stopped"] == "interrupted"
+
+
+def test_neither_a_run_nor_the_page_takes_the_others_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trip(run: str, _: Step) -> None:
+        if run.startswith("2 "):
+            raise TypeError("of all things")
+
+    def draw(*_: object) -> Image.Image:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(figures, "atlas", draw)
+    with pytest.warns(ImpastoNotice) as told:
+        sheet = atlas(PHOTO, PAINTING, size=32, steps=1, callback=trip)
+    assert [str(notice.message).partition(";")[0] for notice in told] == [
+        "photo, relu2_1 is left out: TypeError: of all things",
+        "the page cannot be drawn (RuntimeError: no font)",
+    ]
+    assert len(sheet.record["runs"]) == RUNS - 1
+    assert sheet.image.width > 6 * 32
+
+
+def test_channels_are_the_most_active_ones() -> None:
+    sheet = channels(PHOTO, "relu3_1", size=64)
+    photo = to_tensor(images.resize(images.read(PHOTO).image, (64, 36)))
+    with torch.no_grad():
+        means = load_encoder()(photo, ["relu3_1"])["relu3_1"].mean((0, 2, 3))
+    chosen = sheet.record["most_active"]
+    assert len(chosen) == 24
+    rest = [channel for channel in range(256) if channel not in chosen]
+    assert means[chosen].min() >= means[rest].max()
+    assert means[chosen].diff().max() <= 1e-3
+
+
+def test_bad_input_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ImpastoError, match="relu5_1 needs at least 16 x 16"):
+        atlas(PHOTO, PAINTING, size=16)
+    with pytest.raises(ImpastoError, match=r"missing\.jpg"):
+        atlas(PHOTO, tmp_path / "missing.jpg")
+    with pytest.raises(ImpastoError, match="did you mean 'relu3_1'"):
+        channels(PHOTO, "relu31")
+    with pytest.raises(ImpastoError, match="there is no setting"):
+        atlas(PHOTO, PAINTING, layers=["relu1_1"])
