@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import resource
-import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -12,13 +13,53 @@ import torch
 from torch import Tensor
 
 from impasto import Vgg, load_encoder, sample
+from impasto.errors import LOGGER
 from impasto.kernels import ops as compiled
 from impasto.pictures import images
 
-with warnings.catch_warnings():
-    # On a fresh machine the kernels are compiled now, with a notice that no test is about.
-    warnings.simplefilter("ignore")
-    compiled.status()
+LOGGER.addHandler(logging.NullHandler())
+compiled.status()  # on a fresh machine they are compiled now, with a notice that no test is about
+
+
+class _Notices(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def _no_notice_is_overlooked() -> Iterator[None]:
+    """A notice that no test asks for is a failure."""
+    with _heard() as told:
+        yield
+    assert told == []
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The notices given meanwhile; who listens outside does not hear them."""
+    handler, before = _Notices(), LOGGER.handlers[:]
+    LOGGER.handlers[:] = [handler]
+    try:
+        yield handler.told
+    finally:
+        LOGGER.handlers[:] = before
+
+
+@contextlib.contextmanager
+def noticed(match: str = "") -> Iterator[list[str]]:
+    """Something has to be told of meanwhile, and one of the sentences to match."""
+    with _heard() as told:
+        yield told
+    assert any(re.search(match, sentence) for sentence in told), told
+
+
+def tolerated() -> contextlib.AbstractContextManager[list[str]]:
+    """Notices may be given meanwhile."""
+    return _heard()
 
 
 @pytest.fixture(scope="session")

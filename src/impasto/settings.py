@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, nearest
 
 Scaling = Literal["relative", "gatys", "lecture"]
 Pooling = Literal["avg", "max"]
@@ -407,11 +406,6 @@ def _check_shares(shares: Mapping[str, float]) -> None:
         _check_number(f"the share of layer {layer}", share, 0)
     if not sum(shares.values()):
         raise ImpastoError("no layer has a share above 0; name at least one")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that looks most like `name`."""
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]
 
 
 def _check_choice(name: str, value: object, known: Iterable[str]) -> None:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from impasto import (
     ImpastoError,
-    ImpastoNotice,
     SheetInterrupted,
     Step,
     atlas,
@@ -22,6 +21,7 @@ from impasto import (
 )
 from impasto.pages import layout as figures
 from impasto.pictures import images
+from tests.conftest import noticed
 
 PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
 RUNS = 10
@@ -70,9 +70,9 @@ def test_neither_a_run_nor_the_page_takes_the_others_along(
         raise RuntimeError("no font")
 
     monkeypatch.setattr(figures, "atlas", draw)
-    with pytest.warns(ImpastoNotice) as told:
+    with noticed() as told:
         sheet = atlas(PHOTO, PAINTING, size=32, steps=1, callback=trip)
-    assert [str(notice.message).partition(";")[0] for notice in told] == [
+    assert [notice.partition(";")[0] for notice in told] == [
         "photo, relu2_1 is left out: TypeError: of all things",
         "the page cannot be drawn (RuntimeError: no font)",
     ]

@@ -12,7 +12,6 @@ from PIL import Image
 
 from impasto import (
     ImpastoError,
-    ImpastoNotice,
     SheetInterrupted,
     Step,
     compare,
@@ -21,6 +20,7 @@ from impasto import (
     stylize,
 )
 from impasto.pages import layout as figures
+from tests.conftest import noticed
 
 PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
 QUICK: dict[str, Any] = {"size": 32, "steps": 3}
@@ -66,7 +66,7 @@ def test_a_grid_of_two_options(tmp_path: Path) -> None:
     assert record["runs"][3]["settings"]["optimizer"] == "cg"
     written = comparison.save_table(tmp_path / "a.csv")
     assert written.read_text() == comparison.table()
-    with pytest.warns(ImpastoNotice, match="exists already"):
+    with noticed("exists already"):
         assert comparison.save_table(tmp_path / "a.csv").name == "a-2.csv"
     assert comparison.curves().width > 1000
     assert comparison.save_curves(tmp_path / "curves.png").is_file()
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_known_before_the_first_run() -> None:
 
 def test_a_run_that_fails_leaves_its_place_empty() -> None:
     strip = Image.new("RGB", (320, 32), "red")
-    with pytest.warns(ImpastoNotice, match="size 64 is left out: .* needs at least"):
+    with noticed("size 64 is left out: .* needs at least"):
         comparison = compare(strip, PAINTING, vary={"size": [320, 64]}, steps=1)
     assert comparison.runs[1].artwork is None
     assert "needs at least" in comparison.runs[1].error
@@ -146,7 +146,7 @@ def test_what_nobody_foresaw_is_one_runs_own() -> None:
         if run.startswith("2"):
             raise TypeError("of all things")
 
-    with pytest.warns(ImpastoNotice, match="seed 2 is left out: TypeError: of all things"):
+    with noticed("seed 2 is left out: TypeError: of all things"):
         comparison = compare(PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=trip, **QUICK)
     assert [run.stopped for run in comparison.runs] == ["budget", "failed", "budget"]
     assert comparison.runs[1].error == "TypeError: of all things"
@@ -165,7 +165,7 @@ def test_a_page_that_cannot_be_drawn_costs_no_picture(monkeypatch: pytest.Monkey
     monkeypatch.setattr(figures, "contact_sheet", broken(RuntimeError("no font")))
     monkeypatch.setattr(figures, "curves", broken(RuntimeError("no font")))
     vary: dict[str, list[Any]] = {"seed": [1, 2], "optimizer": ["lbfgs", "adam"]}
-    with pytest.warns(ImpastoNotice, match=r"cannot be drawn \(RuntimeError: no font\)"):
+    with noticed(r"cannot be drawn \(RuntimeError: no font\)"):
         comparison = compare(PHOTO, PAINTING, vary=vary, **QUICK)
     assert comparison.stopped == "budget"
     assert len(rows(comparison.table())) == 4
@@ -183,7 +183,7 @@ def test_a_page_that_cannot_be_drawn_costs_no_picture(monkeypatch: pytest.Monkey
 def test_an_interruption_while_the_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "contact_sheet", broken(KeyboardInterrupt()))
     with (
-        pytest.warns(ImpastoNotice, match=r"cannot be drawn \(interrupted\)"),
+        noticed(r"cannot be drawn \(interrupted\)"),
         pytest.raises(SheetInterrupted) as caught,
     ):
         compare(PHOTO, PAINTING, vary={"seed": [1, 2]}, **QUICK)

@@ -21,7 +21,6 @@ from PIL import Image
 from impasto import (
     Artwork,
     ImpastoError,
-    ImpastoNotice,
     Interrupted,
     Step,
     Stylizer,
@@ -33,6 +32,7 @@ from impasto import (
 from impasto.apps.cli.main import main
 from impasto.paint import checkpoints
 from impasto.pictures import images
+from tests.conftest import noticed
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
 # Two levels, so that runs break off on both.
@@ -233,7 +233,7 @@ def test_whatever_keeps_a_checkpoint_from_being_written_the_painting_goes_on(
         raise MemoryError("none left")
 
     monkeypatch.setattr(checkpoints, "write", failing)
-    with pytest.warns(ImpastoNotice, match="cannot be written .MemoryError: none left"):
+    with noticed("cannot be written .MemoryError: none left"):
         artwork = Stylizer(PAINTING, size=32, steps=2).paint(
             PHOTO, checkpoint=tmp_path / "a.checkpoint"
         )
@@ -276,7 +276,7 @@ def test_a_full_disk_does_not_stop_the_painting(
 
     monkeypatch.setattr(checkpoints, "write", filling)
     stylizer = Stylizer(PAINTING, size=32, steps=6)
-    with pytest.warns(ImpastoNotice, match="cannot be written .No space left") as notices:
+    with noticed("cannot be written .No space left") as notices:
         artwork = stylizer.paint(PHOTO, checkpoint=checkpoint, checkpoint_every=0)
     assert len(notices) == 1
     assert artwork.steps == 6

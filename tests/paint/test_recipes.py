@@ -13,7 +13,6 @@ from PIL import Image
 from impasto import (
     Artwork,
     ImpastoError,
-    ImpastoNotice,
     Interrupted,
     Step,
     Stylizer,
@@ -21,8 +20,9 @@ from impasto import (
     sample,
     stylize,
 )
-from impasto.paint.studio import choose_device
+from impasto.device import choose_device
 from impasto.pictures import images
+from tests.conftest import noticed
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
 
@@ -100,7 +100,7 @@ def test_size_full_is_the_photos_own() -> None:
 
 def test_enlarging_is_said() -> None:
     small = images.read(PHOTO).image.resize((32, 18))
-    with pytest.warns(ImpastoNotice, match="only 32 x 18 pixels and is enlarged to 64 x 36"):
+    with noticed("only 32 x 18 pixels and is enlarged to 64 x 36"):
         assert stylize(small, PAINTING, size=64, steps=1).image.size == (64, 36)
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from impasto import (
     ImpastoError,
-    ImpastoNotice,
     Interrupted,
     Step,
     read_record,
@@ -21,6 +20,7 @@ from impasto import (
     to_tensor,
 )
 from impasto.pictures import images
+from tests.conftest import noticed
 
 PHOTO = sample("kingfisher")
 
@@ -116,5 +116,5 @@ def test_bad_input_is_told_in_a_sentence() -> None:
     with pytest.raises(ImpastoError, match="there is no photo to reconstruct"):
         reconstruct([])
     small = Image.new("RGB", (20, 20), "red")
-    with pytest.warns(ImpastoNotice, match="only 20 x 20 pixels"):
+    with noticed("only 20 x 20 pixels"):
         reconstruct(small, layers=["relu1_1"], size=32, steps=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from PIL import Image
 
 from impasto import (
     ImpastoError,
-    ImpastoNotice,
     Statistic,
     Stylizer,
     measure,
@@ -26,6 +24,7 @@ from impasto import (
 from impasto.paint.studio import Exemplar
 from impasto.pictures import images
 from impasto.settings import Settings
+from tests.conftest import tolerated
 
 PHOTO, CAFE, WAVE = sample("kingfisher"), sample("cafe_terrace_at_night"), sample("great_wave")
 QUICK: dict[str, Any] = {"size": 64, "steps": 6}
@@ -130,8 +129,7 @@ def test_tiles_know_of_masks(style_loss: str) -> None:
     """In tiles of a picture, a region's style is what it is in the whole of it."""
     found = []
     for memory in (None, 1):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImpastoNotice)  # that a byte is too little
+        with tolerated():
             stylizer = Stylizer(
                 CAFE,
                 regions=[(left(soft=True), WAVE)],

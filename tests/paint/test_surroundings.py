@@ -38,10 +38,10 @@ from impasto import (
     texture,
     to_tensor,
 )
+from impasto.device import ordinary, recordable
 from impasto.kernels import ops as compiled
 from impasto.losses import styles
 from impasto.pictures import images
-from impasto.surroundings import ordinary, recordable
 
 PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
 

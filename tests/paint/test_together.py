@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,6 @@ from impasto import (
     STYLES,
     Artwork,
     ImpastoError,
-    ImpastoNotice,
     reconstruct,
     sample,
     stylize,
@@ -25,6 +23,7 @@ from impasto import (
 )
 from impasto.pictures import images
 from impasto.settings import KEPT_COLORS, OPTIMIZERS, STARTS
+from tests.conftest import noticed, tolerated
 
 PHOTO = images.resize(images.read(sample("owl")).image, (160, 107))
 PAINTING = images.resize(images.read(sample("great_wave")).image, (160, 108))
@@ -97,8 +96,7 @@ tried = settings(
 
 @pytest.fixture(autouse=True)
 def notices() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImpastoNotice)
+    with tolerated():
         yield
 
 
@@ -196,16 +194,16 @@ def test_fewer_levels_are_used_where_so_many_are_not_possible(
     size: tuple[int, int], choices: dict[str, Any]
 ) -> None:
     choices["content_layer"] = "relu1_1" if choices["size"] == 16 else "relu4_2"
-    with pytest.warns(ImpastoNotice, match=r"are too few for \d+ levels .* (is|are) used"):
+    with noticed(r"are too few for \d+ levels .* (is|are) used"):
         artwork = stylize(cut(*size), PAINTING, evaluations=6, **choices)
     assert 1 <= len(artwork.record["levels"]) < choices["levels"]
     made(lambda: artwork, fitted(cut(*size), choices["size"]))
 
 
 def test_fewer_levels_of_a_texture() -> None:
-    with pytest.warns(ImpastoNotice, match="are too few for 9 levels"):
+    with noticed("are too few for 9 levels"):
         grown = texture(PAINTING, size=(64, 64), levels=9, steps=50, evaluations=6)
     assert grown.record["levels"] == [[16, 16], [32, 32], [64, 64]]
     odd: dict[str, Any] = {"size": (67, 67), "layers": ["relu1_1"], "steps": 3}
-    with pytest.warns(ImpastoNotice, match="1 is used"):  # which has no half that repeats, too
+    with noticed("1 is used"):  # which has no half that repeats, too
         assert texture(PAINTING, tileable=True, levels=2, **odd).record["levels"] == [[67, 67]]

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from impasto import ImpastoError, ImpastoNotice, Step
+from impasto import ImpastoError, Step
 from impasto.pictures.films import HOLD, Film, check_film, frame_steps
-from tests.conftest import full_disk
+from tests.conftest import full_disk, noticed
 
 BOTH = pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 Pixels = npt.NDArray[np.uint8]
@@ -200,7 +200,7 @@ def test_without_frames_there_is_no_film(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unasked(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_text("precious")
-    with pytest.warns(ImpastoNotice, match="exists already"), Film(path, 3) as film:
+    with noticed("exists already"), Film(path, 3) as film:
         run(film, 3)
     assert film.written == tmp_path / f"a-2{suffix}"
     assert path.read_text() == "precious"
@@ -224,7 +224,7 @@ def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ImpastoError, match="cannot be written"):
         lose(film, None)
     # What ended the run is not forgotten over the film that was lost.
-    with pytest.warns(ImpastoNotice, match="no film"), pytest.raises(LookupError):
+    with noticed("no film"), pytest.raises(LookupError):
         lose(film, LookupError())
     assert film.written is None
     assert list(tmp_path.iterdir()) == []

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.errors import ImpastoError
+from impasto.device import ordinary
+from impasto.errors import ImpastoError, nearest
 from impasto.kernels import ops as compiled
 from impasto.pictures.files import is_file
-from impasto.settings import Pooling, nearest
-from impasto.surroundings import ordinary
+from impasto.settings import Pooling
 
 IMAGE = "image"
 """The name of the layer before the first: the image tensor itself."""

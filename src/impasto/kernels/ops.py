@@ -18,7 +18,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +32,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from impasto.errors import ImpastoNotice
-from impasto.surroundings import ordinary
+from impasto.device import one_thread, ordinary
+from impasto.errors import notice
 
 SWITCH = "IMPASTO_KERNELS"
 """Environment variable: `plain` does without the compiled kernels."""
@@ -101,8 +100,6 @@ def _loaded() -> Status:
         try:
             with _usable(cache) as folder:
                 compiled = _import_kernels(folder, notice)
-        except ImpastoNotice:  # where notices are errors
-            raise
         except Exception as error:  # a damaged cache, a full disk, an odd processor
             # A matter of disk or memory says nothing about what lies there.
             damage = "" if isinstance(error, OSError | MemoryError) else _told(error)
@@ -120,8 +117,6 @@ def _loaded() -> Status:
         _import_kernels(
             None, f"{_COMPILING}, as {trouble}" if damaged else _at_every_start(trouble)
         )
-    except ImpastoNotice:
-        raise
     except Exception as error:
         return Status(False, f"the kernels cannot be compiled ({_told(error)})")
     # Now that they work in memory it was indeed the fault of what was kept.
@@ -147,7 +142,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _import_kernels(folder: Path | None, notice: str) -> bool:
+def _import_kernels(folder: Path | None, sentence: str) -> bool:
     """Import and try the kernels, kept in a folder or in memory.
 
     Returns whether any had to be compiled; if so, the notice is given before.
@@ -162,7 +157,7 @@ def _import_kernels(folder: Path | None, notice: str) -> bool:
             nonlocal compiled
             if not compiled:
                 compiled = True
-                _notice(notice)
+                notice(sentence)
 
         def on_end(self, _: Any) -> None:
             pass
@@ -240,10 +235,6 @@ def _user_cache() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base) / "impasto"
-
-
-def _notice(sentence: str) -> None:
-    warnings.warn(sentence, ImpastoNotice, stacklevel=2)
 
 
 def _kernels() -> ModuleType:
@@ -723,17 +714,15 @@ def torch_on_one_thread() -> Iterator[None]:
     After each of its parallel operations torch's threads keep a core busy for some milliseconds,
     waiting for the next one: on two cores that makes the kernels a fifth slower.
     """
-    threads = torch.get_num_threads()
-    if threads == 1 or not status().ready:
+    if not status().ready:
         yield
         return
-    _mine.threads = threads
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        del _mine.threads
+    with one_thread() as threads:
+        before, _mine.threads = getattr(_mine, "threads", None), threads
+        try:
+            yield
+        finally:
+            _mine.threads = before
 
 
 def _threads() -> int:

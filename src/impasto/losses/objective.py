@@ -9,14 +9,14 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from impasto import memory as memory_of
+from impasto import device as machine
+from impasto.device import ordinary, recordable
 from impasto.encoders.tiles import Part, Segment, plan, sweep, whole_layer
 from impasto.encoders.vgg import Vgg
 from impasto.errors import ImpastoError
 from impasto.kernels import ops as compiled
 from impasto.losses.base import Loss, SumLoss, not_in_tiles
 from impasto.losses.styles import Statistic
-from impasto.surroundings import ordinary, recordable
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def measure(
 
 def _give_back() -> None:
     compiled.clear()
-    memory_of.give_back()
+    machine.give_back()
 
 
 def _target(loss: Loss) -> object:

@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from impasto.device import ordinary, recordable
 from impasto.encoders.tiles import Part
 from impasto.kernels import ops as compiled
 from impasto.settings import StyleName
-from impasto.surroundings import ordinary, recordable
 
 
 class Style(Protocol):

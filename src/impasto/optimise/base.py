@@ -22,10 +22,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from impasto.device import ordinary
 from impasto.errors import ImpastoError
 from impasto.losses.objective import Evaluation
 from impasto.optimise.line_search import End, Length, Point, strong_wolfe
-from impasto.surroundings import ordinary
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.device import ordinary
+from impasto.errors import ImpastoError, notice, reason_of, told_once
 from impasto.pages.sheets import (
     RunCallback,
     Sheet,
@@ -17,9 +17,7 @@ from impasto.pages.sheets import (
     check_drawing,
     drawn,
     numbered,
-    reason_of,
     sheet_record,
-    told_once,
 )
 from impasto.paint.artworks import Artwork, Interrupted
 from impasto.paint.reconstruct import reconstruct
@@ -28,7 +26,6 @@ from impasto.paint.stylize import Source
 from impasto.paint.texture import texture
 from impasto.pictures import images
 from impasto.settings import BLOCKS, AtlasSettings, choose, up_to
-from impasto.surroundings import ordinary
 
 CHANNELS = 24
 """How many channels a grid shows."""
@@ -84,7 +81,7 @@ def atlas(
             except Exception as error:  # what was made before is not lost over it
                 failure = failure or error
                 reason = reason_of(error)
-                warnings.warn(f"{label} is left out: {reason}", ImpastoNotice, stacklevel=3)
+                notice(f"{label} is left out: {reason}")
             if interrupted:
                 break
     if not made:

@@ -7,7 +7,6 @@ import io
 import itertools
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.device import ordinary
+from impasto.errors import ImpastoError, notice, reason_of, told_once
 from impasto.optimise.base import Callback, Step
 from impasto.pages.sheets import (
     RunCallback,
@@ -24,16 +24,13 @@ from impasto.pages.sheets import (
     check_drawing,
     drawn,
     numbered,
-    reason_of,
     sheet_record,
-    told_once,
 )
 from impasto.paint.artworks import Artwork, Interrupted, Stopped
 from impasto.paint.studio import named
 from impasto.paint.stylize import Source, Sources, Stylizer
 from impasto.pictures import files, images
 from impasto.pictures.images import PathLike, Picture
-from impasto.surroundings import ordinary
 
 SIZE = 256
 """The longer side of the pictures where nothing is said of it."""
@@ -195,7 +192,7 @@ def compare(
         raise KeyboardInterrupt if stopped == "interrupted" or not failure else failure
     for run in runs:
         if run.error:
-            warnings.warn(f"{run.label} is left out: {run.error}", ImpastoNotice, stacklevel=2)
+            notice(f"{run.label} is left out: {run.error}")
     page, late = _page(axes, runs, originals)
     stopped = "interrupted" if late else stopped
     made = {run.label: run.artwork for run in runs if run.artwork}

@@ -6,16 +6,15 @@ import contextlib
 import importlib
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image
 
 from impasto import __version__
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import ImpastoError, notice, reason_of
 from impasto.optimise.base import Callback, Step
 from impasto.paint.artworks import Artwork, Stopped
 from impasto.pictures import images
@@ -110,11 +109,7 @@ def drawn(
     except Exception as error:
         reason = reason_of(error)
     page = _plain(pictures)
-    warnings.warn(
-        f"the page cannot be drawn ({reason}); its pictures are put side by side without labels",
-        ImpastoNotice,
-        stacklevel=3,
-    )
+    notice(f"the page cannot be drawn ({reason}); its pictures are put side by side without labels")
     return page, interrupted
 
 
@@ -137,13 +132,6 @@ def _plain(pictures: Sequence[Sequence[Image.Image | None]]) -> Image.Image:
     return page
 
 
-def reason_of(error: Exception) -> str:
-    """What an error says in a line; of what nobody foresaw, its kind as well."""
-    said = f"{error}" if isinstance(error, ImpastoError) else f"{type(error).__name__}: {error}"
-    line = said.splitlines()[0]
-    return line if len(line) <= 200 else line[:199] + "…"
-
-
 def numbered(callback: RunCallback | None, number: int, runs: int, label: str) -> Callback:
     """The callback for the steps of one of several runs."""
 
@@ -152,26 +140,3 @@ def numbered(callback: RunCallback | None, number: int, runs: int, label: str) -
             callback(f"{number} of {runs}: {label}", step)
 
     return report
-
-
-@contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """Let every notice through once, however many of the runs give it."""
-    told: set[str] = set()
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def once(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
-            if not issubclass(category, ImpastoNotice) or str(message) not in told:
-                told.add(str(message))
-                show(message, category, filename, lineno, file, line)
-
-        warnings.showwarning = once
-        yield

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
-from impasto import memory
+from impasto import device as machine
 from impasto.kernels import ops as compiled
 from impasto.optimise.base import Callback, Step
 from impasto.paint.checkpoints import Keeper
@@ -143,7 +143,7 @@ def make(
     made: Artwork | None = None
     interrupted = False
     try:
-        with memory.fitting(f"{name} at {size[0]} x {size[1]} pixels"):
+        with machine.fitting(f"{name} at {size[0]} x {size[1]} pixels"):
             outcome = painting.paint(report, restart)
         made = artwork(outcome.reason)
     except KeyboardInterrupt:
@@ -160,7 +160,7 @@ def make(
     finally:
         with contextlib.suppress(KeyboardInterrupt):  # what is made is not lost over tidying up
             compiled.clear()
-            memory.give_back()
+            machine.give_back()
     if interrupted:
         # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
         raise Interrupted(made)

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import time
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import ImpastoError, notice
 from impasto.pictures.files import settle
 
 SUFFIX = ".checkpoint"
@@ -130,11 +129,9 @@ class Keeper:
         except Exception as error:  # no memory for it, say: the painting is worth more
             if not self.told:
                 reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-                warnings.warn(
+                notice(
                     f"the checkpoint {self.path} cannot be written ({reason}); "
-                    "painting goes on without a new one",
-                    ImpastoNotice,
-                    stacklevel=2,
+                    "painting goes on without a new one"
                 )
             self.told = True
         self.last = time.monotonic()

@@ -7,7 +7,6 @@ there when the details come. Gatys et al. 2016 (arXiv:1611.07865), section 6.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.errors import ImpastoNotice
+from impasto.errors import notice
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,9 @@ def plan_levels(
             break
         sizes.insert(0, half)
     if len(sizes) < (count or 0):
-        warnings.warn(
+        notice(
             f"{size[0]} x {size[1]} pixels are too few for {count} levels with these layers; "
-            f"{len(sizes)} {'is' if len(sizes) == 1 else 'are'} used",
-            ImpastoNotice,
-            stacklevel=4,
+            f"{len(sizes)} {'is' if len(sizes) == 1 else 'are'} used"
         )
     shares = share_out(steps, len(sizes), pyramid)
     return [

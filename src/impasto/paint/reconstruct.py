@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.device import ordinary
+from impasto.errors import ImpastoError, notice
 from impasto.losses.base import ContentLoss, Loss, TotalVariationLoss
 from impasto.losses.objective import Objective
 from impasto.optimise.base import Callback, Optimiser, Spectrum
@@ -22,7 +22,6 @@ from impasto.paint.stylize import Source
 from impasto.pictures import images
 from impasto.pictures.images import Picture
 from impasto.settings import ReconstructSettings, block_of, choose, plain, shares_of
-from impasto.surroundings import ordinary
 
 PRIORS = {"1": 0.0, "2": 0.0, "3": 1.0, "4": 3.0, "5": 10.0}
 """Weight of the total variation by the deepest layer's block."""
@@ -69,11 +68,9 @@ def reconstruct(
     size = studio.result_size(pictures[0], chosen.size)
     for picture in pictures[1:]:
         if max(size) > max(picture.image.size):
-            warnings.warn(
+            notice(
                 f"{picture.name} has only {picture.image.width} x {picture.image.height} pixels "
-                f"and is enlarged to cover {size[0]} x {size[1]}",
-                ImpastoNotice,
-                stacklevel=2,
+                f"and is enlarged to cover {size[0]} x {size[1]}"
             )
     studio.pictures = sum(math.prod(picture.image.size) for picture in pictures)
     studio.tell_of_memory(size)

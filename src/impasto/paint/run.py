@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from impasto import memory
+from impasto import device as machine
 from impasto.losses.objective import Objective
 from impasto.optimise.base import Beyond, Callback, Optimiser, Outcome, Spectrum, State, Step
 from impasto.paint.levels import STROKES, Level, Pyramid, enlarged, share_out
@@ -68,7 +68,7 @@ class Painting:
         """Go on to the end; `callback` is called with every step, shown in colour."""
         while True:
             outcome = self._paint_level(callback, restart)
-            memory.give_back()  # what this level took shall not count at the next
+            machine.give_back()  # what this level took shall not count at the next
             if self.level == len(self.levels) - 1:
                 return outcome
             self.image = self._refined(outcome.final.image)
@@ -90,7 +90,7 @@ class Painting:
         del image
         objective, optimiser = self.scene.objective(level, content)
         del content  # and with it a picture, unless the optimiser begins there
-        memory.give_back()
+        machine.give_back()
         learned = self.learned()
         return optimiser(
             objective,

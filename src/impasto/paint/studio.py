@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import __version__
-from impasto import memory as memory_of
+from impasto import device as machine
+from impasto.device import choose_device
 from impasto.encoders.tiles import needed, plan, weights
 from impasto.encoders.vgg import IMAGE, Padding, load_encoder
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import ImpastoError, notice
 from impasto.kernels import ops as compiled
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective, measure
@@ -28,7 +28,7 @@ from impasto.losses.styles import STYLES, BatchNorm, GaussianMmd, Statistic, Sty
 from impasto.optimise.base import HISTORY, OPTIMISERS, Optimiser, lbfgs
 from impasto.pictures import images
 from impasto.pictures.images import Picture
-from impasto.settings import DEVICES, FULL, RunSettings, StyleName, amount, nearest, parse_memory
+from impasto.settings import FULL, RunSettings, StyleName, amount, parse_memory
 
 LEAST_HISTORY = 2
 """Pairs of past steps that L-BFGS remembers even where memory is scarce."""
@@ -202,11 +202,9 @@ class Studio:
         size = own if longer == FULL else images.fitted_size(own, int(longer))
         self.check_size(picture.name, size, self.layers)
         if max(size) > max(own):
-            warnings.warn(
+            notice(
                 f"{picture.name} has only {own[0]} x {own[1]} pixels "
-                f"and is enlarged to {size[0]} x {size[1]}",
-                ImpastoNotice,
-                stacklevel=4,
+                f"and is enlarged to {size[0]} x {size[1]}"
             )
         return size
 
@@ -237,7 +235,7 @@ class Studio:
         """
         what = f"{size[0]} x {size[1]} pixels"
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        with memory_of.fitting(f"a picture of {what}"):
+        with machine.fitting(f"a picture of {what}"):
             _, left = self._shares_of_memory(size, channels)
         whole = self.encoder.padding == "circular"
         how = "as a whole, as a picture that repeats is" if whole else "even in small tiles"
@@ -251,18 +249,16 @@ class Studio:
 
     def _tell(self, what: str, needs: float, how: str, advice: str) -> None:
         is_there = self._fixed + weights(self.encoder, self.layers)
-        free = memory_of.free(self.device)
+        free = machine.free(self.device)
         if needs - is_there > free:
             raise ImpastoError(
                 f"{what} take about {amount(needs)} {how}, and {amount(free + is_there)} are all "
                 f"that there is; {advice}"
             )
         if needs > self._memory:
-            warnings.warn(
+            notice(
                 f"{what} take about {amount(needs)} {how}, more than the {amount(self._memory)} "
-                f"allowed; {advice}",
-                ImpastoNotice,
-                stacklevel=6,
+                f"allowed; {advice}"
             )
 
     def record(self, command: str, size: tuple[int, int], **settings: Any) -> dict[str, Any]:
@@ -325,7 +321,7 @@ class Studio:
         """Prepare the kernels, once, so that what they take is there when the rest is counted."""
         if not self.settled and self.device.type == "cpu" and compiled.status().ready:
             self.encoder.settle(self.layers)
-            memory_of.give_back()
+            machine.give_back()
         self.settled = True
 
     @functools.cached_property
@@ -334,7 +330,7 @@ class Studio:
         bound = self.settings.memory
         if bound is not None:
             return parse_memory(bound)
-        return int(memory_of.SHARE * memory_of.free(self.device))
+        return int(machine.SHARE * machine.free(self.device))
 
 
 def _size(image: Tensor) -> tuple[tuple[int, int], int]:
@@ -354,26 +350,6 @@ def canonical(shares: Mapping[str, float], layer: Any) -> dict[str, float]:
     for name, share in shares.items():
         total[layer(name)] = total.get(layer(name), 0.0) + share
     return total
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `"auto"` is the first of CUDA, MPS and the CPU that is there.
-
-    Raises:
-        ImpastoError: the device is unknown or not on this machine.
-    """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
-    if name not in there:
-        raise ImpastoError(f"there is no device {name!r}; did you mean {nearest(name, DEVICES)!r}?")
-    if not there[name]:
-        raise ImpastoError(f"the device {name!r} is not on this machine; use 'cpu' or 'auto'")
-    return torch.device(name)
 
 
 def _hashed(weights_file: str | os.PathLike[str] | None) -> dict[str, str] | None:

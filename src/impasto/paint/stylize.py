@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import __version__
+from impasto.device import ordinary
 from impasto.errors import ImpastoError
 from impasto.losses.base import ContentLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.losses.objective import Objective
@@ -33,7 +34,6 @@ from impasto.pictures import images
 from impasto.pictures.files import is_file
 from impasto.pictures.images import PathLike, Picture
 from impasto.settings import FULL, STARTS, Settings, make_settings, plain
-from impasto.surroundings import ordinary
 
 MIN_STYLE_DISTANCE = 0.05
 """A photo whose relative style loss is below this counts as being so far from the painting."""

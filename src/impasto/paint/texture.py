@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.device import ordinary
 from impasto.errors import ImpastoError
 from impasto.losses.base import BorderLoss, Loss, StyleLoss, TotalVariationLoss
 from impasto.losses.objective import Objective
@@ -22,7 +23,6 @@ from impasto.paint.stylize import Source
 from impasto.pictures import images
 from impasto.pictures.images import Picture
 from impasto.settings import TextureSettings, block_of, choose, shares_of
-from impasto.surroundings import ordinary
 
 PAINTING_SIZE = 512
 """The longer side of a painting that nothing is said of, unless it is smaller."""

@@ -6,12 +6,11 @@ import contextlib
 import itertools
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import ImpastoError, notice
 
 STANDARD_INPUT = "-"
 """The name of what is read from standard input."""
@@ -61,11 +60,7 @@ def put(temporary: Path, path: Path, force: bool) -> Path:
                 continue
             temporary.replace(free)
         if free != path:
-            warnings.warn(
-                f"{path} exists already; {free} was written instead (force replaces it)",
-                ImpastoNotice,
-                stacklevel=2,
-            )
+            notice(f"{path} exists already; {free} was written instead (force replaces it)")
         return free
     raise AssertionError("unreachable")
 

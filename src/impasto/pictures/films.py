@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import io
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import ImpastoError, notice
 from impasto.optimise.base import Step
 from impasto.pictures import images
 from impasto.pictures.files import check_folder, put, settle, unwritable, written_beside
@@ -116,7 +115,7 @@ class Film:
         except ImpastoError as failure:
             if error is None:
                 raise
-            warnings.warn(f"there is no film: {failure}", ImpastoNotice, stacklevel=2)
+            notice(f"there is no film: {failure}")
 
     def add(self, step: Step) -> None:
         """Take a step's image, [1, 3, height, width] RGB in 0..1, if it is to be a frame."""
@@ -183,7 +182,7 @@ class Stills:
             self.written.append(images.write(still, path, record=record, force=self.force))
         except ImpastoError as error:
             if not self._told:
-                warnings.warn(f"a still is missing: {error}", ImpastoNotice, stacklevel=2)
+                notice(f"a still is missing: {error}")
             self._told = True
 
 
@@ -195,11 +194,9 @@ def _free_for_stills(path: Path, force: bool) -> Path:
         if force or not any(free.parent.glob(pattern)):
             break
     if free != path:
-        warnings.warn(
+        notice(
             f"there are stills of {path.name} already; new ones are called "
-            f"{free.stem}-step...{path.suffix} (force replaces them)",
-            ImpastoNotice,
-            stacklevel=3,
+            f"{free.stem}-step...{path.suffix} (force replaces them)"
         )
     return free
 

@@ -15,7 +15,6 @@ import math
 import os
 import struct
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import ImpastoError, notice
 from impasto.pictures.files import STANDARD_INPUT, check_folder, write_whole
 
 PathLike = str | os.PathLike[str]
@@ -129,10 +128,10 @@ def read_mask(source: PathLike | Image.Image | Picture) -> Picture:
     if highest == 0:
         raise ImpastoError(f"{name} covers nothing; paint the area white")
     if highest == 1:
-        _notice(f"{name} has the values 0 and 1, as labels do; 1 is taken for white")
+        notice(f"{name} has the values 0 and 1, as labels do; 1 is taken for white")
         brightest = brightest.point(lambda value: 255 * value)
     elif isinstance(highest, int) and highest < 230:
-        _notice(
+        notice(
             f"{name} is dark: where it is brightest, {highest / 2.55:.0f} % of the painting come "
             "through; paint the area white for all of it"
         )
@@ -424,11 +423,9 @@ def _read_file(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on bad files into one sentence, and keep its remarks quiet."""
+    """Turn whatever Pillow raises on bad files into one sentence."""
     try:
-        with warnings.catch_warnings(record=True) as remarks:
-            warnings.simplefilter("always")
-            yield
+        yield
     except ImpastoError:
         raise
     except UnidentifiedImageError:
@@ -449,9 +446,6 @@ def _reading(name: str) -> Iterator[None]:
         raise ImpastoError(
             f"{name} is damaged or cut short ({reason}); get a whole copy of it"
         ) from None
-    for remark in remarks:
-        if issubclass(remark.category, ImpastoNotice):
-            _notice(str(remark.message))
 
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, Image.Image | None]:
@@ -464,7 +458,7 @@ def _decode(data: bytes, name: str) -> tuple[Image.Image, Image.Image | None]:
         pair = _to_srgb(_apply_orientation(image), name)
         if frames > 1:
             which = "main" if image.format == "HEIF" else "first"
-            _notice(f"{name} has {frames} frames; the {which} one is used")
+            notice(f"{name} has {frames} frames; the {which} one is used")
     return pair
 
 
@@ -546,7 +540,7 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all():
-            _notice(f"{name} has values that are no finite numbers; they are black and white")
+            notice(f"{name} has values that are no finite numbers; they are black and white")
         # By nearly all of the values: a few that shine beyond white shall not darken the rest.
         lit = values[np.isfinite(values) & (values > 0)]
         highest = np.quantile(lit, 0.99, method="lower") if lit.size else 0.0
@@ -574,7 +568,7 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
 def _tell_if_dark(name: str, highest: float, white: float) -> None:
     """Deep pictures may have a white of their own, that of 12 bits for one; nothing says so."""
     if 1 < highest < white / 10:
-        _notice(
+        notice(
             f"{name} is dark: of {white:.0f} its brightest value is {highest:.0f}; if that is "
             "white, save it with 8 bits"
         )
@@ -591,20 +585,16 @@ def _convert_profile(image: Image.Image, profile: bytes, name: str) -> Image.Ima
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        _notice(f"{name} has a colour profile that cannot be used; its colours are taken as sRGB")
+        notice(f"{name} has a colour profile that cannot be used; its colours are taken as sRGB")
         return image
     return converted or image
-
-
-def _notice(sentence: str) -> None:
-    warnings.warn(sentence, ImpastoNotice, stacklevel=2)
 
 
 def _encode(image: Image.Image, path: Path, record: Mapping[str, Any] | None) -> bytes:
     kind = FORMATS[path.suffix.lower()]
     options: dict[str, Any] = {}
     if image.mode == "RGBA" and not keeps_transparency(path):
-        _notice(f"{path} is on white: {kind} holds no soft transparency; write a .png to keep it")
+        notice(f"{path} is on white: {kind} holds no soft transparency; write a .png to keep it")
         image = composed(image)
     if kind == "PNG" and record is not None:
         text = PngInfo()

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from impasto import __version__
 from impasto.apps.cli.console import say
+from impasto.errors import nearest
 from impasto.pictures.files import is_file
 from impasto.settings import (
     BLOCKS,
@@ -21,7 +22,6 @@ from impasto.settings import (
     RunSettings,
     Settings,
     TextureSettings,
-    nearest,
     up_to,
 )
 

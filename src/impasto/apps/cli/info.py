@@ -6,9 +6,10 @@ import platform
 
 import torch
 
-from impasto import __version__, memory
+from impasto import __version__
+from impasto import device as machine
+from impasto.device import choose_device
 from impasto.kernels import ops as compiled
-from impasto.paint.studio import choose_device
 
 
 def info() -> dict[str, str]:
@@ -18,14 +19,14 @@ def info() -> dict[str, str]:
     """
     device = choose_device("auto")
     status = compiled.status()
-    free = memory.free(device)
+    free = machine.free(device)
     return {
         "impasto": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": torch.__version__,
         "device": str(device),
         "threads": str(torch.get_num_threads()),
-        "memory": f"{memory.SHARE * free / 1e9:.1f} GB may be used, of {free / 1e9:.1f} GB free",
+        "memory": f"{machine.SHARE * free / 1e9:.1f} GB may be used, of {free / 1e9:.1f} GB free",
         "kernels": f"{'compiled' if status.ready else 'plain'} ({status.reason})",
         "cache": str(status.cache or "none"),
     }

@@ -10,13 +10,13 @@ import argparse
 import contextlib
 import functools
 import json
+import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from impasto import __version__
 from impasto.apps.cli import console
@@ -31,7 +31,7 @@ from impasto.apps.cli.arguments import (
 )
 from impasto.apps.cli.console import Interruptions, print_out, say, tell
 from impasto.apps.cli.progress import Progress, ProgressOfRuns
-from impasto.errors import ImpastoError, ImpastoNotice
+from impasto.errors import LOGGER, ImpastoError, notice
 from impasto.pictures.files import STANDARD_INPUT
 from impasto.settings import (
     AtlasSettings,
@@ -140,11 +140,11 @@ def _stylize_one(
                 tell(f"{target}  (skipped: it is there already)")
             return {"photo": photo, "output": str(target), "skipped": True}
         if os.path.exists(kept) and stylizer.is_kept_in(kept, photo):  # noqa: PTH110
-            _note(f"{target} is finished from {kept.name}")
+            notice(f"{target} is finished from {kept.name}")
             return {**_go_on(kept, target, title, force, options), "photo": photo}
     checkpoint = None
     if STANDARD_INPUT in (photo, *_inputs(options)):
-        _note("a run on standard input can't be resumed; paint a file to be able to")
+        notice("a run on standard input can't be resumed; paint a file to be able to")
     else:
         checkpoint = _free_checkpoint(target)
     paint = functools.partial(
@@ -470,7 +470,7 @@ def _free_checkpoint(target: Path) -> Path:
     checkpoint = next(name for name in names if not os.path.exists(name))  # noqa: PTH110
     first = target.with_name(f"{target.name}{SUFFIX}")
     if checkpoint != first:
-        _note(f"an earlier run is kept in {first}; to go on with it: impasto resume {first}")
+        notice(f"an earlier run is kept in {first}; to go on with it: impasto resume {first}")
     return checkpoint
 
 
@@ -521,10 +521,6 @@ def _defect(name: str, error: Exception) -> str:
         f"{name} failed ({type(error).__name__}: {error}); that is a defect of impasto, "
         "please report it"
     )
-
-
-def _note(sentence: str) -> None:
-    warnings.warn(sentence, ImpastoNotice, stacklevel=2)
 
 
 def _same_file(one: Path, other: str) -> bool:
@@ -615,25 +611,20 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+class _AsLines(logging.Handler):
+    """Notices as plain sentences, every one of them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"note: {record.getMessage()}")
+
+
 @contextlib.contextmanager
 def _notices_as_lines(*, quiet: bool) -> Iterator[None]:
-    """Print notices as plain sentences, every one of them."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if not issubclass(category, ImpastoNotice):
-            original(message, category, filename, lineno, file, line)
-        elif not quiet:
-            say(f"note: {message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", ImpastoNotice)
-        original = warnings.showwarning
-        warnings.showwarning = show
+    handler = logging.NullHandler() if quiet else _AsLines()
+    propagated, LOGGER.propagate = LOGGER.propagate, False
+    LOGGER.addHandler(handler)
+    try:
         yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.propagate = propagated
