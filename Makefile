@@ -30,6 +30,7 @@ test: lint
 lint: $(ready)
 	$(run) ruff check .
 	$(run) ruff format --check .
+	$(VENV)/bin/lint-imports
 ifeq ($(TORCH),$(PINNED))
 	$(run) mypy
 else

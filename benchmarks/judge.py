@@ -17,7 +17,7 @@ from safetensors import safe_open
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude, uniform_filter
 from torch import Tensor
 
-from impasto.pictures import images
+from impasto.pictures import colours
 
 WEIGHTS = Path(__file__).with_name("efficientnet_lite0_features.safetensors")
 
@@ -84,7 +84,7 @@ def _band(light: Array, sigma: float) -> Array:
 
 
 def _light(image: Tensor) -> Array:
-    return images.luminance(image)[0, 0].double().numpy()
+    return colours.luminance(image)[0, 0].double().numpy()
 
 
 class Judge:

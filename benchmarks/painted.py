@@ -30,7 +30,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from impasto import ContentLoss, StyleLoss, Vgg, gram, load_encoder, sample, sample_names
+from impasto import ContentLoss, Encoder, StyleLoss, gram, load_encoder, sample, sample_names
 from impasto.pictures import images
 from judge import Judge, edges, fine, shape, weave
 
@@ -82,7 +82,7 @@ def resized(name: str, longer: int) -> Tensor:
 
 @torch.no_grad()
 def measured(
-    path: Path, photo: str, painting: str, judge: Judge, encoder: Vgg, seconds: float
+    path: Path, photo: str, painting: str, judge: Judge, encoder: Encoder, seconds: float
 ) -> Measures:
     picture = images.to_tensor(images.read(path).image)
     longer = max(picture.shape)
@@ -99,14 +99,14 @@ def measured(
     )
 
 
-def style_loss(encoder: Vgg, image: Tensor, painting: Tensor) -> float:
+def style_loss(encoder: Encoder, image: Tensor, painting: Tensor) -> float:
     """Mean over the five layers of sum (G - A)^2 / sum A^2."""
     features, targets = encoder(image, STYLE), encoder(painting, STYLE)
     losses = [StyleLoss(layer, gram(targets[layer]))(features[layer]).item() for layer in STYLE]
     return statistics.mean(losses)
 
 
-def content_loss(encoder: Vgg, image: Tensor, photo: Tensor) -> float:
+def content_loss(encoder: Encoder, image: Tensor, photo: Tensor) -> float:
     target = encoder(photo, [CONTENT])[CONTENT]
     return ContentLoss(CONTENT, target)(encoder(image, [CONTENT])[CONTENT]).item()
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from impasto import (
     ContentLoss,
+    Encoder,
     Evaluation,
     Loss,
     Objective,
@@ -42,20 +43,20 @@ from impasto.kernels import ops as compiled
 from impasto.pictures import images
 from impasto.settings import Settings
 
-STYLE = Settings().style_shares
-CONTENT = Settings().content_layer
+STYLE = load_encoder().style_layers
+CONTENT = load_encoder().content_layer
 
 
 class Plain:
     """The objective as one would write it down."""
 
-    def __init__(self, encoder: Vgg, photo: Tensor, painting: Tensor) -> None:
-        convs = [m for m in encoder.modules() if isinstance(m, torch.nn.Conv2d)]
-        names = [name for name in encoder.layers if name.startswith("conv")]
+    def __init__(self, encoder: Encoder, photo: Tensor, painting: Tensor) -> None:
+        assert isinstance(encoder, Vgg)
         self.mean = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
         self.weights = {
-            name: (conv.weight.contiguous(), conv.bias)
-            for name, conv in zip(names, convs, strict=True)
+            name: (encoder.state[f"{name}.weight"], encoder.state[f"{name}.bias"])
+            for name in encoder.layers
+            if name.startswith("conv")
         }
         with torch.no_grad():
             self.content = self.features(photo)[CONTENT]

@@ -16,7 +16,7 @@ import torch
 
 from impasto import Objective, Stylizer, sample
 from impasto.paint.levels import Level
-from impasto.paint.stylize import _Scene
+from impasto.paint.repainting import Repainting
 from impasto.pictures import images
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     for bound in options.bounds:
         stylizer = Stylizer(sample("night_cafe"), size=options.size, memory=bound)
         level = Level(size, 1, 1.0)
-        scene = _Scene(stylizer, photo, [level])
+        scene = Repainting(stylizer, photo, [level])
         content = scene.content(level)
         image = content.flip(-1)  # another picture of that size
         tiled, _ = scene.objective(level, content)
@@ -49,7 +49,7 @@ def main() -> None:
         alone, split = (statistics.median(column) for column in zip(*times, strict=True))
         upright = content.shape[-2], content.shape[-1]
         segments = tiled.segments(upright)
-        count = sum(1 for _ in segments[0].tiles(upright)) if segments else 1
+        count = sum(1 for _ in segments[0].tiles(content)) if segments else 1
         gradient = ((one.gradient - other.gradient).norm() / one.gradient.norm()).item()
         print(
             f"| {bound} | {count} | {alone:.2f} | {split:.2f} | {split / alone:.2f} "

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from impasto import Vgg, load_encoder, sample
+from impasto import Encoder, load_encoder, sample
 from impasto.errors import LOGGER
 from impasto.kernels import ops as compiled
 from impasto.pictures import images
@@ -63,12 +63,12 @@ def tolerated() -> contextlib.AbstractContextManager[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def encoder() -> Vgg:
+def encoder() -> Encoder:
     return load_encoder()
 
 
 @pytest.fixture(scope="session")
-def encoder64() -> Vgg:
+def encoder64() -> Encoder:
     return load_encoder().double()
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from impasto import PRESETS, ImpastoError, ReconstructSettings, Settings, TextureSettings
-from impasto.settings import make_settings, parse_memory
+from impasto.settings import choose, parse_memory, shares_of
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,6 @@ from impasto.settings import make_settings, parse_memory
         ("restart", 1, "restart is 1; give a whole number of at least 2"),
         ("scaling", "raw", "no scaling 'raw'"),
         ("style_layers", {}, "name at least one"),
-        ("style_layers", None, "None is no list of layers; give names"),
         ("style_layers", 3, "3 is no list of layers"),
         ("style_layers", [("relu1_1", 1, 2)], "a layer has one share"),
         ("style_layers", {"relu1_1": 0.0}, "name at least one"),
@@ -54,32 +53,32 @@ from impasto.settings import make_settings, parse_memory
     ],
 )
 def test_bad_values_get_one_clear_sentence(setting: str, value: Any, match: str) -> None:
+    choices = {setting: value}
     with pytest.raises(ImpastoError) as caught:
-        make_settings(**{setting: value})
+        choose(Settings, None, choices, choices.pop("preset", None))
     assert match in str(caught.value)
 
 
 def test_presets_are_the_published_ones() -> None:
-    gatys = make_settings("gatys")
-    assert gatys.style_shares == dict.fromkeys([f"relu{i}_1" for i in range(1, 6)], 1.0)
-    assert gatys.content_layer == "relu4_2"
+    gatys = choose(Settings, preset="gatys")
+    assert gatys.style_layers == "first"
     assert gatys.content_weight / gatys.total_style_weight == pytest.approx(1e-3)
     assert gatys.scaling == "gatys"
-    lecture = make_settings("lecture")
-    assert list(lecture.style_shares) == [f"relu{i}_2" for i in range(1, 6)]
+    lecture = choose(Settings, preset="lecture")
+    assert lecture.style_layers == "second"
     # summed: the weight of all five layers together is five
     assert (lecture.content_weight, lecture.total_style_weight) == (0.1, 5.0)
     assert (lecture.evaluations, lecture.restart, lecture.init) == (200, 20, "noise")
-    assert make_settings("lecture", init="photo").init == "photo"
+    assert choose(Settings, None, {"init": "photo"}, "lecture").init == "photo"
     assert set(PRESETS) == {"gatys", "lecture"}
 
 
 def test_defaults() -> None:
-    settings = make_settings()
+    settings = choose(Settings)
     assert settings == Settings()
     assert (settings.size, settings.pooling, settings.optimizer) == (512, "avg", "lbfgs")
-    assert (settings.init, settings.content_layer) == ("photo", "relu4_2")
-    assert Settings(style_layers="relu2_1").style_shares == {"relu2_1": 1.0}
+    assert (settings.init, settings.content_layer) == ("photo", None)
+    assert shares_of("relu2_1") == {"relu2_1": 1.0}
     assert Settings(init=Path("a.png")).init == Path("a.png")
 
 
@@ -132,7 +131,10 @@ def test_numbers_may_be_those_of_numpy_and_torch() -> None:
     sides: Any = np.array([64, 32])
     assert list(TextureSettings(size=sides).size) == [64, 32]
     pairs: Any = [("relu1_1", np.float32(0.5)), "relu2_1"]
-    assert Settings(style_layers=pairs).style_shares == {"relu1_1": 0.5, "relu2_1": 1}
+    assert shares_of(Settings(style_layers=pairs).style_layers or ()) == {
+        "relu1_1": 0.5,
+        "relu2_1": 1,
+    }
     assert ReconstructSettings(layers={"relu1_1": np.float64(2)}).layers == {"relu1_1": 2.0}
     for value in (np.float64(1.5), np.bool_(True), np.array([0.5, 0.6]), torch.tensor(2.0)):
         with pytest.raises(ImpastoError, match="give a number from 0 to 1"):

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from impasto.encoders.vgg import Vgg, load_encoder
+from impasto.encoders.base import Encoder, Layer, load_encoder, up_to
+from impasto.encoders.vgg import Vgg
 from impasto.errors import ImpastoError, ImpastoNotice
-from impasto.losses.base import (
-    BorderLoss,
-    ContentLoss,
-    Loss,
-    StyleLoss,
-    SumLoss,
-    TotalVariationLoss,
-    border_variation,
-    total_variation,
-)
-from impasto.losses.objective import Evaluation, Objective, measure
-from impasto.losses.styles import (
+from impasto.losses.base import Loss, SumLoss
+from impasto.losses.content import ContentLoss
+from impasto.losses.distributions import (
     STYLES,
     BatchNorm,
     Covariance,
     GaussianMmd,
-    Gram,
     LinearMmd,
     PolynomialMmd,
-    Statistic,
-    Style,
     Wasserstein,
-    gram,
 )
-from impasto.optimise.base import Outcome, Step, adam, cg, lbfgs
+from impasto.losses.objective import Objective, measure
+from impasto.losses.smoothness import (
+    BorderLoss,
+    TotalVariationLoss,
+    border_variation,
+    total_variation,
+)
+from impasto.losses.styles import Gram, MeanStyle, Statistic, Style, StyleLoss, gram
+from impasto.optimise.adam import Adam, adam
+from impasto.optimise.base import Descent, Evaluation, Optimiser, Outcome, Step
+from impasto.optimise.cg import ConjugateGradient, cg
+from impasto.optimise.lbfgs import Lbfgs, lbfgs
 from impasto.pages.atlas import atlas, channels
 from impasto.pages.compare import Comparison, Run, compare
 from impasto.pages.sheets import Sheet, SheetInterrupted
 from impasto.paint.artworks import Artwork, Interrupted
 from impasto.paint.reconstruct import reconstruct
+from impasto.paint.run import Painting
 from impasto.paint.stylize import Stylizer, resume, stylize
 from impasto.paint.texture import texture
 from impasto.pictures.films import Film, Stills
@@ -42,22 +42,27 @@ from impasto.pictures.samples import sample, sample_names
 from impasto.settings import (
     PRESETS,
     AtlasSettings,
+    CompareSettings,
     ReconstructSettings,
     Settings,
     TextureSettings,
-    up_to,
 )
 
 __all__ = [
     "PRESETS",
     "STYLES",
+    "Adam",
     "Artwork",
     "AtlasSettings",
     "BatchNorm",
     "BorderLoss",
+    "CompareSettings",
     "Comparison",
+    "ConjugateGradient",
     "ContentLoss",
     "Covariance",
+    "Descent",
+    "Encoder",
     "Evaluation",
     "Film",
     "GaussianMmd",
@@ -65,10 +70,15 @@ __all__ = [
     "ImpastoError",
     "ImpastoNotice",
     "Interrupted",
+    "Layer",
+    "Lbfgs",
     "LinearMmd",
     "Loss",
+    "MeanStyle",
     "Objective",
+    "Optimiser",
     "Outcome",
+    "Painting",
     "PolynomialMmd",
     "ReconstructSettings",
     "Run",

@@ -15,7 +15,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psutil
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import ImpastoError, nearest
-from impasto.settings import DEVICES
+from impasto.settings import Device
 
 SHARE = 0.75
 """Of what is free, where no bound is given."""
@@ -99,7 +99,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, available in there.items() if available))
     if name not in there:
-        raise ImpastoError(f"there is no device {name!r}; did you mean {nearest(name, DEVICES)!r}?")
+        known = nearest(name, get_args(Device))
+        raise ImpastoError(f"there is no device {name!r}; did you mean {known!r}?")
     if not there[name]:
         raise ImpastoError(f"the device {name!r} is not on this machine; use 'cpu' or 'auto'")
     return torch.device(name)

@@ -407,7 +407,7 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
     """Nothing is fetched at run time: it is all in the wheel, with its licences."""
     import zipfile
 
-    root = Path(__file__).parent.parent.parent.parent
+    root = Path(__file__).parent.parent.parent
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")],
         cwd=root,

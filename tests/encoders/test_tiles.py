@@ -14,19 +14,20 @@ from torch import Tensor
 from impasto import (
     BorderLoss,
     ContentLoss,
+    Encoder,
     Evaluation,
     ImpastoError,
     Loss,
+    MeanStyle,
     Objective,
     Statistic,
     StyleLoss,
     TotalVariationLoss,
-    Vgg,
     gram,
     load_encoder,
     measure,
 )
-from impasto.encoders.tiles import Part, needed, plan
+from impasto.encoders.tiles import needed, plan
 from tests.conftest import sample_tensor
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -34,7 +35,7 @@ STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 double = functools.cache(lambda: load_encoder().double())
 
 
-def losses(encoder: Vgg, photo: Tensor, painting: Tensor) -> list[Loss]:
+def losses(encoder: Encoder, photo: Tensor, painting: Tensor) -> list[Loss]:
     targets = measure(encoder, photo, features=["relu4_2"])
     grams = measure(encoder, painting, statistics={name: Statistic(name) for name in STYLE})
     return [
@@ -76,7 +77,7 @@ def test_in_single_precision_on_real_pictures(pooling: str, tile: int) -> None:
     assert_same(Objective(encoder, terms, tile=tile)(image), whole, 1e-4)
 
 
-def test_a_grey_image(encoder64: Vgg, noise: Tensor, painting: Tensor) -> None:
+def test_a_grey_image(encoder64: Encoder, noise: Tensor, painting: Tensor) -> None:
     grey = noise[:, :1].double()
     terms = losses(encoder64, grey.flip(-1), painting.double())
     whole = Objective(encoder64, terms)(grey)
@@ -84,7 +85,7 @@ def test_a_grey_image(encoder64: Vgg, noise: Tensor, painting: Tensor) -> None:
     assert_same(Objective(encoder64, terms, tile=16)(grey), whole, 1e-10)
 
 
-def test_losses_of_any_single_layer(encoder64: Vgg, noise: Tensor) -> None:
+def test_losses_of_any_single_layer(encoder64: Encoder, noise: Tensor) -> None:
     image = noise.double()
     for layer in ("image", "conv1_1", "pool1", "relu3_3", "pool3", "conv4_1", "pool4"):
         target = encoder64(image.flip(-1), [layer])[layer]
@@ -93,7 +94,7 @@ def test_losses_of_any_single_layer(encoder64: Vgg, noise: Tensor) -> None:
         assert_same(Objective(encoder64, terms, tile=16)(image), whole, 1e-10)
 
 
-def test_targets_in_tiles(encoder64: Vgg) -> None:
+def test_targets_in_tiles(encoder64: Encoder) -> None:
     image = sample_tensor("owl", 150).double()
     statistics = {f"gram {name}": Statistic(name) for name in STYLE}
     whole = measure(encoder64, image, features=["relu4_2"], statistics=statistics)
@@ -107,35 +108,33 @@ class Brightest:
     """A loss that only the whole picture can tell."""
 
     name = "brightest"
-    layer = "relu1_1"
+    layers = ("relu1_1", "relu2_1")
     weight = 1.0
 
-    def __call__(self, features: Tensor) -> Tensor:
-        return features.max().double()
+    def __call__(self, *features: Tensor) -> Tensor:
+        return torch.stack([each.amax((1, 2, 3)) for each in features]).sum(0).double()
 
 
-def test_what_is_no_sum_over_positions_says_so(encoder: Vgg, noise: Tensor) -> None:
+def test_what_is_no_sum_over_positions_says_so(encoder: Encoder, noise: Tensor) -> None:
     assert Objective(encoder, [Brightest()])(noise).loss > 0
     with pytest.raises(ImpastoError, match="brightest is no function of sums over positions"):
         Objective(encoder, [Brightest()], tile=16)(noise)
 
 
-class Average:
+class Average(MeanStyle):
     """A style of one's own: how active each channel is."""
 
     name = "average"
 
-    def mean(
-        self, features: Tensor, part: Part | None = None, area: Tensor | None = None
-    ) -> Tensor:
-        assert area is None
-        return (part.core_of(features) if part else features).flatten(2).mean(-1)
+    def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
+        assert weights is None
+        return features.flatten(2).mean(-1)
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
-        return (statistic - target).square().sum().double()
+        return (statistic - target).square().sum(1).double()
 
 
-def test_a_style_of_ones_own(encoder64: Vgg, noise: Tensor) -> None:
+def test_a_style_of_ones_own(encoder64: Encoder, noise: Tensor) -> None:
     image = noise.double()
     target = Average().mean(encoder64(image.flip(-1).square(), ["relu3_1"])["relu3_1"])
     terms = [StyleLoss("relu3_1", target, style=Average())]
@@ -144,7 +143,7 @@ def test_a_style_of_ones_own(encoder64: Vgg, noise: Tensor) -> None:
     assert_same(Objective(encoder64, terms, tile=16)(image), whole, 1e-10)
 
 
-def test_memory_decides(encoder: Vgg) -> None:
+def test_memory_decides(encoder: Encoder) -> None:
     layers = ["image", "relu4_2", *STYLE]
     size = (1024, 1024)
     whole = needed(encoder, layers, size, None)
@@ -162,7 +161,20 @@ def test_memory_decides(encoder: Vgg) -> None:
     assert needed(encoder, layers, size, frugal) > 1
 
 
-def test_a_gram_loss_at_its_own_target(encoder: Vgg, noise: Tensor) -> None:
+def test_a_gram_loss_at_its_own_target(encoder: Encoder, noise: Tensor) -> None:
     features = encoder(noise, ["relu1_1"])["relu1_1"]
     loss = StyleLoss("relu1_1", gram(features))
     assert Objective(encoder, [loss], tile=16)(noise).loss == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("tile", [16, 32, 200])
+def test_a_picture_that_repeats(tile: int) -> None:
+    """Halos go on at the opposite side, however often they go around."""
+    encoder = load_encoder(padding="circular").double()
+    random = torch.Generator().manual_seed(0)
+    image, photo, painting = (
+        torch.rand(1, 3, 32, 80, generator=random, dtype=torch.float64) for _ in range(3)
+    )
+    terms = losses(encoder, photo, painting)
+    whole = Objective(encoder, terms)(image)
+    assert_same(Objective(encoder, terms, tile=tile)(image), whole, 1e-10)

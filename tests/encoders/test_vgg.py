@@ -13,11 +13,16 @@ from safetensors.torch import load_file, save_file
 from scipy.signal import correlate
 from torch import Tensor
 
-from impasto import ImpastoError, Vgg, load_encoder
-from impasto.encoders.vgg import CAFFE, TORCHVISION, VGG16, VGG19, Preprocessing, _layer_names
-from impasto.kernels import ops as compiled
+from impasto import Encoder, ImpastoError, Vgg, load_encoder
+from impasto.encoders.base import CAFFE, IMAGE, TORCHVISION, Preprocessing
+from impasto.encoders.vgg import VGG16, VGG19, _table
+from impasto.kernels import ops
 
 Array = NDArray[np.float64]
+
+
+def layer_names(blocks: tuple[int, ...]) -> list[str]:
+    return [row.name for row in _table(blocks) if row.name != IMAGE]
 
 
 def weights() -> dict[str, Tensor]:
@@ -30,7 +35,7 @@ def reference(image: Tensor, last: str, pooling: str = "avg") -> Array:
     state = weights()
     rgb = image[0].double().numpy() * 255
     x = rgb[::-1] - np.array([103.939, 116.779, 123.68])[:, None, None]
-    for name in _layer_names(VGG16):
+    for name in layer_names(VGG16):
         if name.startswith("conv"):
             kernels = state[f"{name}.weight"].double().numpy()
             bias = state[f"{name}.bias"].double().numpy()
@@ -70,13 +75,32 @@ def test_weights_are_the_published_ones() -> None:
     assert first == pytest.approx([0.42947057, 0.373467, -0.06136011], rel=5e-4)
 
 
-def test_weights_are_frozen_and_float32(encoder: Vgg) -> None:
-    parameters = list(encoder.parameters())
-    assert len(parameters) == 26
-    assert all(p.dtype == torch.float32 and not p.requires_grad for p in parameters)
+def test_it_is_loaded_once_and_shared(encoder: Encoder, noise: Tensor) -> None:
+    """Whatever is asked for: pooling, padding and precision are of the same weights."""
+    again = load_encoder(pooling="max", padding="circular")
+    assert isinstance(again, Vgg)
+    assert isinstance(encoder, Vgg)
+    assert again._kernels["conv1_1"] is encoder._kernels["conv1_1"]
+    assert (encoder.pooling, encoder.padding) == ("avg", "zeros")
+    assert encoder.double()(noise.double(), ["relu1_1"])["relu1_1"].dtype == torch.float64
+    assert encoder(noise, ["relu1_1"])["relu1_1"].dtype == torch.float32
 
 
-def test_padding_is_zero_after_the_mean_is_subtracted(encoder: Vgg) -> None:
+def test_the_table_says_what_a_layer_sees(encoder64: Encoder) -> None:
+    """A position depends on the pixels of its square and of the halo around it, and no others."""
+    for row in encoder64.table[1:18:4]:
+        image = torch.rand(1, 3, 96, 96, dtype=torch.float64).requires_grad_(True)
+        at = 48 // row.stride
+        position = encoder64(image, [row.name])[row.name][..., at, at].square().sum()
+        (gradient,) = torch.autograd.grad(position, image)
+        seen = gradient.abs().sum((0, 1, 2)).nonzero().flatten()
+        first = at * row.stride
+        assert seen[0] >= first - row.halo
+        assert seen[-1] < first + row.stride + row.halo
+        assert len(seen) > row.stride + 1.4 * row.halo
+
+
+def test_padding_is_zero_after_the_mean_is_subtracted(encoder: Encoder) -> None:
     """To the first layer, a picture of the mean colour has no border; a black one has."""
     mean = CAFFE.invert(torch.zeros(1, 3, 12, 12))
     flat = encoder(mean, ["conv1_1"])["conv1_1"]
@@ -86,7 +110,7 @@ def test_padding_is_zero_after_the_mean_is_subtracted(encoder: Vgg) -> None:
     assert torch.allclose(black[..., 1, 1:-1], black[..., 6, 1:-1], atol=1e-3)
 
 
-def test_an_odd_last_row_and_column_are_dropped_by_pooling(encoder: Vgg, noise: Tensor) -> None:
+def test_an_odd_last_row_and_column_are_dropped_by_pooling(encoder: Encoder, noise: Tensor) -> None:
     even, odd = noise[..., :8, :10], noise[..., :9, :11]
     assert encoder(odd, ["pool1"])["pool1"].shape == encoder(even, ["pool1"])["pool1"].shape
 
@@ -105,7 +129,7 @@ def test_preprocessing_and_its_inverse(preprocessing: Preprocessing) -> None:
     assert torch.allclose(there_and_back, image, rtol=0, atol=1e-14)
 
 
-def test_gradients_match_finite_differences(encoder64: Vgg) -> None:
+def test_gradients_match_finite_differences(encoder64: Encoder) -> None:
     generator = torch.Generator().manual_seed(2)
     image = torch.rand(1, 3, 18, 17, dtype=torch.float64, generator=generator)
     direction = torch.randn(image.shape, dtype=torch.float64, generator=generator)
@@ -120,31 +144,31 @@ def test_gradients_match_finite_differences(encoder64: Vgg) -> None:
     assert (gradient * direction).sum().item() == pytest.approx(difference.item(), rel=1e-6)
 
 
-def test_values_before_the_relu_stay_intact(encoder: Vgg, noise: Tensor) -> None:
+def test_values_before_the_relu_stay_intact(encoder: Encoder, noise: Tensor) -> None:
     features = encoder(noise, ["conv2_1", "relu2_1"])
     assert features["conv2_1"].min() < 0
     assert torch.equal(features["conv2_1"].clamp_min(0), features["relu2_1"])
 
 
 def test_nothing_after_the_last_layer_is_computed(
-    encoder: Vgg, noise: Tensor, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, noise: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the compiled kernels take the place of the modules, and call no hooks
-    monkeypatch.setattr(compiled, "suits", lambda _: False)
     called: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: called.append(name))
-        for name, module in encoder.named_children()
-    ]
-    try:
+    convolve = Vgg._convolve
+
+    def told(self: Vgg, name: str, x: Tensor, rectify: bool) -> Tensor:
+        called.append(name)
+        return convolve(self, name, x, rectify)
+
+    monkeypatch.setattr(Vgg, "_convolve", told)
+    for suits in (ops.suits, lambda _: False):
+        monkeypatch.setattr(ops, "suits", suits)
+        called.clear()
         encoder(noise, ["relu2_1", "relu1_1"])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    assert called == ["conv1_1", "conv1_2", "conv2_1"]
+        assert called == ["conv1_1", "conv1_2", "conv2_1"]
 
 
-def test_names_and_aliases(encoder: Vgg) -> None:
+def test_names_and_aliases(encoder: Encoder) -> None:
     assert encoder.layer("block4_conv2") == "relu4_2"
     assert encoder.layer("block3_pool") == "pool3"
     assert encoder.min_size(["relu1_2"]) == 1
@@ -156,7 +180,7 @@ def test_names_and_aliases(encoder: Vgg) -> None:
         encoder.layer("block5_conv4")
 
 
-def test_a_grey_image_is_seen_as_its_colours(encoder: Vgg, noise: Tensor) -> None:
+def test_a_grey_image_is_seen_as_its_colours(encoder: Encoder, noise: Tensor) -> None:
     grey = noise[:, :1]
     features = encoder(grey, ["relu1_1"])["relu1_1"]
     assert torch.equal(features, encoder(grey.expand(1, 3, -1, -1), ["relu1_1"])["relu1_1"])
@@ -167,7 +191,7 @@ def torchvision_state(blocks: tuple[int, ...]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     state: dict[str, Tensor] = {}
     channels = 3
-    for number, name in enumerate(_layer_names(blocks)):
+    for number, name in enumerate(layer_names(blocks)):
         if name.startswith("conv"):
             out = (64, 128, 256, 512, 512)[int(name[4]) - 1]
             shape = (out, channels, 3, 3)
@@ -192,7 +216,7 @@ def test_torchvision_weights(
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     x = (noise - mean) / std
     last = f"relu5_{blocks[-1]}"
-    for number, name in enumerate(_layer_names(blocks)):
+    for number, name in enumerate(layer_names(blocks)):
         if name.startswith("conv"):
             weight, bias = state[f"features.{number}.weight"], state[f"features.{number}.bias"]
             x = torch.conv2d(x, weight, bias, padding=1)
@@ -205,7 +229,7 @@ def test_torchvision_weights(
     assert torch.allclose(encoder(noise, [last])[last], x, rtol=1e-4, atol=1e-5)
 
 
-def test_weights_with_the_bundled_names(tmp_path: Path, encoder: Vgg, noise: Tensor) -> None:
+def test_weights_with_the_bundled_names(tmp_path: Path, encoder: Encoder, noise: Tensor) -> None:
     save_file(weights(), tmp_path / "mine.safetensors")
     mine = load_encoder(tmp_path / "mine.safetensors")
     assert torch.equal(mine(noise, ["relu2_2"])["relu2_2"], encoder(noise, ["relu2_2"])["relu2_2"])

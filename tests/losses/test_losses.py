@@ -13,9 +13,9 @@ from torch import Tensor
 from impasto import (
     BorderLoss,
     ContentLoss,
+    Encoder,
     StyleLoss,
     TotalVariationLoss,
-    Vgg,
     border_variation,
     gram,
     total_variation,
@@ -26,12 +26,12 @@ LAYER = "relu3_1"
 
 
 @pytest.fixture(scope="module")
-def features(encoder: Vgg, photo: Tensor) -> Tensor:
+def features(encoder: Encoder, photo: Tensor) -> Tensor:
     return encoder(photo, [LAYER])[LAYER]
 
 
 @pytest.fixture(scope="module")
-def others(encoder: Vgg, painting: Tensor) -> Tensor:
+def others(encoder: Encoder, painting: Tensor) -> Tensor:
     return encoder(painting, [LAYER])[LAYER]
 
 
@@ -47,7 +47,7 @@ def test_gram_matrix(features: Tensor) -> None:
 
 
 @pytest.mark.parametrize("scaling", ["relative", "gatys", "lecture"])
-def test_content_loss(features: Tensor, noise: Tensor, encoder: Vgg, scaling: Scaling) -> None:
+def test_content_loss(features: Tensor, noise: Tensor, encoder: Encoder, scaling: Scaling) -> None:
     x = encoder(noise, [LAYER])[LAYER]
     f, p = matrix(x), matrix(features)
     expected = {
@@ -60,7 +60,7 @@ def test_content_loss(features: Tensor, noise: Tensor, encoder: Vgg, scaling: Sc
 
 
 @pytest.mark.parametrize("scaling", ["relative", "gatys", "lecture"])
-def test_style_loss(features: Tensor, noise: Tensor, encoder: Vgg, scaling: Scaling) -> None:
+def test_style_loss(features: Tensor, noise: Tensor, encoder: Encoder, scaling: Scaling) -> None:
     x = encoder(noise, [LAYER])[LAYER]
     f, p = matrix(x), matrix(features)  # of the same size, as the papers have it
     channels, positions = f.shape

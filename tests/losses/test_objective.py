@@ -8,19 +8,19 @@ from torch import Tensor
 
 from impasto import (
     ContentLoss,
+    Encoder,
     ImpastoError,
     Loss,
     Objective,
     StyleLoss,
     TotalVariationLoss,
-    Vgg,
     gram,
 )
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
-def losses(encoder: Vgg, photo: Tensor, painting: Tensor) -> list[Loss]:
+def losses(encoder: Encoder, photo: Tensor, painting: Tensor) -> list[Loss]:
     with torch.no_grad():
         content = encoder(photo, ["relu4_2"])["relu4_2"]
         style = encoder(painting, STYLE)
@@ -31,7 +31,9 @@ def losses(encoder: Vgg, photo: Tensor, painting: Tensor) -> list[Loss]:
     ]
 
 
-def test_content_alone_vanishes_at_the_photo(encoder: Vgg, photo: Tensor, noise: Tensor) -> None:
+def test_content_alone_vanishes_at_the_photo(
+    encoder: Encoder, photo: Tensor, noise: Tensor
+) -> None:
     with torch.no_grad():
         target = encoder(photo, ["relu4_2"])["relu4_2"]
     objective = Objective(encoder, [ContentLoss("relu4_2", target)])
@@ -44,7 +46,7 @@ def test_content_alone_vanishes_at_the_photo(encoder: Vgg, photo: Tensor, noise:
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(
-    encoder: Vgg, photo: Tensor, painting: Tensor, noise: Tensor
+    encoder: Encoder, photo: Tensor, painting: Tensor, noise: Tensor
 ) -> None:
     terms = losses(encoder, photo, painting)
     result = Objective(encoder, terms)(noise)
@@ -56,7 +58,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(
 
 
 def test_the_gradient_matches_finite_differences(
-    encoder64: Vgg, photo: Tensor, painting: Tensor, noise: Tensor
+    encoder64: Encoder, photo: Tensor, painting: Tensor, noise: Tensor
 ) -> None:
     objective = Objective(encoder64, losses(encoder64, photo.double(), painting.double()))
     image = noise.double()
@@ -70,7 +72,7 @@ def test_the_gradient_matches_finite_differences(
 
 
 def test_float32_agrees_with_float64(
-    encoder: Vgg, encoder64: Vgg, photo: Tensor, painting: Tensor, noise: Tensor
+    encoder: Encoder, encoder64: Encoder, photo: Tensor, painting: Tensor, noise: Tensor
 ) -> None:
     single = Objective(encoder, losses(encoder, photo, painting))(noise)
     double = Objective(encoder64, losses(encoder64, photo.double(), painting.double()))(
@@ -84,7 +86,7 @@ def test_float32_agrees_with_float64(
 
 
 def test_a_grey_image_has_the_summed_gradient(
-    encoder: Vgg, photo: Tensor, painting: Tensor, noise: Tensor
+    encoder: Encoder, photo: Tensor, painting: Tensor, noise: Tensor
 ) -> None:
     objective = Objective(encoder, losses(encoder, photo, painting)[:-1])
     grey = noise[:, :1]
@@ -95,7 +97,7 @@ def test_a_grey_image_has_the_summed_gradient(
     assert torch.allclose(result.gradient, summed, atol=1e-5 * summed.abs().max().item())
 
 
-def test_what_makes_no_objective(encoder: Vgg, photo: Tensor) -> None:
+def test_what_makes_no_objective(encoder: Encoder, photo: Tensor) -> None:
     with pytest.raises(ImpastoError, match="at least one loss"):
         Objective(encoder, [])
     with pytest.raises(ImpastoError, match="share a name"):

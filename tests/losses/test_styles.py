@@ -12,16 +12,16 @@ from torch import Tensor
 from impasto import (
     BatchNorm,
     Covariance,
+    Encoder,
     GaussianMmd,
     Gram,
     ImpastoError,
     LinearMmd,
+    MeanStyle,
     Objective,
     PolynomialMmd,
     Statistic,
-    Style,
     StyleLoss,
-    Vgg,
     Wasserstein,
     measure,
 )
@@ -30,7 +30,7 @@ from tests.conftest import sample_tensor
 Array = npt.NDArray[np.float64]
 
 LAYER = "relu3_1"
-STYLES: list[Style] = [
+STYLES: list[MeanStyle] = [
     Gram(),
     LinearMmd(),
     PolynomialMmd(),
@@ -43,12 +43,12 @@ each_style = pytest.mark.parametrize("style", STYLES, ids=lambda style: style.na
 
 
 @pytest.fixture(scope="module")
-def features(encoder64: Vgg) -> Tensor:
+def features(encoder64: Encoder) -> Tensor:
     return encoder64(sample_tensor("owl", 48).double(), [LAYER])[LAYER]
 
 
 @pytest.fixture(scope="module")
-def others(encoder64: Vgg) -> Tensor:
+def others(encoder64: Encoder) -> Tensor:
     return encoder64(sample_tensor("great_wave", 64).double(), [LAYER])[LAYER]
 
 
@@ -64,7 +64,7 @@ def mmd(kernel: object, x: Array, y: Array) -> float:
     return float(kernel(x, x).mean() - 2 * kernel(x, y).mean() + kernel(y, y).mean())
 
 
-def distance(style: Style, x: Tensor, y: Tensor) -> float:
+def distance(style: MeanStyle, x: Tensor, y: Tensor) -> float:
     return style.distance(style.mean(x), style.mean(y)).item()
 
 
@@ -77,7 +77,7 @@ def test_the_gram_loss_is_an_mmd(features: Tensor, others: Tensor) -> None:
 
 
 def test_the_gram_loss_is_an_mmd_in_single_precision_too(
-    encoder: Vgg, features: Tensor, others: Tensor
+    encoder: Encoder, features: Tensor, others: Tensor
 ) -> None:
     expected = mmd(lambda a, b: (a @ b.T) ** 2, positions(features), positions(others))
     x, y = (
@@ -156,13 +156,13 @@ def test_wasserstein(features: Tensor, others: Tensor) -> None:
 
 
 @each_style
-def test_zero_at_its_own_target_only(style: Style, features: Tensor, others: Tensor) -> None:
+def test_zero_at_its_own_target_only(style: MeanStyle, features: Tensor, others: Tensor) -> None:
     assert distance(style, others, others) == pytest.approx(0, abs=1e-9)
     assert distance(style, features, others) > 0.01
 
 
 @each_style
-def test_where_things_are_is_forgotten(style: Style, features: Tensor, others: Tensor) -> None:
+def test_where_things_are_is_forgotten(style: MeanStyle, features: Tensor, others: Tensor) -> None:
     order = torch.randperm(features[0, 0].numel(), generator=torch.Generator().manual_seed(0))
     shuffled = features.flatten(2)[:, :, order].view(features.shape)
     expected = distance(style, features, others)
@@ -170,7 +170,7 @@ def test_where_things_are_is_forgotten(style: Style, features: Tensor, others: T
 
 
 @each_style
-def test_gradients(style: Style, features: Tensor, others: Tensor) -> None:
+def test_gradients(style: MeanStyle, features: Tensor, others: Tensor) -> None:
     random = torch.Generator().manual_seed(0)
     height, width = features.shape[-2:]
     area = torch.rand(1, 1, height, width, generator=random, dtype=torch.float64) * 2
@@ -188,7 +188,7 @@ def test_gradients(style: Style, features: Tensor, others: Tensor) -> None:
 
 @each_style
 @pytest.mark.parametrize("soft", [False, True])
-def test_in_tiles(style: Style, soft: bool, encoder64: Vgg) -> None:
+def test_in_tiles(style: MeanStyle, soft: bool, encoder64: Encoder) -> None:
     image, painting = (sample_tensor(name, 90).double() for name in ("kingfisher", "great_wave"))
     layers = ("relu1_1", "relu3_1")
     targets = measure(
@@ -216,7 +216,7 @@ def test_in_tiles(style: Style, soft: bool, encoder64: Vgg) -> None:
 
 
 @each_style
-def test_an_area_is_as_good_as_a_picture_of_its_own(style: Style, features: Tensor) -> None:
+def test_an_area_is_as_good_as_a_picture_of_its_own(style: MeanStyle, features: Tensor) -> None:
     left = torch.zeros(1, 1, *features.shape[-2:], dtype=torch.float64)
     left[..., : features.shape[-1] // 2] = 1
     masked = style.mean(features, None, left / left.mean())
@@ -225,7 +225,7 @@ def test_an_area_is_as_good_as_a_picture_of_its_own(style: Style, features: Tens
 
 
 @each_style
-def test_a_silent_layer_is_no_trouble(style: Style) -> None:
+def test_a_silent_layer_is_no_trouble(style: MeanStyle) -> None:
     zeros = torch.zeros(1, 64, 3, 3)
     for x in (zeros, torch.ones(1, 64, 3, 3)):
         loss = StyleLoss(LAYER, style.mean(zeros), style=style)

@@ -25,9 +25,11 @@ from impasto import (
     gram,
     lbfgs,
 )
-from impasto.optimise.base import OPTIMISERS, Evaluate, Optimiser
-from impasto.settings import OPTIMIZERS, Scaling
+from impasto.catalog import OPTIMIZERS
+from impasto.optimise.base import Evaluate, Optimiser
+from impasto.settings import Scaling
 
+OPTIMISERS: dict[str, Optimiser] = {"lbfgs": lbfgs, "cg": cg, "adam": adam}
 SEARCHING = {"lbfgs": lbfgs, "cg": cg}
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -48,7 +50,7 @@ def random(seed: int, *shape: int) -> Tensor:
 
 
 def test_every_optimiser_of_the_settings_is_there() -> None:
-    assert tuple(OPTIMISERS) == OPTIMIZERS
+    assert {name: row.load()() for name, row in OPTIMIZERS.items()} == OPTIMISERS
 
 
 @pytest.mark.parametrize("name", SEARCHING)

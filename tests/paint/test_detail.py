@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import sample, stylize
-from impasto.pictures import images
+from impasto.pictures import colours, images
 from impasto.settings import Settings
 from judge import band_likeness
 from tests.conftest import sample_tensor
@@ -126,6 +126,6 @@ def test_a_grey_photo_starts_without_blotches() -> None:
     grey = sample_tensor("owl", 96).mean(1, keepdim=True).expand(1, 3, -1, -1)
     generator = torch.Generator().manual_seed(0)
     traces = grey + torch.randn(grey.shape, generator=generator) / 510
-    image = images.match_colors(traces, sample_tensor("night_cafe", 96), least_spread=0.05)
-    smooth = images.match_colors(grey, sample_tensor("night_cafe", 96), least_spread=0.05)
+    image = colours.match_colours(traces, sample_tensor("night_cafe", 96), least_spread=0.05)
+    smooth = colours.match_colours(grey, sample_tensor("night_cafe", 96), least_spread=0.05)
     assert (image - smooth).abs().max() < 0.1

@@ -16,11 +16,11 @@ import torch
 
 import impasto
 from impasto import ImpastoError, Interrupted, Step, sample
-from impasto.kernels import ops as compiled
-from impasto.optimise.base import OPTIMISERS
+from impasto.catalog import OPTIMIZERS
+from impasto.kernels import sharing
 from impasto.paint.levels import Level
+from impasto.paint.repainting import Repainting
 from impasto.paint.studio import CUDA_LIBRARIES
-from impasto.paint.stylize import _Scene
 from impasto.pictures import images
 from impasto.settings import parse_memory
 from tests.conftest import tolerated
@@ -77,7 +77,7 @@ def failed(**settings: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("optimizer", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("run", [finished, interrupted, failed])
 def test_nothing_of_a_run_waits_for_the_collector(run: Callable[..., None], optimizer: str) -> None:
     run(optimizer=optimizer)  # what is loaded once, and kept
@@ -115,7 +115,7 @@ def test_nothing_of_other_recipes_does(make: Callable[[], object]) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("optimizer", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_who_keeps_steps_keeps_pictures_and_no_more(optimizer: str) -> None:
     steps: list[Step] = []
     learned: list[int] = []
@@ -146,7 +146,7 @@ def test_an_interruption_carries_the_picture_and_no_more() -> None:
 
 def test_memory_for_activations_goes_back_after_a_run() -> None:
     finished()
-    assert not compiled._recycler.free
+    assert not sharing.recycler.free
 
 
 GROWTH = """
@@ -175,7 +175,6 @@ def test_one_run_after_another_takes_no_more() -> None:
 MEASURED = """
 import sys
 from impasto.apps.cli.main import main
-from tests.conftest import tolerated
 code = main(sys.argv[1:])
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 sys.exit(code)
@@ -202,7 +201,7 @@ def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Pat
     bound = f"{890 + CUDA_LIBRARIES // 2**20}M"
     stylizer = impasto.Stylizer(PAINTING, size=256, memory=bound)
     level = Level((256, 171), 1, 1.0)
-    scene = _Scene(stylizer, images.read(PHOTO), [level])
+    scene = Repainting(stylizer, images.read(PHOTO), [level])
     content = scene.content(level)
     objective, _ = scene.objective(level, content)
     height, width = content.shape[-2:]

@@ -21,7 +21,7 @@ from impasto import (
     stylize,
 )
 from impasto.device import choose_device
-from impasto.pictures import images
+from impasto.pictures import colours, images
 from tests.conftest import noticed
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
@@ -88,7 +88,7 @@ def test_a_level_where_the_content_layer_sees_texture_alone_is_held_less_to_the_
         return stylize(PHOTO, PAINTING, size=128, steps=10, levels=levels).parts["content relu4_2"]
 
     refined, at_once = content(2), content(1)
-    monkeypatch.setattr("impasto.paint.stylize.SEEN", 16)
+    monkeypatch.setattr("impasto.paint.repainting.SEEN", 16)
     assert content(2) > 1.1 * refined
     assert content(1) == at_once
 
@@ -154,22 +154,22 @@ def test_keeping_the_colours() -> None:
     painted = images.to_tensor(result.image)
 
     def colour(image: torch.Tensor) -> torch.Tensor:
-        return image - images.luminance(image)
+        return image - colours.luminance(image)
 
     # every colour points where the photo's does, paled at most
     along = (colour(painted) * colour(resized)).sum(1)
     assert (along > -1e-3).all()
     assert (colour(painted).norm(dim=1) <= colour(resized).norm(dim=1) + 0.01).all()
-    assert (images.luminance(painted) - images.luminance(resized)).abs().mean() > 0.02
+    assert (colours.luminance(painted) - colours.luminance(resized)).abs().mean() > 0.02
 
 
 def test_one_painting_for_many_photos_is_looked_at_once() -> None:
     stylizer = Stylizer(PAINTING, size=48, steps=2)
     first = stylizer.paint(PHOTO)
-    targets = stylizer._targets["", 48]
+    targets = stylizer.kept_losses["", 48]
     second = stylizer.paint(sample("owl"))
-    assert list(stylizer._targets) == [("", 48)]
-    assert stylizer._targets["", 48] is targets
+    assert list(stylizer.kept_losses) == [("", 48)]
+    assert stylizer.kept_losses["", 48] is targets
     assert first.image.size != second.image.size
     alone = stylize(sample("owl"), PAINTING, size=48, steps=2)
     assert np.array_equal(pixels(alone.image), pixels(second.image))

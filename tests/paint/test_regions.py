@@ -21,8 +21,8 @@ from impasto import (
     stylize,
     to_tensor,
 )
-from impasto.paint.studio import Exemplar
-from impasto.pictures import images
+from impasto.losses.styles import Exemplar
+from impasto.pictures import colours, images
 from impasto.settings import Settings
 from tests.conftest import tolerated
 
@@ -148,7 +148,7 @@ def test_tiles_know_of_masks(style_loss: str) -> None:
 def test_a_painting_gets_the_colours_of_the_photo() -> None:
     pictures = (images.read(source).image for source in (PHOTO, CAFE))
     photo, painting = (0.4 + 0.2 * to_tensor(images.resize(p, (64, 48))) for p in pictures)
-    recoloured = images.match_colors(painting, photo)
+    recoloured = colours.match_colours(painting, photo)
     pixels, wanted = recoloured[0].flatten(1), photo[0].flatten(1)
     assert torch.allclose(pixels.mean(1), wanted.mean(1), atol=1e-4)
     assert torch.allclose(pixels.cov(), wanted.cov(), atol=1e-5)

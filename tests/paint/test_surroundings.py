@@ -39,8 +39,8 @@ from impasto import (
     to_tensor,
 )
 from impasto.device import ordinary, recordable
-from impasto.kernels import ops as compiled
-from impasto.losses import styles
+from impasto.encoders import base
+from impasto.losses import distributions
 from impasto.pictures import images
 
 PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
@@ -78,7 +78,7 @@ STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 @pytest.fixture(params=STATES, scope="module")
 def state(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Any]]:
     # What was prepared before hides what would be prepared now.
-    for kept in (compiled._prepared, compiled._prepared_turned, styles._waves):
+    for kept in (base._loaded, distributions._waves):
         kept.cache_clear()
     return STATES[request.param]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from impasto import (
+    STYLES,
+    Encoder,
     ImpastoError,
     Objective,
     StyleLoss,
-    Vgg,
     cg,
     gram,
     lbfgs,
@@ -25,9 +26,10 @@ from impasto import (
     texture,
     up_to,
 )
-from impasto.optimise.base import Beyond, Optimiser
-from impasto.paint.texture import CONTRAST, _clouds
-from impasto.settings import StyleName
+from impasto.optimise.base import Optimiser
+from impasto.optimise.variables import Beyond
+from impasto.paint.studio import CONTRAST, clouds
+from tests.conftest import tolerated
 
 PAINTING = sample("great_wave")
 
@@ -51,7 +53,7 @@ def test_any_size_and_its_style(tmp_path: Path) -> None:
     assert artwork.image.size == (80, 48)
     assert artwork.losses[-1] < 0.05 * artwork.losses[0]
     assert all(b < a for a, b in itertools.pairwise(artwork.losses))
-    assert set(artwork.parts) == {"style relu1_1", "style relu2_1", "style relu3_1", "border"}
+    assert set(artwork.parts) == {"style relu1_1", "style relu2_1", "style relu3_1"}
     record = read_record(artwork.save(tmp_path / "a.png"))
     assert record["command"] == "texture"
     assert record["painting"]["name"] == "great_wave.jpg"
@@ -60,11 +62,35 @@ def test_any_size_and_its_style(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("style_loss", ["gram", "bn", "wasserstein"])
 def test_a_tileable_texture_has_no_seam(style_loss: str) -> None:
-    settings = {"size": (64, 64), "layers": up_to("relu3_1"), "painting_size": 128, "steps": 25}
-    plain = texture(PAINTING, style_loss=style_loss, **settings)  # type: ignore[arg-type]
-    tile = texture(PAINTING, style_loss=style_loss, tileable=True, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"painting_size": 128, "steps": 25, "style_loss": style_loss}
+    settings["layers"] = up_to("relu4_1")
+    plain = texture(PAINTING, size=(57, 57), **settings)  # cut out of one that repeats
+    tile = texture(PAINTING, size=(64, 64), tileable=True, **settings)
     assert seam(plain.image) > 1.25
     assert seam(tile.image) < 1
+
+
+def test_what_is_cut_out_has_no_frame() -> None:
+    """Along the border it is as lively as inside: nothing there knows of it."""
+    grown = texture(PAINTING, size=(90, 70), layers=up_to("relu4_1"), painting_size=128, steps=40)
+    assert grown.image.size == (90, 70)
+    pixels = np.asarray(grown.image, dtype=np.float64)
+    ring = np.ones(pixels.shape[:2], bool)
+    ring[3:-3, 3:-3] = False
+    assert np.abs(pixels[ring].mean(0) - pixels[~ring].mean(0)).max() < 25
+    assert pixels[ring].std() == pytest.approx(pixels[~ring].std(), rel=0.35)
+
+
+def test_tiles_of_one_that_repeats() -> None:
+    """With little memory it is grown in tiles that go on at the opposite side: the same picture."""
+    settings: dict[str, Any] = {"size": (96, 64), "tileable": True, "painting_size": 96, "steps": 6}
+    whole = texture(PAINTING, **settings)
+    with tolerated():
+        tiles = texture(PAINTING, memory="1M", history=2, **settings)
+    assert "memory" in tiles.record
+    assert "memory" not in whole.record
+    assert tiles.losses[1] == pytest.approx(whole.losses[1], rel=1e-4)
+    assert seam(tiles.image) < 1.1
 
 
 def test_with_several_levels_there_is_still_no_seam() -> None:
@@ -110,7 +136,7 @@ def test_one_row_that_repeats_keeps_its_size() -> None:
 @pytest.mark.parametrize("size", [(32, 48), (1, 400), (7, 5), (1, 1)])
 def test_a_start_is_noise_that_falls_with_frequency(size: tuple[int, int]) -> None:
     """Numbers everywhere, whatever torch makes of a complex number divided by infinity."""
-    start = _clouds(torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)))
+    start = clouds(torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)))
     assert start.shape == (1, 3, *size)
     assert start.isfinite().all()
     assert start.mean().item() == pytest.approx(0.5, abs=0.02)
@@ -135,7 +161,7 @@ def test_circular_padding_sees_no_border() -> None:
         assert torch.allclose(gram(again[layer]), gram(once[layer]), rtol=1e-9)
 
 
-def test_repeated_it_is_the_same_to_the_encoder(encoder64: Vgg) -> None:
+def test_repeated_it_is_the_same_to_the_encoder(encoder64: Encoder) -> None:
     """Far from any border, zero padding sees of a repeated picture what circular padding does."""
     image = torch.rand(1, 3, 32, 32, dtype=torch.float64)
     wrapped = load_encoder(padding="circular").double()(image, ["relu3_1"])["relu3_1"]
@@ -143,7 +169,7 @@ def test_repeated_it_is_the_same_to_the_encoder(encoder64: Vgg) -> None:
     assert torch.allclose(plain[..., 16:24, 16:24], wrapped, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("style_loss", get_args(StyleName))
+@pytest.mark.parametrize("style_loss", STYLES)
 def test_a_flat_painting_is_no_trouble(style_loss: str) -> None:
     grey = Image.new("RGB", (48, 48), (128, 128, 128))
     artwork = texture(grey, size=(32, 32), tileable=True, style_loss=style_loss, steps=5)

@@ -163,8 +163,9 @@ def test_what_stands_still_does_not_flicker(tmp_path: Path, photo: Tensor, suffi
     assert np.abs(np.diff(still, axis=0)).mean() <= (0 if suffix == ".gif" else 1.5)
 
 
-@BOTH
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize(
+    ("suffix", "error"), [(".mp4", KeyboardInterrupt), (".gif", None), (".gif", RuntimeError)]
+)
 def test_a_run_that_ends_early(
     tmp_path: Path, suffix: str, error: type[BaseException] | None
 ) -> None:

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageSequence
 
 from impasto import Statistic, Stylizer, reconstruct, sample, stylize, texture
 from impasto.apps.cli.main import main
-from impasto.paint.studio import Exemplar
+from impasto.losses.styles import Exemplar
 from impasto.pictures import images
+from tests.conftest import tolerated
 
 PHOTO, PAINTING = sample("owl"), sample("great_wave")
 
@@ -61,22 +62,25 @@ def test_the_ground_of_a_painting_is_no_part_of_its_style() -> None:
     plain = images.resize(images.read(PAINTING).image, (96, 64))
     statistics = {f"relu{n}_1": Statistic(f"relu{n}_1") for n in (1, 2, 3)}
     whole = studio.mixed([Exemplar(studio.tensor(plain))], statistics)
-    colors = studio.tensor(cut.colors)
-    oval = studio.mixed([Exemplar(colors, 1, studio.visible(cut, (96, 64)))], statistics)
+    colours = studio.tensor(cut.colours)
+    oval = studio.mixed([Exemplar(colours, 1, studio.visible(cut, (96, 64)))], statistics)
     on_white = studio.mixed([Exemplar(studio.tensor(cut.image))], statistics)
     for name in statistics:
         own, far = ((found[name] - whole[name]).norm().item() for found in (oval, on_white))
         assert own < 0.6 * far
 
 
-def test_textures_reconstructions_and_masks() -> None:
-    cut = cut_out("great_wave", (96, 64))
+def test_the_ground_of_a_painting_is_no_part_of_its_textures() -> None:
+    settings: dict[str, Any] = {"size": (32, 32), "painting_size": 96, "steps": 15}
+    plain = pixels(texture(PAINTING, **settings).image)
     for tileable in (False, True):
-        grown = texture(cut, size=(32, 32), painting_size=96, tileable=tileable, steps=15)
-        plain = texture(PAINTING, size=(32, 32), painting_size=96, tileable=tileable, steps=15)
-        assert grown.image.mode == "RGB"
-        # As dark as the wave: its ground is white.
-        assert abs(pixels(grown.image).mean() - pixels(plain.image).mean()) < 25
+        grown = texture(cut_out("great_wave", (96, 64)), tileable=tileable, **settings).image
+        assert grown.mode == "RGB"
+        assert abs(pixels(grown).mean() - plain.mean()) < 25  # as dark as the wave, on white
+
+
+def test_reconstructions_and_regions_stay_cut_out() -> None:
+    cut = cut_out("great_wave", (96, 64))
     kept = reconstruct(cut, size=48, steps=2).image
     alpha = images.resize(cut.getchannel("A"), kept.size)
     assert kept.getchannel("A").tobytes() == alpha.tobytes()
@@ -84,7 +88,7 @@ def test_textures_reconstructions_and_masks() -> None:
     mask.paste(255, (0, 0, 24, 32))
     artwork = stylize(cut, regions=[(mask, PAINTING)], size=48, steps=6)
     assert artwork.image.mode == "RGBA"
-    before = pixels(images.resize(images.read(cut).colors, (48, 32)))
+    before = pixels(images.resize(images.read(cut).colours, (48, 32)))
     changed = np.abs(pixels(artwork.image)[..., :3] - before)
     assert changed[8:24, 10:22].mean() > 5
     assert changed[:, 25:].max() <= 1
@@ -117,15 +121,10 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     with Image.open(f"{folder}/a.gif") as gif:
         for frame in ImageSequence.Iterator(gif):
             assert pixels(frame.convert("RGB"))[0, 0].min() > 240
-    assert main([*command, "-o", f"{folder}/a.jpg", "--steps", "1"]) == 0
+    with tolerated():
+        assert main([*command, "-o", f"{folder}/a.jpg", "--steps", "1"]) == 0
     with Image.open(f"{folder}/a.jpg") as image:
         assert image.getpixel((0, 0)) == pytest.approx((255, 255, 255), abs=3)
-    compare = [
-        "compare",
-        f"{folder}/owl.png",
-        "--style",
-        f"{folder}/owl.png",
-        "--vary",
-        "steps=0,1",
-    ]
-    assert main([*compare, "--size", "32", "-o", f"{folder}/page.png", "--quiet"]) == 0
+    owl = f"{folder}/owl.png"
+    compare = ["compare", owl, "--style", owl, "--vary", "steps=0,1", "--size", "32", "--quiet"]
+    assert main([*compare, "-o", f"{folder}/page.png"]) == 0

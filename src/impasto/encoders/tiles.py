@@ -3,24 +3,25 @@
 A *segment* is a run of layers that are computed together, from the activations of one layer to
 those of another. A *tile* is a part of a segment's input: its *core*, whose positions it answers
 for, and a *halo* around it, as wide as the core's outputs reach. Tiles begin at multiples of the
-segment's pooling, so each computes the very positions that the whole would have; where a tile ends
+segment's stride, so each computes the very positions that the whole would have; where a tile ends
 at the picture's border, zero padding is the encoder's own, and wherever else it ends, what the
-padding spoils lies in the halo.
+padding spoils lies in the halo. With circular padding there is no border: halos go on at the
+opposite side.
+
+All of it comes from the encoder's table of layers; no layer is known by name here.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from impasto.encoders.vgg import IMAGE, Vgg
-from impasto.kernels import ops as compiled
-
-CUT = "pool3"
-"""Where the encoder is cut in two, so that halos are narrow: there activations are smallest."""
+from impasto.encoders.base import IMAGE, Encoder
+from impasto.kernels import ops
 
 _FLOAT = 4
 _BUFFERS = 64 * 2**20  # of the kernels' threads, and what else is small
@@ -31,7 +32,8 @@ _LEAST_TILE = 64
 class Part:
     """A part of a layer: `crop` is what is there, `core` the positions that count.
 
-    size: (height, width) of the whole layer. crop, core: (rows, columns), as slices of it.
+    size: (height, width) of the whole layer. crop, core: (rows, columns), as slices of it; a crop
+    may reach beyond the layer, where it goes on at the opposite side.
     """
 
     size: tuple[int, int]
@@ -51,10 +53,28 @@ class Part:
             return features
         return features[(..., *self.core_in_crop)]
 
+    def crop_of(self, layer: Tensor) -> Tensor:
+        """This crop of a whole layer."""
+        reaches_beyond = any(
+            span.start < 0 or span.stop > side
+            for span, side in zip(self.crop, self.size, strict=True)
+        )
+        if not reaches_beyond:
+            return layer[(..., *self.crop)]
+        rows, columns = (
+            torch.arange(span.start, span.stop, device=layer.device) % side
+            for span, side in zip(self.crop, self.size, strict=True)
+        )
+        crop = layer[..., rows[:, None], columns]
+        return crop.contiguous(memory_format=torch.channels_last)
+
     @property
     def core_in_crop(self) -> tuple[slice, slice]:
         """(rows, columns) of the core, as slices of the crop."""
-        rows, columns = (_within(*pair) for pair in zip(self.core, self.crop, strict=True))
+        rows, columns = (
+            slice(core.start - crop.start, core.stop - crop.start)
+            for core, crop in zip(self.core, self.crop, strict=True)
+        )
         return rows, columns
 
     @property
@@ -68,75 +88,79 @@ class Part:
 class Segment:
     """Layers computed together: `layers`, from the activations of `start`, in tiles of side `tile`.
 
-    reach: how many positions of `start` to each side a layer depends on. step: how many of them
-    become one by pooling. grid: tiles begin at multiples of it, so that the compiled convolutions
-    cut them up as they would the whole, and round alike. tile: of the core, in positions of
-    `start`, a multiple of grid.
+    strides: of `start` and of each layer, in positions of `start`. reach: how many of these to
+    each side a layer depends on. grid: tiles begin at multiples of it, so that the compiled
+    convolutions cut them up as they would the whole, and round alike. tile: of the core, in
+    positions of `start`, a multiple of grid. wraps: what lies beyond a border is the opposite side.
     """
 
     start: str
     layers: tuple[str, ...]
-    pools: dict[str, int]
+    strides: dict[str, int]
     reach: int
-    step: int
     grid: int
     tile: int
+    wraps: bool
 
     @property
     def halos(self) -> tuple[int, int]:
         """How wide the halo is before and behind a core."""
-        return -(-self.reach // self.grid) * self.grid, -(-self.reach // self.step) * self.step
+        step = max(self.strides.values())
+        return -(-self.reach // self.grid) * self.grid, -(-self.reach // step) * step
 
-    def tiles(self, size: tuple[int, int]) -> Iterator[dict[str, Part]]:
-        """For each tile of a start of (height, width), its part of `start` and of every layer."""
+    def tiles(self, start: Tensor) -> Iterator[dict[str, Part]]:
+        """For each tile of a start [batch, C, height, width], its part of it and of every layer."""
         before, behind = self.halos
-        height, width = size
+        height, width = size = start.shape[-2], start.shape[-1]
         for rows in _spans(height, self.tile, self.grid):
             for columns in _spans(width, self.tile, self.grid):
                 core = rows, columns
                 crop = tuple(
-                    slice(max(0, span.start - before), min(end, span.stop + behind))
+                    slice(span.start - before, span.stop + behind)
+                    if self.wraps
+                    else slice(max(0, span.start - before), min(end, span.stop + behind))
                     for span, end in zip(core, size, strict=True)
                 )
                 yield {
                     name: Part(
-                        (height >> pools, width >> pools),
-                        (_halved(crop[0], pools), _halved(crop[1], pools)),
-                        (_halved(rows, pools), _halved(columns, pools)),
+                        (height // stride, width // stride),
+                        (_shrunk(crop[0], stride), _shrunk(crop[1], stride)),
+                        (_shrunk(rows, stride), _shrunk(columns, stride)),
                     )
-                    for name, pools in self.pools.items()
+                    for name, stride in self.strides.items()
                 }
 
 
 def plan(
-    encoder: Vgg,
+    encoder: Encoder,
     layers: Iterable[str],
     size: tuple[int, int],
     *,
     memory: float | None = None,
     tile: int | None = None,
+    batch: int = 1,
 ) -> list[Segment] | None:
-    """How to compute `layers` of a picture of (height, width) in `memory` bytes; none: as a whole.
+    """How to compute `layers` of pictures of (height, width) in `memory` bytes; none: as a whole.
 
     With `tile`, in tiles of about that side in pixels instead, whatever the memory. Where nothing
     fits, the most frugal way: `needed` tells what it takes.
     """
     wanted = {encoder.layer(name) for name in layers}
     if tile is None:
-        if memory is None or needed(encoder, wanted, size, None) <= memory:
+        if memory is None or needed(encoder, wanted, size, None, batch) <= memory:
             return None
         side = max(size)
         while True:
             side = max(_LEAST_TILE, int(side / 1.25))
             # What comes after the cut takes a ninth of the memory a pixel; halos are wider there.
             segments = _segments(encoder, wanted, side, deep=2 * side)
-            if side == _LEAST_TILE or needed(encoder, wanted, size, segments) <= memory:
+            if side == _LEAST_TILE or needed(encoder, wanted, size, segments, batch) <= memory:
                 return segments
     return _segments(encoder, wanted, tile)
 
 
 def sweep(
-    encoder: Vgg,
+    encoder: Encoder,
     image: Tensor,
     segments: Sequence[Segment],
     visit: Callable[[str, Tensor, Part], None],
@@ -147,12 +171,13 @@ def sweep(
     Returns the start of every segment, whole.
     """
     starts = {IMAGE: image.detach()}
+    padded = encoder.like(padding="zeros")
     with torch.no_grad():
         for segment, following in zip(segments, [*segments[1:], None], strict=True):
             start = starts[segment.start]
-            for parts in segment.tiles((start.shape[-2], start.shape[-1])):
-                crop = start[(..., *parts[segment.start].crop)]
-                features = encoder(crop, segment.layers, segment.start)
+            for parts in segment.tiles(start):
+                crop = parts[segment.start].crop_of(start)
+                features = padded(crop, segment.layers, segment.start)
                 del crop
                 for name in segment.layers:
                     visit(name, features[name], parts[name])
@@ -164,54 +189,49 @@ def sweep(
     return starts
 
 
-def whole_layer(encoder: Vgg, name: str, size: tuple[int, int], like: Tensor) -> Tensor:
-    """An uninitialised layer of (height, width), channels last."""
-    height, width = size
-    empty = like.new_empty(1, height, width, encoder.channels(name))
+def whole_layer(encoder: Encoder, name: str, size: tuple[int, int], like: Tensor) -> Tensor:
+    """An uninitialised layer of (height, width), channels last, for as many pictures as `like`."""
+    empty = like.new_empty(len(like), *size, encoder.channels(name))
     return empty.permute(0, 3, 1, 2)
 
 
-def weights(encoder: Vgg, layers: Iterable[str]) -> int:
-    """How many bytes the encoder's weights take, and what is prepared of them for these layers."""
-    count = sum(parameter.numel() for parameter in encoder.parameters())
-    if compiled.status().ready and next(encoder.parameters()).device.type == "cpu":
-        last = max(encoder.layers.index(encoder.layer(name)) for name in layers)
-        for name in encoder.layers[: last + 1]:
-            if name.startswith("conv"):
-                count += 8 * encoder.values(name)  # 36 for every 9, for forward and for back
-    return count * _FLOAT
-
-
 def needed(
-    encoder: Vgg, layers: Iterable[str], size: tuple[int, int], segments: Sequence[Segment] | None
+    encoder: Encoder,
+    layers: Iterable[str],
+    size: tuple[int, int],
+    segments: Sequence[Segment] | None,
+    batch: int = 1,
 ) -> float:
     """About how many bytes one evaluation takes, with all that stays: weights, image, gradient."""
     wanted = {encoder.layer(name) for name in layers}
-    pixels = size[0] * size[1]
-    kept = weights(encoder, wanted) + _BUFFERS + pixels * 6 * _FLOAT
+    pixels = size[0] * size[1] * batch
+    kept = encoder.held(wanted) + _BUFFERS + pixels * 6 * _FLOAT
     if segments is None:
         (whole,) = _segments(encoder, wanted, max(size), cut=False)
         return kept + pixels * _bytes_per_position(encoder, whole)
     most = 0.0
     for segment in segments:
-        pools = _pools_before(encoder, segment.start)
+        row = encoder.rows[segment.start]
         longest = segment.tile + segment.grid + sum(segment.halos)
-        area = min(size[0] >> pools, longest) * min(size[1] >> pools, longest)
+        ends = (longest if segment.wraps else min(side // row.stride, longest) for side in size)
+        area = batch
+        for end in ends:
+            area *= end
         most = max(most, area * _bytes_per_position(encoder, segment))
         if segment.start != IMAGE:
-            kept += 2 * _FLOAT * encoder.channels(segment.start) * (pixels >> 2 * pools)
+            kept += 2 * _FLOAT * row.channels * (pixels // row.stride**2)
     return kept + most
 
 
 def _segments(
-    encoder: Vgg, wanted: set[str], tile: int, *, deep: int | None = None, cut: bool = True
+    encoder: Encoder, wanted: set[str], tile: int, *, deep: int | None = None, cut: bool = True
 ) -> list[Segment]:
     """Segments in tiles of so many pixels; `deep` for what comes after the cut."""
     order = encoder.layers
     last = max(order.index(name) for name in wanted)
     starts = [IMAGE]
-    if cut and CUT in order[:last]:
-        starts.append(CUT)
+    if cut and encoder.cut in order[:last]:
+        starts.append(encoder.cut)
     segments = []
     for start, following in zip(starts, [*starts[1:], None], strict=True):
         first = order.index(start) + 1
@@ -224,45 +244,35 @@ def _segments(
     return segments
 
 
-def _segment(encoder: Vgg, start: str, layers: Sequence[str], tile: int) -> Segment:
-    order = encoder.layers
+def _segment(encoder: Encoder, start: str, layers: Sequence[str], tile: int) -> Segment:
+    first, last = encoder.rows[start], encoder.deepest(layers)
+    run = encoder.table[encoder.table.index(first) : encoder.table.index(last) + 1]
     # Losses on the image itself look at the neighbours of a pixel.
-    reach, count, grid = int(start == IMAGE), 0, 1
-    pools = {start: 0}
-    for name in order[order.index(start) + 1 : max(map(order.index, layers)) + 1]:
-        if name.startswith("conv"):
-            reach += 1 << count
-            grid = compiled.GRID << count
-        elif name.startswith("pool"):
-            count += 1
-        if name in layers:
-            pools[name] = count
-    step = 1 << count
-    grid = max(grid, step)
-    side = max(1, (tile >> _pools_before(encoder, start)) // grid) * grid
-    return Segment(start, tuple(layers), pools, reach, step, grid, side)
+    reach = (last.halo - first.halo) // first.stride + int(start == IMAGE)
+    grid = last.stride // first.stride
+    for before, row in itertools.pairwise(run):
+        if row.halo > before.halo:  # a convolution
+            grid = max(grid, ops.GRID * before.stride // first.stride)
+    side = max(1, tile // first.stride // grid) * grid
+    strides = {row.name: row.stride // first.stride for row in run if row.name in (start, *layers)}
+    wraps = encoder.padding == "circular"
+    return Segment(start, tuple(layers), strides, reach, grid, side, wraps)
 
 
-def _bytes_per_position(encoder: Vgg, segment: Segment) -> float:
+def _bytes_per_position(encoder: Encoder, segment: Segment) -> float:
     """What evaluating a segment takes for each position of its start.
 
     All activations that the gradient needs, and three of its own largest.
     """
-    order = encoder.layers
-    pools, values, largest = 0, 0.0, encoder.channels(segment.start)
-    last = max(order.index(name) for name in segment.layers)
-    for name in order[order.index(segment.start) + 1 : last + 1]:
-        pools += name.startswith("pool")
-        if not name.startswith("relu"):
-            share = encoder.channels(name) / 4**pools
+    first, last = encoder.rows[segment.start], encoder.deepest(segment.layers)
+    run = encoder.table[encoder.table.index(first) : encoder.table.index(last) + 1]
+    values, largest = 0.0, first.channels
+    for before, row in itertools.pairwise(run):
+        if (row.channels, row.stride, row.halo) != (before.channels, before.stride, before.halo):
+            share = row.channels / (row.stride // first.stride) ** 2
             values += share
             largest = max(largest, int(share))
     return _FLOAT * (values + 3 * largest)
-
-
-def _pools_before(encoder: Vgg, name: str) -> int:
-    before = encoder.layers[: encoder.layers.index(name) + 1]
-    return sum(layer.startswith("pool") for layer in before)
 
 
 def _spans(length: int, tile: int, grid: int) -> list[slice]:
@@ -272,9 +282,5 @@ def _spans(length: int, tile: int, grid: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
 
 
-def _halved(span: slice, pools: int) -> slice:
-    return slice(span.start >> pools, span.stop >> pools)
-
-
-def _within(inner: slice, outer: slice) -> slice:
-    return slice(inner.start - outer.start, inner.stop - outer.start)
+def _shrunk(span: slice, stride: int) -> slice:
+    return slice(span.start // stride, span.stop // stride)

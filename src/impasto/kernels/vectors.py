@@ -1,4 +1,4 @@
-"""Vector code for Numba, written as formulas: the innermost loops of `kernels`.
+"""Vector code for Numba, written as formulas: the innermost pieces of `loops`.
 
 Numba compiles Python well but leaves the use of vector registers to chance. Here each innermost
 piece of work is a Python function that *emits* instructions on vectors of `LANES` floats: loops
@@ -28,80 +28,101 @@ ROWS = 12 if _WIDE else 6
 _INDEX = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
+_CONTRACT = ("contract",)  # a product and a sum may become one instruction
 
 
-class Lanes:
-    """A vector of floats that is not computed here but by the code being emitted."""
+class _Emitted:
+    """A value that is not computed here but by the code being emitted."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder = builder
         self.value = value
 
+
+class Index(_Emitted):
+    """A whole number of 64 bits."""
+
+    def __add__(self, other: Index | int) -> Index:
+        return Index(self.builder, self.builder.add(self.value, _whole(other)))
+
+    def __mul__(self, other: Index | int) -> Index:
+        return Index(self.builder, self.builder.mul(self.value, _whole(other)))
+
+    __rmul__ = __mul__
+
+
+class Lanes(_Emitted):
+    """A vector of floats."""
+
     def __add__(self, other: Lanes) -> Lanes:
-        return self._emit("fadd", other)
+        return Lanes(self.builder, self.builder.fadd(self.value, other.value, _CONTRACT))
 
     def __sub__(self, other: Lanes) -> Lanes:
-        return self._emit("fsub", other)
+        return Lanes(self.builder, self.builder.fsub(self.value, other.value, _CONTRACT))
+
+    def __mul__(self, other: Lanes) -> Lanes:
+        return Lanes(self.builder, self.builder.fmul(self.value, other.value, _CONTRACT))
 
     def __rmul__(self, factor: float) -> Lanes:
-        return self._emit("fmul", factor)
+        return self * Lanes(self.builder, ir.Constant(_VECTOR, [float(factor)] * LANES))
 
     def where_positive(self, condition: Lanes) -> Lanes:
         """This where `condition` is above zero, zero elsewhere."""
         positive = self.builder.fcmp_ordered(">", condition.value, _ZERO)
         return Lanes(self.builder, self.builder.select(positive, self.value, _ZERO))
 
-    def _emit(self, operation: str, other: Lanes | float) -> Lanes:
-        if isinstance(other, Lanes):
-            operand = other.value
-        else:
-            operand = ir.Constant(_VECTOR, [float(other)] * LANES)
-        emit = getattr(self.builder, operation)
-        return Lanes(self.builder, emit(self.value, operand, ("contract",)))
+
+class Array(_Emitted):
+    """Floats in memory: vectors are read and written at the place of their first float."""
+
+    def __getitem__(self, start: Index) -> Lanes:
+        return Lanes(self.builder, self.builder.load(self._vector_at(start), align=4))
+
+    def __setitem__(self, start: Index, vector: Lanes) -> None:
+        self.builder.store(vector.value, self._vector_at(start), align=4)
+
+    def everywhere(self, place: Index) -> Lanes:
+        """One float in every lane of a vector."""
+        lane = ir.IntType(32)
+        nothing = ir.Constant(_VECTOR, ir.Undefined)
+        value = self.builder.load(self.builder.gep(self.value, [place.value]))
+        first = self.builder.insert_element(nothing, value, ir.Constant(lane, 0))
+        firsts = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
+        return Lanes(self.builder, self.builder.shuffle_vector(first, nothing, firsts))
+
+    def _vector_at(self, start: Index) -> Any:
+        place = self.builder.gep(self.value, [start.value])
+        return self.builder.bitcast(place, _VECTOR.as_pointer())
 
 
-def _load(builder: Any, array: Any, index: Any) -> Lanes:
-    return Lanes(builder, builder.load(_pointer(builder, array, index), align=4))
-
-
-def _store(builder: Any, array: Any, index: Any, vector: Lanes) -> None:
-    builder.store(vector.value, _pointer(builder, array, index), align=4)
-
-
-def _pointer(builder: Any, array: Any, index: Any) -> Any:
-    return builder.bitcast(builder.gep(array, [index]), _VECTOR.as_pointer())
-
-
-def _at(builder: Any, start: Any, *steps: tuple[int, Any]) -> Any:
-    """The index start + sum of n * step."""
-    for n, step in steps:
-        start = builder.add(start, builder.mul(ir.Constant(_INDEX, n), step))
-    return start
+def _whole(number: Index | int) -> Any:
+    return number.value if isinstance(number, Index) else ir.Constant(_INDEX, number)
 
 
 def _kernel(emit: Callable[..., None]) -> Any:
     """Make a function that Numba can call of one that emits code.
 
-    `emit` takes the builder and its arguments: arrays arrive as pointers to float, everything
-    else as 64-bit integers.
+    Arrays, of whatever shape, arrive in `emit` as `Array`, everything else as `Index`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        arguments = [
-            context.make_array(kind)(context, builder, value).data
-            if isinstance(kind, types.Array)
-            else context.cast(builder, value, kind, types.int64)
-            for kind, value in zip(signature.args, values, strict=True)
-        ]
-        emit(builder, *arguments)
+        def emitted(kind: Any, value: Any) -> _Emitted:
+            if isinstance(kind, types.Array):
+                return Array(builder, context.make_array(kind)(context, builder, value).data)
+            return Index(builder, context.cast(builder, value, kind, types.int64))
+
+        emit(*map(emitted, signature.args, values))
         return context.get_dummy_value()
 
     def typed(_: Any, *arguments: Any) -> tuple[Any, Any]:
         return types.void(*arguments), generate
 
     typed.__name__ = emit.__name__
-    # Numba folds a call's arguments by the signature: the builder stands for the typing context.
-    typed.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
+    # Numba folds a call's arguments by the signature, which begins with the typing context.
+    names = ("context", *inspect.signature(emit).parameters)
+    typed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    )
     return intrinsic(typed)
 
 
@@ -144,206 +165,122 @@ def in_two_dimensions(
     return list(zip(*columns, strict=True))
 
 
-def _emit_input(
-    builder: Any, read: Callable[[Any], Lanes], x: tuple[Any, Any, Any], v: tuple[Any, Any, Any]
-) -> None:
-    (start, row, column), (target, place, plane) = x, v
-    d = [[read(_at(builder, start, (i, row), (j, column))) for j in range(6)] for i in range(6)]
+def _emit_in(read, start, row, column, v, place, plane):
+    d = [[read(start + i * row + j * column) for j in range(6)] for i in range(6)]
     for i, values in enumerate(in_two_dimensions(input_transform, d)):
         for j, value in enumerate(values):
-            _store(builder, target, _at(builder, place, (6 * i + j, plane)), value)
+            v[place + (6 * i + j) * plane] = value
 
 
 @_kernel
-def transform_input(
-    builder: Any, x: Any, start: Any, row: Any, column: Any, v: Any, place: Any, plane: Any
-) -> None:
+def transform_in(x, start, row, column, v, place, plane):
     """V = B^T d B for a 6x6 patch d of x, on LANES channels."""
-
-    def read(index: Any) -> Lanes:
-        return _load(builder, x, index)
-
-    _emit_input(builder, read, (start, row, column), (v, place, plane))
+    _emit_in(lambda at: x[at], start, row, column, v, place, plane)
 
 
 @_kernel
-def transform_masked_input(
-    builder: Any, x: Any, y: Any, start: Any, row: Any, column: Any, v: Any, place: Any, plane: Any
-) -> None:
+def transform_masked_in(x, y, start, row, column, v, place, plane):
     """Likewise, with x taken as zero wherever y is not positive: the gradient of a ReLU."""
-
-    def read(index: Any) -> Lanes:
-        return _load(builder, x, index).where_positive(_load(builder, y, index))
-
-    _emit_input(builder, read, (start, row, column), (v, place, plane))
+    _emit_in(lambda at: x[at].where_positive(y[at]), start, row, column, v, place, plane)
 
 
-def _emit_output(
-    builder: Any,
-    finish: Callable[[Lanes], Lanes],
-    m: tuple[Any, Any, Any],
-    out: tuple[Any, Any, Any, Any],
-) -> None:
-    (source, place, plane), (target, start, row, column) = m, out
-    products = [
-        [_load(builder, source, _at(builder, place, (6 * i + j, plane))) for j in range(6)]
-        for i in range(6)
-    ]
+def _emit_out(m, place, plane, finish, out, start, row, column):
+    products = [[m[place + (6 * i + j) * plane] for j in range(6)] for i in range(6)]
     for i, values in enumerate(in_two_dimensions(output_transform, products)):
         for j, value in enumerate(values):
-            _store(builder, target, _at(builder, start, (i, row), (j, column)), finish(value))
+            out[start + i * row + j * column] = finish(value)
 
 
 @_kernel
-def transform_output(
-    builder: Any, m: Any, place: Any, plane: Any, out: Any, start: Any, row: Any, column: Any
-) -> None:
+def transform_out(m, place, plane, out, start, row, column):
     """A^T M A into a 4x4 patch of out, on LANES channels."""
-    _emit_output(builder, lambda value: value, (m, place, plane), (out, start, row, column))
+    _emit_out(m, place, plane, lambda value: value, out, start, row, column)
 
 
 @_kernel
-def transform_biased_output(
-    builder: Any,
-    m: Any,
-    place: Any,
-    plane: Any,
-    bias: Any,
-    channel: Any,
-    out: Any,
-    start: Any,
-    row: Any,
-    column: Any,
-) -> None:
+def transform_biased_out(m, place, plane, bias, channel, out, start, row, column):
     """A^T M A + bias."""
-    added = _load(builder, bias, channel)
-    _emit_output(builder, lambda value: value + added, (m, place, plane), (out, start, row, column))
+    b = bias[channel]
+    _emit_out(m, place, plane, lambda value: value + b, out, start, row, column)
 
 
 @_kernel
-def transform_rectified_output(
-    builder: Any,
-    m: Any,
-    place: Any,
-    plane: Any,
-    bias: Any,
-    channel: Any,
-    out: Any,
-    start: Any,
-    row: Any,
-    column: Any,
-) -> None:
+def transform_rectified_out(m, place, plane, bias, channel, out, start, row, column):
     """max(A^T M A + bias, 0)."""
-    added = _load(builder, bias, channel)
+    b = bias[channel]
+    _emit_out(m, place, plane, lambda value: _relu(value + b), out, start, row, column)
 
-    def finish(value: Lanes) -> Lanes:
-        biased = value + added
-        return biased.where_positive(biased)
 
-    _emit_output(builder, finish, (m, place, plane), (out, start, row, column))
+def _relu(x: Lanes) -> Lanes:
+    return x.where_positive(x)
 
 
 @_kernel
-def multiply(
-    builder: Any,
-    a: Any,
-    a_start: Any,
-    a_row: Any,
-    a_step: Any,
-    b: Any,
-    b_start: Any,
-    b_step: Any,
-    c: Any,
-    c_start: Any,
-    c_row: Any,
-    depth: Any,
-) -> None:
+def multiply(a, a_start, a_row, a_step, b, b_start, b_step, c, c_start, c_row, depth):
     """C [ROWS, PANEL] = A [ROWS, depth] B [depth, PANEL], all sums in registers.
 
     Element (r, k) of A is a[a_start + r * a_row + k * a_step], row k of B begins at
     b[b_start + k * b_step], row r of C at c[c_start + r * c_row].
     """
+    builder = a.builder
     entry = builder.block
     loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
     builder.branch(loop)
     builder.position_at_end(loop)
-    k = builder.phi(_INDEX)
-    k.add_incoming(ir.Constant(_INDEX, 0), entry)
-    sums = [[builder.phi(_VECTOR) for _ in range(2)] for _ in range(ROWS)]
-    b_at = builder.add(b_start, builder.mul(k, b_step))
-    panel = [_load(builder, b, b_at)]
-    panel.append(_load(builder, b, builder.add(b_at, ir.Constant(_INDEX, LANES))))
-    a_at = builder.add(a_start, builder.mul(k, a_step))
-    following = builder.add(k, ir.Constant(_INDEX, 1))
-    for r, row in enumerate(sums):
-        factor = _everywhere(
-            builder, builder.load(builder.gep(a, [_at(builder, a_at, (r, a_row))]))
-        )
-        for half, total in enumerate(row):
-            product = builder.fmul(factor, panel[half].value, ("contract",))
-            row[half] = builder.fadd(product, total, ("contract",))
-            total.add_incoming(_ZERO, entry)
-            total.add_incoming(row[half], loop)
-    k.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+    k = Index(builder, builder.phi(_INDEX))
+    before = [[Lanes(builder, builder.phi(_VECTOR)) for _ in range(2)] for _ in range(ROWS)]
+    row = b_start + k * b_step
+    panel = b[row], b[row + LANES]
+    column = a_start + k * a_step
+    sums = []
+    for r, totals in enumerate(before):
+        factor = a.everywhere(column + r * a_row)
+        sums.append([factor * part + total for part, total in zip(panel, totals, strict=True)])
+        for total, new in zip(totals, sums[r], strict=True):
+            total.value.add_incoming(_ZERO, entry)
+            total.value.add_incoming(new.value, loop)
+    following = k + 1
+    k.value.add_incoming(ir.Constant(_INDEX, 0), entry)
+    k.value.add_incoming(following.value, loop)
+    builder.cbranch(builder.icmp_signed("<", following.value, depth.value), loop, done)
     builder.position_at_end(done)
-    for r, row in enumerate(sums):
-        for half, total in enumerate(row):
-            c_at = builder.add(_at(builder, c_start, (r, c_row)), ir.Constant(_INDEX, half * LANES))
-            _store(builder, c, c_at, Lanes(builder, total))
-
-
-def _everywhere(builder: Any, value: Any) -> Any:
-    """A float in every lane of a vector."""
-    lane = ir.IntType(32)
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(lane, 0))
-    return builder.shuffle_vector(
-        first, undefined, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
-    )
+    for r, (left, right) in enumerate(sums):
+        c[c_start + r * c_row] = left
+        c[c_start + r * c_row + LANES] = right
 
 
 @_kernel
-def average_four(
-    builder: Any, x: Any, start: Any, row: Any, column: Any, out: Any, target: Any
-) -> None:
+def average_four(x, start, row, column, out, target):
     """The mean of a 2x2 patch."""
-    corners = [_at(builder, start, (i, row), (j, column)) for i in range(2) for j in range(2)]
-    a, b, c, d = (_load(builder, x, corner) for corner in corners)
-    _store(builder, out, target, 0.25 * ((a + b) + (c + d)))
+    a, b, c, d = (x[start + i * row + j * column] for i in range(2) for j in range(2))
+    out[target] = 0.25 * ((a + b) + (c + d))
 
 
 @_kernel
-def put_quarter(builder: Any, x: Any, start: Any, out: Any, target: Any) -> None:
+def put(x, start, out, target):
+    """x as it is."""
+    out[target] = x[start]
+
+
+@_kernel
+def put_quarter(x, start, out, target):
     """A quarter of x."""
-    _store(builder, out, target, 0.25 * _load(builder, x, start))
+    out[target] = 0.25 * x[start]
 
 
 @_kernel
-def put_masked(builder: Any, x: Any, mask: Any, start: Any, out: Any, target: Any) -> None:
+def put_masked(x, mask, start, out, target):
     """x where the mask is positive, zero elsewhere."""
-    kept = _load(builder, x, start).where_positive(_load(builder, mask, start))
-    _store(builder, out, target, kept)
+    out[target] = x[start].where_positive(mask[start])
 
 
 @_kernel
-def put_biased(
-    builder: Any, x: Any, start: Any, bias: Any, channel: Any, out: Any, target: Any
-) -> None:
-    """x + bias."""
-    _store(builder, out, target, _load(builder, x, start) + _load(builder, bias, channel))
+def put_sum(x, start, y, place, out, target):
+    """x + y."""
+    out[target] = x[start] + y[place]
 
 
 @_kernel
-def put_rectified(
-    builder: Any, x: Any, start: Any, bias: Any, channel: Any, out: Any, target: Any
-) -> None:
+def put_relu(x, start, bias, channel, out, target):
     """max(x + bias, 0)."""
-    biased = _load(builder, x, start) + _load(builder, bias, channel)
-    _store(builder, out, target, biased.where_positive(biased))
-
-
-@_kernel
-def add_to(builder: Any, total: Any, term: Any, index: Any) -> None:
-    """total += term."""
-    _store(builder, total, index, _load(builder, total, index) + _load(builder, term, index))
+    out[target] = _relu(x[start] + bias[channel])

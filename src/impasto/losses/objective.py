@@ -1,9 +1,8 @@
-"""Encoder, losses and targets as one function: image -> loss, gradient and parts."""
+"""Encoder, losses and targets as one function: images -> loss, gradient and parts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -11,32 +10,22 @@ from torch import Tensor
 
 from impasto import device as machine
 from impasto.device import ordinary, recordable
+from impasto.encoders.base import Encoder
 from impasto.encoders.tiles import Part, Segment, plan, sweep, whole_layer
-from impasto.encoders.vgg import Vgg
 from impasto.errors import ImpastoError
-from impasto.kernels import ops as compiled
-from impasto.losses.base import Loss, SumLoss, not_in_tiles
+from impasto.kernels import ops
+from impasto.losses.base import Loss, SumLoss, check_batch
 from impasto.losses.styles import Statistic
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an objective says of an image.
-
-    loss: the weighted sum. gradient: its derivative, shaped like the image. parts: each term's
-    own value before weighting, by name.
-    """
-
-    loss: float
-    gradient: Tensor
-    parts: Mapping[str, float]
+from impasto.optimise.base import Evaluation
 
 
 class Objective:
     """The weighted sum of losses over the layers of an encoder: Gatys et al. 2015, eq. 7.
 
-    Calling it with an image [1, 3, height, width] in 0..1 (or [1, 1, height, width], a grey one)
-    gives an `Evaluation`. Loss and gradient are those of exactly the same computation.
+    Calling it with images [batch, 3, height, width] in 0..1 (or [batch, 1, height, width], grey
+    ones) gives an `Evaluation`: the loss of each, their sum, and the gradient for all of them.
+    Loss and gradient are those of exactly the same computation. Targets and areas of the losses
+    have an entry for each image, or one for all.
 
     In tiles the result is the same, not an approximation: losses depend on the whole picture only
     through sums over positions. A first pass over the tiles adds these up, their derivative is
@@ -45,18 +34,19 @@ class Objective:
     Args:
         encoder: the network.
         losses: the terms.
-        memory: how many bytes an evaluation may take, with weights and targets; where the picture
-            as a whole needs more, it is computed in tiles. None for no bound.
+        memory: how many bytes an evaluation may take, with weights and targets; where the images
+            as a whole need more, they are computed in tiles. None for no bound.
         tile: compute in tiles of about this many pixels a side, whatever the memory.
 
     Raises:
         ImpastoError: there are no losses, two share a name, or a layer does not exist; when
-            called, a loss that is no `SumLoss` would have to be computed in tiles.
+            called, a loss that is no `SumLoss` would have to be computed in tiles, or has
+            targets for another number of images.
     """
 
     def __init__(
         self,
-        encoder: Vgg,
+        encoder: Encoder,
         losses: Sequence[Loss],
         *,
         memory: float | None = None,
@@ -69,79 +59,89 @@ class Objective:
             raise ImpastoError(f"two losses of an objective share a name: {', '.join(names)}")
         self.encoder = encoder
         self.losses = tuple(losses)
-        self.layers = {loss.name: encoder.layer(loss.layer) for loss in losses}
+        self.layers = {loss.name: [encoder.layer(name) for name in loss.layers] for loss in losses}
+        self.read = {layer for layers in self.layers.values() for layer in layers}
         self.tile = tile
-        targets = [target for loss in losses if isinstance(target := _target(loss), Tensor)]
-        held = sum(target.numel() * target.element_size() for target in targets)
+        held = sum(
+            target.numel() * target.element_size()
+            for loss in losses
+            if isinstance(target := getattr(loss, "target", None), Tensor)
+        )
         self.memory = None if memory is None else memory - held
 
     @ordinary()
-    def __call__(self, image: Tensor) -> Evaluation:
-        image = recordable(image)
-        with compiled.torch_on_one_thread():
-            segments = self.segments((image.shape[-2], image.shape[-1]))
+    def __call__(self, images: Tensor) -> Evaluation:
+        images = recordable(images)
+        for loss in self.losses:
+            check_batch(loss, len(images))
+        with ops.torch_on_one_thread():
+            segments = self.segments((images.shape[-2], images.shape[-1]), len(images))
             if segments is None:
-                return self._whole(image)
+                return self._whole(images)
             # Tiles are for where memory is scarce: what lies idle goes before, and after it, when
             # the optimiser wants some of its own. It takes milliseconds.
             _give_back()
             try:
-                return self._in_tiles(image, segments)
+                return self._in_tiles(images, segments)
             finally:
                 _give_back()
 
-    def segments(self, size: tuple[int, int]) -> list[Segment] | None:
-        """How a picture of (height, width) is computed: as a whole (none), or in these tiles.
+    def segments(self, size: tuple[int, int], batch: int = 1) -> list[Segment] | None:
+        """How images of (height, width) are computed: as a whole (none), or in these tiles."""
+        return plan(self.encoder, self.read, size, memory=self.memory, tile=self.tile, batch=batch)
 
-        With circular padding always as a whole.
-        """
-        if self.encoder.padding == "circular":
-            return None
-        layers = self.layers.values()
-        return plan(self.encoder, layers, size, memory=self.memory, tile=self.tile)
-
-    def _whole(self, image: Tensor) -> Evaluation:
-        variables = image.detach().requires_grad_(True)
+    def _whole(self, images: Tensor) -> Evaluation:
+        variables = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            features = self.encoder(variables, self.layers.values())
-            terms = {loss.name: loss(features[self.layers[loss.name]]) for loss in self.losses}
+            features = self.encoder(variables, self.read)
+            terms = {
+                loss.name: loss(*(features[layer] for layer in self.layers[loss.name]))
+                for loss in self.losses
+            }
             del features
-            total = torch.stack([loss.weight * terms[loss.name] for loss in self.losses]).sum()
-            (gradient,) = torch.autograd.grad(total, variables)
-        parts = {name: term.item() for name, term in terms.items()}
-        return Evaluation(total.item(), gradient, parts)
+            each = self._weighted(terms)
+            (gradient,) = torch.autograd.grad(each.sum(), variables)
+        return _evaluation(each, gradient, terms)
 
-    def _in_tiles(self, image: Tensor, segments: Sequence[Segment]) -> Evaluation:
+    def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The loss of each image, [batch]."""
+        weighted = [loss.weight * terms[loss.name].reshape(-1) for loss in self.losses]
+        return torch.stack(weighted, 1).sum(1)
+
+    def _in_tiles(self, images: Tensor, segments: Sequence[Segment]) -> Evaluation:
         for loss in self.losses:
             if not isinstance(loss, SumLoss):
-                raise not_in_tiles(loss.name)
+                raise ImpastoError(
+                    f"{loss.name} is no function of sums over positions, so it cannot be computed "
+                    "in tiles; allow more memory, or use a smaller size"
+                )
         sums: dict[str, Tensor] = {}
-        sizes: dict[str, tuple[int, int]] = {}
+        shapes: dict[str, tuple[int, int, int]] = {}
 
         def add(layer: str, features: Tensor, part: Part) -> None:
             for loss in self._losses_of(layer):
-                sizes[loss.name] = part.size
+                shapes[loss.name] = (features.shape[1], *part.size)
                 if part.positions:
-                    term = loss.sums(features, part).cpu().double()
+                    term = loss.sums(features, part)
                     sums[loss.name] = sums[loss.name] + term if loss.name in sums else term
 
-        starts = sweep(self.encoder, image, segments, add)
+        starts = sweep(self.encoder, images, segments, add)
         with torch.enable_grad():
             for total in sums.values():
                 total.requires_grad_(True)
             terms = {
-                loss.name: loss.value(sums[loss.name], sizes[loss.name])
+                loss.name: loss.value(sums[loss.name], shapes[loss.name])
                 for loss in self.losses
                 if isinstance(loss, SumLoss)
             }
-            loss_ = torch.stack([loss.weight * terms[loss.name] for loss in self.losses]).sum()
-            slopes = dict(zip(sums, torch.autograd.grad(loss_, list(sums.values())), strict=True))
+            each = self._weighted(terms)
+            slopes = torch.autograd.grad(each.sum(), list(sums.values()))
         gradient: Tensor | None = None
         for segment in reversed(segments):
-            gradient = self._pull_back(starts.pop(segment.start), segment, slopes, gradient)
+            by_name = dict(zip(sums, slopes, strict=True))
+            gradient = self._pull_back(starts.pop(segment.start), segment, by_name, gradient)
         assert gradient is not None
-        parts = {name: term.item() for name, term in terms.items()}
-        return Evaluation(loss_.item(), gradient, parts)
+        return _evaluation(each, gradient, terms)
 
     def _pull_back(
         self,
@@ -156,12 +156,15 @@ class Objective:
         respect to the start of the next segment, which is the last of this one's layers.
         """
         gradient = torch.zeros_like(start)
-        for parts in segment.tiles((start.shape[-2], start.shape[-1])):
-            place = parts[segment.start].crop
-            crop = start[(..., *place)].detach().requires_grad_(True)
+        encoder = self.encoder.like(padding="zeros")
+        for parts in segment.tiles(start):
+            # Around a picture that repeats a pixel may be in a crop more than once.
+            place = ... if segment.wraps else (..., *parts[segment.start].crop)
+            variables = start[place].detach().requires_grad_(True)
             outputs, factors = [], []
             with torch.enable_grad():
-                features = self.encoder(crop, segment.layers, segment.start)
+                crop = parts[segment.start].crop_of(variables) if segment.wraps else variables
+                features = encoder(crop, segment.layers, segment.start)
                 for layer in segment.layers:
                     if not parts[layer].positions:
                         continue
@@ -169,43 +172,49 @@ class Objective:
                         term = loss.sums(features[layer], parts[layer])
                         if term.requires_grad:  # it does not where no pixel counts
                             outputs.append(term)
-                            factors.append(slopes[loss.name].to(term))
+                            factors.append(slopes[loss.name])
                 last = segment.layers[-1]
                 if following is not None and parts[last].positions:
                     outputs.append(parts[last].core_of(features[last]))
                     factors.append(following[(..., *parts[last].core)])
-            del features
+            del features, crop
             if outputs:
-                (pulled,) = torch.autograd.grad(outputs, crop, factors)
-                gradient[(..., *place)] += pulled
+                (pulled,) = torch.autograd.grad(outputs, variables, factors)
+                gradient[place] += pulled
         return gradient
 
     def _losses_of(self, layer: str) -> list[SumLoss]:
         return [
             loss
             for loss in self.losses
-            if self.layers[loss.name] == layer and isinstance(loss, SumLoss)
+            if isinstance(loss, SumLoss) and self.layers[loss.name] == [layer]
         ]
+
+
+def _evaluation(each: Tensor, gradient: Tensor, terms: Mapping[str, Tensor]) -> Evaluation:
+    parts = {name: term.sum().item() for name, term in terms.items()}
+    return Evaluation(each.sum().item(), gradient, parts, tuple(each.tolist()))
 
 
 @ordinary()
 def measure(
-    encoder: Vgg,
+    encoder: Encoder,
     image: Tensor,
     *,
     features: Iterable[str] = (),
     statistics: Mapping[str, Statistic] = MappingProxyType({}),
     memory: float | None = None,
 ) -> dict[str, Tensor]:
-    """Targets: the `features` of some layers of an image, and `statistics` of others.
+    """Targets: the `features` of some layers of images, and `statistics` of others.
 
     Features are found under their layer's name, statistics under the names they have here. In
     tiles where the whole does not fit into `memory` bytes.
     """
     kept = [encoder.layer(name) for name in features]
     read = {name: encoder.layer(statistic.layer) for name, statistic in statistics.items()}
+    wanted = {*kept, *read.values()}
     size = image.shape[-2], image.shape[-1]
-    segments = plan(encoder, {*kept, *read.values()}, size, memory=memory)
+    segments = plan(encoder, wanted, size, memory=memory, batch=len(image))
     found: dict[str, Tensor] = {}
 
     def visit(layer: str, activations: Tensor, part: Part) -> None:
@@ -219,19 +228,15 @@ def measure(
                 term = share * statistic(activations, part).cpu().double()
                 found[name] = found[name] + term if name in found else term
 
-    with torch.no_grad(), compiled.torch_on_one_thread():
+    with torch.no_grad(), ops.torch_on_one_thread():
         if segments:
             sweep(encoder, image, segments, visit)
         else:
-            for layer, activations in encoder(image, {*kept, *read.values()}).items():
+            for layer, activations in encoder(image, wanted).items():
                 visit(layer, activations, Part.whole(activations))
     return {name: value.to(image) for name, value in found.items()}
 
 
 def _give_back() -> None:
-    compiled.clear()
+    ops.clear()
     machine.give_back()
-
-
-def _target(loss: Loss) -> object:
-    return getattr(loss, "target", None)

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 DECREASE, CURVATURE = 1e-4, 0.9
-"""c1 and c2 of the strong Wolfe conditions."""
+"""c1 and c2 of the strong Wolfe conditions; the second is a line search's own choice."""
 
 LEAST_CHANGE = 1e-9
 """Of a variable: a bracket is not narrowed further."""
@@ -47,14 +47,16 @@ def strong_wolfe(
     first: Length,
     largest: float,
     most: int,
+    curvature: float = CURVATURE,
 ) -> Point[Found]:
     """Look along a line from `start`, at the length `first` to begin with.
 
     largest: of the direction, in any of its variables. most: how often to look at most, after the
-    first time. The point returned is the lowest that was found, or `start`.
+    first time. curvature: how flat the line has to be where it ends, of its slope at the start.
+    The point returned is the lowest that was found, or `start`.
     """
     origin = start.end
-    low, high, looks = _bracket(look, start, first, most)
+    low, high, looks = _bracket(look, start, first, most, curvature)
     del start
     stuck = False
     while high is not None and looks < most:
@@ -82,7 +84,7 @@ def strong_wolfe(
         elif new.end.loss >= low.end.loss:
             high = new.end
         else:
-            if abs(new.end.along) <= -CURVATURE * origin.along:
+            if abs(new.end.along) <= -curvature * origin.along:
                 high = None
             elif new.end.along * (high.length - low.end.length) >= 0:
                 high = low.end
@@ -92,7 +94,11 @@ def strong_wolfe(
 
 
 def _bracket(
-    look: Callable[[Length], Point[Found]], start: Point[Found], first: Length, most: int
+    look: Callable[[Length], Point[Found]],
+    start: Point[Found],
+    first: Length,
+    most: int,
+    curvature: float,
 ) -> tuple[Point[Found], End | None, int]:
     """The lower and the higher end of a part of the line that has what is looked for in it.
 
@@ -103,7 +109,7 @@ def _bracket(
     for looks in range(most):
         sufficient = new.end.loss <= origin.loss + DECREASE * new.end.length * origin.along
         is_past = not sufficient or (looks > 1 and new.end.loss >= before.end.loss)
-        if not is_past and abs(new.end.along) <= -CURVATURE * origin.along:
+        if not is_past and abs(new.end.along) <= -curvature * origin.along:
             return new, None, looks
         if is_past or new.end.along >= 0:
             if before.end.loss <= new.end.loss:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from impasto.device import ordinary
+from impasto.encoders.base import up_to
 from impasto.errors import ImpastoError, notice, reason_of, told_once
 from impasto.pages.sheets import (
     RunCallback,
@@ -22,10 +23,10 @@ from impasto.pages.sheets import (
 from impasto.paint.artworks import Artwork, Interrupted
 from impasto.paint.reconstruct import reconstruct
 from impasto.paint.studio import Studio, named
-from impasto.paint.stylize import Source
 from impasto.paint.texture import texture
 from impasto.pictures import images
-from impasto.settings import BLOCKS, AtlasSettings, choose, up_to
+from impasto.pictures.images import Source
+from impasto.settings import AtlasSettings, choose
 
 CHANNELS = 24
 """How many channels a grid shows."""
@@ -51,13 +52,16 @@ def atlas(
         SheetInterrupted: Ctrl-C; it carries the page with what there was.
     """
     check_drawing()
-    chosen = choose(AtlasSettings, settings)
+    chosen = choose(AtlasSettings, None, settings)
     pictures = images.read(photo), images.read(painting)
-    studio = Studio(chosen, BLOCKS)
+    studio = Studio(chosen)
+    BLOCKS = list(studio.encoder.style_layers)  # noqa: N806
+    studio.read(BLOCKS)
     for picture in pictures:  # too small a one is known before the first run
         size = images.fitted_size(picture.image.size, chosen.size)
         studio.check_size(picture.name, size, studio.layers)
     common = dataclasses.asdict(chosen)
+    del common["history"]
     grown = images.fitted_size(pictures[1].image.size, chosen.size)
     ways: list[tuple[str, Callable[..., Artwork]]] = []
     for layer in BLOCKS:
@@ -123,9 +127,10 @@ def channels(photo: Source, layer: str, **settings: Any) -> Sheet:
     check_drawing()
     from impasto.pages import layout as figures
 
-    chosen = choose(AtlasSettings, settings)
+    chosen = choose(AtlasSettings, None, settings)
     picture = images.read(photo)
-    studio = Studio(chosen, [layer])
+    studio = Studio(chosen)
+    studio.read([layer])
     name = studio.layers[-1]
     if name == studio.layers[0]:
         raise ImpastoError("the image itself has no channels to look at; name a layer")

@@ -27,10 +27,11 @@ from impasto.pages.sheets import (
     sheet_record,
 )
 from impasto.paint.artworks import Artwork, Interrupted, Stopped
+from impasto.paint.regions import Sources
 from impasto.paint.studio import named
-from impasto.paint.stylize import Source, Sources, Stylizer
+from impasto.paint.stylize import Stylizer
 from impasto.pictures import files, images
-from impasto.pictures.images import PathLike, Picture
+from impasto.pictures.images import PathLike, Picture, Source
 
 SIZE = 256
 """The longer side of the pictures where nothing is said of it."""

@@ -11,32 +11,31 @@ from torch import Tensor
 
 from impasto.device import ordinary
 from impasto.errors import ImpastoError, notice
-from impasto.losses.base import ContentLoss, Loss, TotalVariationLoss
+from impasto.losses.base import Loss
+from impasto.losses.content import ContentLoss
 from impasto.losses.objective import Objective
-from impasto.optimise.base import Callback, Optimiser, Spectrum
-from impasto.paint.artworks import Artwork, make
+from impasto.losses.smoothness import TotalVariationLoss
+from impasto.optimise.base import Callback, Optimiser
+from impasto.optimise.variables import Spectrum
+from impasto.paint.artworks import Artwork
 from impasto.paint.levels import Level
-from impasto.paint.run import Painting, Scene
-from impasto.paint.studio import Studio, canonical, named
-from impasto.paint.stylize import Source
+from impasto.paint.run import Painting, Problem, finish
+from impasto.paint.studio import Studio, named
 from impasto.pictures import images
-from impasto.pictures.images import Picture
-from impasto.settings import ReconstructSettings, block_of, choose, plain, shares_of
+from impasto.pictures.images import Picture, Source
+from impasto.settings import ReconstructSettings, choose, plain
 
-PRIORS = {"1": 0.0, "2": 0.0, "3": 1.0, "4": 3.0, "5": 10.0}
-"""Weight of the total variation by the deepest layer's block."""
-
-HISTORY = 50
-"""Pairs of past steps that L-BFGS remembers: a layer's own pixels are a matter of convergence."""
+PRIORS = {4: 1.0, 8: 3.0, 16: 10.0}
+"""Weight of the total variation by the deepest layer's stride; none below, the last beyond."""
 
 
-@ordinary()
 def reconstruct(
     photos: Source | Sequence[Source],
     *,
     weights_of_photos: Sequence[float] | None = None,
+    settings: ReconstructSettings | None = None,
     callback: Callback | None = None,
-    **settings: Any,
+    **choices: Any,
 ) -> Artwork:
     """From noise, the picture whose activations at some layers are the photo's.
 
@@ -49,22 +48,37 @@ def reconstruct(
         photos: a picture file or a PIL image; or several, whose activations are averaged: a
             prototype. They are resized and cropped to the size of the first.
         weights_of_photos: how much each photo counts; all the same if not given.
+        settings: how to, where that was put together before.
         callback: called with every `Step`, the start (step 0) included.
-        **settings: see `ReconstructSettings`.
+        **choices: single settings, see `ReconstructSettings`.
 
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
         Interrupted: Ctrl-C; it carries the picture as it is.
     """
-    chosen = choose(ReconstructSettings, settings)
+    painting = start(photos, weights_of_photos=weights_of_photos, settings=settings, **choices)
+    return finish(painting, callback)
+
+
+@ordinary()
+def start(
+    photos: Source | Sequence[Source],
+    *,
+    weights_of_photos: Sequence[float] | None = None,
+    settings: ReconstructSettings | None = None,
+    **choices: Any,
+) -> Painting:
+    """Begin to `reconstruct`: whoever iterates paints, step by step."""
+    chosen = choose(ReconstructSettings, settings, choices)
     sources: list[Any] = list(photos) if isinstance(photos, list | tuple) else [photos]
     if not sources:
         raise ImpastoError("there is no photo to reconstruct; give at least one")
     pictures = [images.read_visible(source) for source in sources]
     shares = _shares(weights_of_photos, len(pictures))
-    studio = Studio(chosen, shares_of(chosen.layers), history=HISTORY)
-    layers = canonical(shares_of(chosen.layers), studio.encoder.layer)
-    studio.targets = list(layers)
+    studio = Studio(chosen)
+    encoder = studio.encoder
+    layers = encoder.shares([encoder.content_layer] if chosen.layers is None else chosen.layers)
+    studio.read((), targets=layers)
     size = studio.result_size(pictures[0], chosen.size)
     for picture in pictures[1:]:
         if max(size) > max(picture.image.size):
@@ -74,24 +88,25 @@ def reconstruct(
             )
     studio.pictures = sum(math.prod(picture.image.size) for picture in pictures)
     studio.tell_of_memory(size)
-    tv = prior(list(layers), studio.encoder.layers) if chosen.tv is None else chosen.tv
-    scene = _Scene(studio, layers, pictures, shares, tv)
+    stride = encoder.deepest(layers).stride
+    prior = PRIORS.get(min(stride, max(PRIORS)), 0.0)
+    tv = prior if chosen.tv is None else chosen.tv
     told = layers if len(set(layers.values())) > 1 else list(layers)
     record = studio.record("reconstruct", size, layers=told, tv=tv)
     for number, picture in enumerate(pictures, 1):
         record["photo" if number == 1 else f"photo {number}"] = named(picture)
     if len(pictures) > 1:
         record["shares"] = shares
-    painting = Painting(scene, [Level(size, chosen.steps, 1.0)], chosen.evaluations)
-    return make(painting, pictures[0].name, record, callback=callback)
+    return Painting(
+        _Reconstruction(studio, layers, pictures, shares, tv),
+        [Level(size, chosen.steps, 1.0)],
+        pictures[0].name,
+        record,
+        evaluations=chosen.evaluations,
+    )
 
 
-def prior(layers: Sequence[str], order: Sequence[str]) -> float:
-    """The weight of the total variation that layers call for; see `PRIORS`."""
-    return PRIORS[block_of(max(layers, key=list(order).index))]
-
-
-class _Scene(Scene):
+class _Reconstruction(Problem):
     """Photos as `Painting` sees them: noise that is to have their mean activations."""
 
     spectrum: Spectrum = "noise"
@@ -109,6 +124,9 @@ class _Scene(Scene):
         self.photos = photos
         self.shares = shares
         self.tv = tv
+
+    def limits(self) -> Mapping[str, Any]:
+        return self.studio.limits()
 
     def content(self, level: Level) -> Tensor:
         return self._photo(self.photos[0], level)
@@ -141,7 +159,7 @@ class _Scene(Scene):
     def _photo(self, photo: Picture, level: Level) -> Tensor:
         same_shape = images.fitted_size(photo.image.size, max(level.size)) == level.size
         fit = images.resize if same_shape else images.cover
-        return self.studio.tensor(fit(photo.colors, level.size))
+        return self.studio.tensor(fit(photo.colours, level.size))
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -1,20 +1,36 @@
-"""A picture on its way: painted level by level, and able to go on from wherever it was left."""
+"""A picture on its way: painted level by level, step by step, for whoever iterates.
+
+painting = stylizer.start("photo.jpg")
+for step in painting:
+    ...
+painting.artwork.save("painted.png")
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
 from impasto import device as machine
+from impasto.device import ordinary
+from impasto.kernels import ops
 from impasto.losses.objective import Objective
-from impasto.optimise.base import Beyond, Callback, Optimiser, Outcome, Spectrum, State, Step
+from impasto.optimise.base import Callback, Descent, Optimiser, State, Step
+from impasto.optimise.variables import Beyond, Spectrum
+from impasto.paint.artworks import Artwork, Interrupted, Stopped
+from impasto.paint.checkpoints import Checkpoint, Keeper, Progress
 from impasto.paint.levels import STROKES, Level, Pyramid, enlarged, share_out
+from impasto.pictures import images
 
 
-class Scene(Protocol):
+class Problem(Protocol):
     """What is to be painted, at any size.
 
     `content` is the photo at a level, [1, C, height, width]; `objective` what its painting is to
@@ -41,134 +57,273 @@ class Scene(Protocol):
         del level
         return image
 
+    def limits(self) -> Mapping[str, Any]:
+        """What a record has to tell of how the work was cut to the memory there was."""
+        return {}
 
-class Painting:
-    """The progress of one picture: at which level, after how many steps, and what came of them.
 
-    losses: at every step of all levels, the start first; a new level's own start is no step.
-    evaluations: spent in all.
+class Painting(Iterator[Step]):
+    """One picture on its way; to iterate is to paint, the start (step 0) first.
+
+    Whoever iterates may stop after any step: what was painted is in `artwork`, and `close` (or
+    leaving a `with` block) writes the checkpoint, if one is kept, and gives all memory back. `stop`
+    has another thread end it. Whatever is raised on the way, KeyboardInterrupt for one, the
+    picture of the last step is in `artwork`, and the checkpoint is written.
+
+    Args:
+        problem: what to paint. levels: at which sizes. size: (width, height) of what is shown.
+        name: what errors call the picture. record: what is known of it before it is painted.
+        evaluations: how many to spend at most. restart: see `Settings`.
+        keeper: keeps the checkpoint; `begun` is one of the run before its first step.
+        saved: a checkpoint to go on from; its tensors are taken out of it.
+
+    Raises:
+        ImpastoError: on the way: it does not fit into memory, or the loss is no number.
     """
 
-    def __init__(self, scene: Scene, levels: Sequence[Level], evaluations: int | None) -> None:
-        self.scene = scene
-        self.levels = levels
-        self.budgets: list[int] | None = None
-        if evaluations is not None:
-            self.budgets = share_out(evaluations, len(levels), scene.pyramid)
-        self.level = 0
-        self.level_steps = 0
-        self.level_evaluations = 0
-        self.evaluations = 0
-        self.losses: list[float] = []
-        self.image: Tensor | None = None
-        self.learned: Callable[[], State] = dict
+    def __init__(
+        self,
+        problem: Problem,
+        levels: Sequence[Level],
+        name: str,
+        record: Mapping[str, Any],
+        *,
+        size: tuple[int, int] | None = None,
+        evaluations: int | None = None,
+        restart: int | None = None,
+        keeper: Keeper | None = None,
+        begun: Checkpoint | None = None,
+        saved: Checkpoint | None = None,
+    ) -> None:
+        self.name = name
+        self.size = size or levels[-1].size
+        self.planned = sum(level.steps for level in levels)
         self.last: Step | None = None
+        self.stopped: Stopped = "interrupted"
+        self._problem = problem
+        self._levels = levels
+        self._record = record
+        self._restart = restart
+        self._keeper, self._begun = keeper, begun
+        self._progress = Progress()
+        self._image: Tensor | None = None
+        self._learned: State = {}
+        self._descent: Descent | None = None
+        if saved:
+            self._progress = saved.progress
+            self._image = saved.tensors.pop("image")
+            self._learned = {name.removeprefix(_LEARNED): t for name, t in saved.tensors.items()}
+            saved.tensors.clear()
+        self._budgets: list[int] | None = None
+        if evaluations is not None:
+            self._budgets = share_out(evaluations, len(levels), problem.pyramid)
+        self._earlier = self._progress.seconds
+        self._began: float | None = None
+        self._stopping = threading.Event()
+        self._steps: Iterator[Step] | None = self._paint()
 
-    def paint(self, callback: Callback, restart: int | None = None) -> Outcome:
-        """Go on to the end; `callback` is called with every step, shown in colour."""
+    def __next__(self) -> Step:
+        if self._began is None:
+            self._began = time.perf_counter()
+        if self._stopping.is_set():
+            self.close()
+        if self._steps is None:
+            raise StopIteration
+        try:
+            width, height = self.size
+            with ordinary(), machine.fitting(f"{self.name} at {width} x {height} pixels"):
+                step = next(self._steps, None)
+        except BaseException:
+            self.close()
+            raise
+        if step is None:
+            self.close()
+            raise StopIteration
+        self.last = step
+        self._keep()
+        return step
+
+    def stop(self) -> None:
+        """End it before its next step, from any thread."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Write the checkpoint of a run that is not at its end, and give all memory back."""
+        if self._steps is None:
+            return
+        self._count_seconds()
+        # Pressed once more: the checkpoint before this one is whole, and the picture is here.
+        with contextlib.suppress(KeyboardInterrupt):
+            if self.stopped == "interrupted" and self.last is not None:
+                self._keep(now=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            if self._descent is not None:
+                self._descent.close()
+            self._descent = self._steps = None
+            ops.clear()
+            machine.give_back()
+        self._steps = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file that the run is kept in, if any."""
+        return self._keeper.path if self._keeper else None
+
+    @property
+    def artwork(self) -> Artwork:
+        """The picture as it is now, as large as was asked for; after the first step."""
+        step = self.last
+        assert step, "nothing is painted yet"
+        self._count_seconds()
+        record = {
+            **self._record,
+            "levels": [list(level.size) for level in self._levels],
+            "stopped": self.stopped,
+            "steps": step.step,
+            "evaluations": step.evaluations,
+            "parts": dict(step.parts),
+            "losses": list(self._progress.losses),
+            **self._problem.limits(),
+        }
+        return Artwork(
+            images.resize(images.to_image(step.image), self.size),
+            list(self._progress.losses),
+            step.parts,
+            step.evaluations,
+            self.stopped,
+            self._progress.seconds,
+            record,
+            self.checkpoint,
+        )
+
+    def _count_seconds(self) -> None:
+        if self._steps is not None and self._began is not None:
+            self._progress.seconds = self._earlier + time.perf_counter() - self._began
+
+    def _keep(self, *, now: bool = False) -> None:
+        if self._keeper:
+            self._keeper.keep(self._state, now=now)
+
+    def _state(self) -> Checkpoint:
+        assert self._begun
+        assert self._image is not None
+        self._count_seconds()
+        learned = self._descent.state() if self._descent else self._learned
+        tensors = {f"{_LEARNED}{name}": tensor for name, tensor in learned.items()}
+        tensors["image"] = self._image
+        return dataclasses.replace(self._begun, progress=self._progress, tensors=tensors)
+
+    def _paint(self) -> Iterator[Step]:
+        progress = self._progress
         while True:
-            outcome = self._paint_level(callback, restart)
+            yield from self._paint_level()
+            assert self._descent
+            reason = self._descent.outcome.reason
+            self._descent.close()
+            self._descent = None
             machine.give_back()  # what this level took shall not count at the next
-            if self.level == len(self.levels) - 1:
-                return outcome
-            self.image = self._refined(outcome.final.image)
-            del outcome
-            self.learned = dict
-            self.level += 1
-            self.level_steps = self.level_evaluations = 0
+            if progress.level == len(self._levels) - 1:
+                self.stopped = reason
+                return
+            before, level = self._levels[progress.level :][:2]
+            assert self._image is not None
+            self._image = self._problem.refine(before, level, self._image)
+            progress.level += 1
+            progress.level_steps = progress.level_evaluations = 0
 
-    def _refined(self, painted: Tensor) -> Tensor:
-        """What the next level begins with."""
-        before, level = self.levels[self.level :][:2]
-        return self.scene.refine(before, level, painted)
-
-    def _paint_level(self, callback: Callback, restart: int | None) -> Outcome:
-        level, final = self.levels[self.level], self.level == len(self.levels) - 1
-        content = self.scene.content(level)
-        image = self.image
-        start = self.scene.start(level, content) if image is None else image.to(content)
+    def _paint_level(self) -> Iterator[Step]:
+        problem, progress = self._problem, self._progress
+        level, final = self._levels[progress.level], progress.level == len(self._levels) - 1
+        content = problem.content(level)
+        image = self._image
+        start = problem.start(level, content) if image is None else image.to(content)
         del image
-        objective, optimiser = self.scene.objective(level, content)
+        objective, optimiser = problem.objective(level, content)
         del content  # and with it a picture, unless the optimiser begins there
         machine.give_back()
-        learned = self.learned()
-        return optimiser(
+        self._descent = optimiser.start(
             objective,
             start,
             steps=self._steps_left(final),
             evaluations=self._evaluations_left(final),
-            restart=restart,
-            callback=self._reporting(level, callback, learned),
-            state=learned,
-            spectrum=self.scene.refined if self.level else self.scene.spectrum,
-            beyond=self.scene.beyond,
+            restart=self._restart,
+            state=self._learned,
+            spectrum=problem.refined if progress.level else problem.spectrum,
+            beyond=problem.beyond,
         )
+        del start, objective
+        steps_before, spent_before = progress.level_steps, progress.level_evaluations
+        for step in self._descent:
+            self._learned = {}  # the optimiser has it, and forgets it in time
+            progress.evaluations += spent_before + step.evaluations - progress.level_evaluations
+            progress.level_steps = steps_before + step.step
+            progress.level_evaluations = spent_before + step.evaluations
+            self._image = step.image
+            if step.step == 0 and progress.losses:
+                self.last = self._shown(level, step)
+                continue  # the start of a later level, or of a run that goes on, is no step
+            progress.losses.append(step.loss)
+            yield self._shown(level, step)
+            del step
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds beside `record`."""
-        assert self.image is not None
-        learned = {f"learned.{name}": value for name, value in self.learned().items()}
-        return {"image": self.image, **learned}
-
-    def record(self) -> dict[str, Any]:
-        """The numbers of a checkpoint."""
-        return {name: getattr(self, name) for name in _NUMBERS}
-
-    @staticmethod
-    def check(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Raise a KeyError or TypeError where a checkpoint lacks what `restore` needs."""
-        _ = [record[name] for name in _NUMBERS], tensors["image"]
-
-    def restore(self, record: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Be where a checkpoint was. Its tensors are taken over: nothing else is to keep them."""
-        for name in _NUMBERS:
-            setattr(self, name, record[name])
-        self.image = tensors["image"]
-        prefix = "learned."
-        learned = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        self.learned = lambda: learned
-        tensors.clear()
-
-    def _reporting(self, level: Level, callback: Callback, learned: State) -> Callback:
-        steps_before, spent_before = self.level_steps, self.level_evaluations
-        total = sum(level.steps * level.cost for level in self.levels) or 1.0
-        done_before = sum(level.steps * level.cost for level in self.levels[: self.level])
-
-        def report(step: Step) -> None:
-            learned.clear()  # the optimiser has it, and forgets it in time
-            self.evaluations += spent_before + step.evaluations - self.level_evaluations
-            self.level_steps = steps_before + step.step
-            self.level_evaluations = spent_before + step.evaluations
-            self.image, self.learned = step.image, step.state
-            is_new = step.step > 0 or not self.losses
-            if is_new:
-                self.losses.append(step.loss)
-            self.last = dataclasses.replace(
-                step,
-                step=len(self.losses) - 1,
-                evaluations=self.evaluations,
-                image=self.scene.show(level, step.image),
-                done=min(1.0, (done_before + self.level_steps * level.cost) / total),
-                planned=sum(level.steps for level in self.levels),
-                size=self.levels[-1].size,
-            )
-            if is_new:
-                callback(self.last)
-
-        return report
+    def _shown(self, level: Level, step: Step) -> Step:
+        """A step of a level as one of the whole painting, in colour."""
+        progress = self._progress
+        total = sum(each.steps * each.cost for each in self._levels) or 1.0
+        done = sum(each.steps * each.cost for each in self._levels[: progress.level])
+        return dataclasses.replace(
+            step,
+            step=len(progress.losses) - 1,
+            evaluations=progress.evaluations,
+            image=self._problem.show(level, step.image),
+            done=min(1.0, (done + progress.level_steps * level.cost) / total),
+            planned=self.planned,
+            size=self.size,
+        )
 
     def _steps_left(self, final: bool) -> int:
         """What a level before stopped short of is left to the last."""
+        progress = self._progress
         if not final:
-            return self.levels[self.level].steps - self.level_steps
-        return sum(level.steps for level in self.levels) - max(0, len(self.losses) - 1)
+            return self._levels[progress.level].steps - progress.level_steps
+        return self.planned - max(0, len(progress.losses) - 1)
 
     def _evaluations_left(self, final: bool) -> int | None:
-        if self.budgets is None:
+        if self._budgets is None:
             return None
         if final:
-            return max(1, sum(self.budgets) - self.evaluations)
-        return max(1, self.budgets[self.level] - self.level_evaluations)
+            return max(1, sum(self._budgets) - self._progress.evaluations)
+        return max(1, self._budgets[self._progress.level] - self._progress.level_evaluations)
 
 
-_NUMBERS = ("level", "level_steps", "level_evaluations", "evaluations", "losses")
+_LEARNED = "learned."
+
+
+def finish(painting: Painting, callback: Callback | None = None) -> Artwork:
+    """Paint to the end; `callback` is called with every step.
+
+    Raises:
+        Interrupted: Ctrl-C came after the first evaluation; it carries the picture as it is.
+    """
+    try:
+        with painting:
+            for step in painting:
+                if callback:
+                    callback(step)
+                del step
+        return painting.artwork
+    except KeyboardInterrupt:
+        if painting.last is None:
+            raise
+    # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
+    raise Interrupted(painting.artwork)

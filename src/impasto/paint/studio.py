@@ -1,78 +1,53 @@
-"""What every recipe works with: the encoder on its device, and as much memory as there is."""
+"""What every kind of picture is painted with: the encoder on its device, within a budget."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from impasto import __version__
+from impasto import __version__, catalog
 from impasto import device as machine
-from impasto.device import choose_device
-from impasto.encoders.tiles import needed, plan, weights
-from impasto.encoders.vgg import IMAGE, Padding, load_encoder
+from impasto.encoders.base import IMAGE, Padding, load_encoder
+from impasto.encoders.tiles import needed, plan
 from impasto.errors import ImpastoError, notice
-from impasto.kernels import ops as compiled
+from impasto.kernels import ops
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective, measure
-from impasto.losses.styles import STYLES, BatchNorm, GaussianMmd, Statistic, Style
-from impasto.optimise.base import HISTORY, OPTIMISERS, Optimiser, lbfgs
+from impasto.losses.styles import Exemplar, Statistic
+from impasto.optimise.base import Optimiser
 from impasto.pictures import images
 from impasto.pictures.images import Picture
-from impasto.settings import FULL, RunSettings, StyleName, amount, parse_memory
+from impasto.settings import FULL, RunSettings, amount, parse_memory
 
 LEAST_HISTORY = 2
 """Pairs of past steps that L-BFGS remembers even where memory is scarce."""
 
-LIBRARIES = {"lbfgs": 430 * 2**20, "cg": 455 * 2**20, "adam": 475 * 2**20}
-"""Bytes that the interpreter takes with all libraries of a run, by the optimiser, and what the
-allocator loses between pieces: 360 MB and 80 measured on Linux.
-
-All need some of SciPy, conjugate gradient more, and torch's Adam a good deal of torch.
-"""
-
 CUDA_LIBRARIES = 150 * 2**20 if torch.version.cuda else 0
-"""And with those of CUDA, which a build of torch for it loads whatever is computed on."""
+"""Bytes of the libraries of CUDA, which a build of torch for it loads whatever is computed on."""
 
-OPTIMISER_VECTORS = {"lbfgs": 11, "cg": 28, "adam": 6}
-"""Vectors as large as the image that an optimiser needs beside its history."""
-
-_PIXEL = 4  # bytes, in a PIL image of mode RGB
-_READING = 34  # bytes a pixel, from a PIL image to an image tensor
+CONTRAST = 0.15
+"""Standard deviation of the noise that a picture starts from."""
 
 LEAST_AREA = 1e-6
 """What covers less of a layer than this is not seen there."""
 
-
-class Exemplar(NamedTuple):
-    """A painting to take a style from.
-
-    image: an image tensor. share: of the style that is mixed of several; shares sum up to 1.
-    visible: how much each pixel [1, 1, height, width] counts; none: all of them alike.
-    """
-
-    image: Tensor
-    share: float = 1.0
-    visible: Tensor | None = None
-
-
-Paintings = Sequence[Exemplar]
+_PIXEL = 4  # bytes, in a PIL image of mode RGB
+_READING = 34  # bytes a pixel, from a PIL image to an image tensor
 
 
 class Studio:
-    """Encoder, device and memory for one recipe.
+    """Encoder, device and memory for one kind of picture.
 
     layers: those that its losses read, beside the image itself.
-    history: how many pairs of past steps L-BFGS remembers, where there is memory for them.
     targets: layers whose activations are kept whole, as what is to be reached.
     pictures: how many pixels the pictures have that went in; they are kept as they are, too.
     shown: how many bytes a pixel it takes to show a step, where that is more than its image.
@@ -81,24 +56,22 @@ class Studio:
         ImpastoError: a layer, device or weights file does not exist.
     """
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        layers: Iterable[str],
-        padding: Padding = "zeros",
-        history: int = HISTORY,
-        targets: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, settings: RunSettings, padding: Padding = "zeros") -> None:
         self.settings = settings
-        self.history = history
         self.pictures = self.shown = 0
-        self.device = choose_device(settings.device)
+        self.device = machine.choose_device(settings.device)
         encoder = load_encoder(settings.weights, settings.pooling, padding)
         self.encoder = encoder.to(self.device)
-        self.settled = False
-        self.layers = [IMAGE, *(self.encoder.layer(name) for name in layers)]
-        self.targets = [self.encoder.layer(name) for name in targets]
+        self.layers = [IMAGE]
+        self.targets: list[str] = []
         self.weights_file = _hashed(settings.weights)
+        self.optimiser_kind: type[Optimiser] = catalog.OPTIMIZERS[settings.optimizer].load()
+        self._limited = False
+
+    def read(self, layers: Iterable[str], targets: Iterable[str] = ()) -> None:
+        """Say which layers the losses read, and whose activations are targets as a whole."""
+        self.targets = [self.encoder.layer(name) for name in targets]
+        self.layers = [IMAGE, *self.targets, *(self.encoder.layer(name) for name in layers)]
 
     def tensor(self, image: Image.Image) -> Tensor:
         """A picture as an image tensor on the device."""
@@ -119,38 +92,27 @@ class Studio:
         """Targets, see `objective.measure`; of pictures that do not repeat, whatever is made."""
         self._settle()
         return measure(
-            self.encoder.padded("zeros"),
+            self.encoder.like(padding="zeros"),
             image,
             features=features,
             statistics=statistics or {},
             memory=self._memory - self._fixed,  # nothing is optimised yet
         )
 
-    @functools.cached_property
-    def floors(self) -> dict[str, float]:
-        """For each layer, the `floor` of a `ContentLoss`: half of what a black picture has there.
+    def floor(self, layer: str) -> float:
+        """The `floor` of a `ContentLoss`: half of what a black picture has at a layer.
 
         Every photo with something in it is above it, and the pictures that are not (flat ones near
         the colour that the network takes for the mean, and what is left of a photo whose contrast
         is next to none) get as much paint as a fog.
         """
         black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=self.device)
-        found = self.measure(black, self.layers[1:])
-        return {layer: 0.5 * float(f.square().mean()) for layer, f in found.items()}
+        (found,) = self.measure(black, [layer]).values()
+        return 0.5 * float(found.square().mean())
 
-    def styles(
-        self, name: StyleName, layers: Iterable[str], paintings: Paintings
-    ) -> dict[str, Style]:
-        """The style called `name` for each layer, fitted to these paintings where it has to be."""
-        if name != "mmd-gaussian":
-            return dict.fromkeys(layers, STYLES[name])
-        moments = self.mixed(paintings, {layer: Statistic(layer, BatchNorm()) for layer in layers})
-        return {
-            layer: GaussianMmd(GaussianMmd.bandwidth(found), self.settings.seed)
-            for layer, found in moments.items()
-        }
-
-    def mixed(self, paintings: Paintings, statistics: Mapping[str, Statistic]) -> dict[str, Tensor]:
+    def mixed(
+        self, paintings: Sequence[Exemplar], statistics: Mapping[str, Statistic]
+    ) -> dict[str, Tensor]:
         """Statistics of paintings, mixed: those of one that has each one's share of positions."""
         total: dict[str, Tensor] = {}
         for image, share, visible in paintings:
@@ -187,14 +149,22 @@ class Studio:
     def objective(self, losses: Sequence[Loss], image: Tensor) -> Objective:
         """An objective for an image of this size, within the memory there is."""
         _, memory = self._shares_of_memory(*_size(image))
-        return Objective(self.encoder, losses, memory=memory)
+        objective = Objective(self.encoder, losses, memory=memory)
+        self._limited |= objective.segments((image.shape[-2], image.shape[-1])) is not None
+        return objective
 
     def optimiser(self, image: Tensor) -> Optimiser:
         """The optimiser chosen, for an image of this size."""
-        if self.settings.optimizer != "lbfgs":
-            return OPTIMISERS[self.settings.optimizer]
+        optimiser: Optimiser = catalog.OPTIMIZERS[self.settings.optimizer].made(self.settings)
         pairs, _ = self._shares_of_memory(*_size(image))
-        return functools.partial(lbfgs, history=pairs)
+        if pairs and pairs < self.settings.history:
+            self._limited = True
+            return dataclasses.replace(optimiser, history=pairs)  # type: ignore[type-var]
+        return optimiser
+
+    def limits(self) -> dict[str, Any]:
+        """The memory that was allowed, where the work was cut to it: then it is part of how."""
+        return {"memory": int(self._memory)} if self._limited else {}
 
     def result_size(self, picture: Picture, longer: int | str) -> tuple[int, int]:
         """The (width, height) of what is made of a picture; tells where that enlarges it."""
@@ -212,10 +182,10 @@ class Studio:
         """Raise an `ImpastoError` where a picture of (width, height) is too small for a layer."""
         smallest = self.encoder.min_size(layers)
         if min(size) < smallest:
-            deepest = max(layers, key=self.encoder.layers.index)
             raise ImpastoError(
-                f"{name} would be {size[0]} x {size[1]} pixels, but {deepest} needs at least "
-                f"{smallest} x {smallest}; use a larger size, or layers before it"
+                f"{name} would be {size[0]} x {size[1]} pixels, but "
+                f"{self.encoder.deepest(layers).name} needs at least {smallest} x {smallest}; "
+                "use a larger size, or layers before it"
             )
 
     def tell_of_memory(
@@ -237,18 +207,15 @@ class Studio:
         size = size[0] + 2 * margin, size[1] + 2 * margin
         with machine.fitting(f"a picture of {what}"):
             _, left = self._shares_of_memory(size, channels)
-        whole = self.encoder.padding == "circular"
-        how = "as a whole, as a picture that repeats is" if whole else "even in small tiles"
         needs = self._memory - left + self._least(size) + self._kept(size)
-        self._tell(what, needs, how, "a smaller size takes less")
+        self._tell(what, needs, "even in small tiles", "a smaller size takes less")
         for name, own in paintings:
-            pixels = own[0] * own[1]
-            needs = self._fixed + _READING * pixels + self._least(own, measuring=True)
+            needs = self._fixed + _READING * own[0] * own[1] + self._least(own, measuring=True)
             what = f"{name} at {own[0]} x {own[1]} pixels"
             self._tell(what, needs, "to look at", "a smaller style scale takes less")
 
     def _tell(self, what: str, needs: float, how: str, advice: str) -> None:
-        is_there = self._fixed + weights(self.encoder, self.layers)
+        is_there = self._fixed + self.encoder.held(self.layers)
         free = machine.free(self.device)
         if needs - is_there > free:
             raise ImpastoError(
@@ -283,46 +250,41 @@ class Studio:
         """
         self._settle()
         vector = 4 * channels * size[0] * size[1]
-        left = self._memory - self._fixed - OPTIMISER_VECTORS[self.settings.optimizer] * vector
+        left = self._memory - self._fixed - self.optimiser_kind.vectors * vector
         left -= self.shown * size[0] * size[1]
-        if self.settings.optimizer != "lbfgs":
+        if "history" not in {f.name for f in dataclasses.fields(self.optimiser_kind)}:  # type: ignore[arg-type]
             return 0, left
         # Half of what the smallest tiles leave: the rest makes them larger.
         spare = left - self._least(size) - self._kept(size) - 2 * LEAST_HISTORY * vector
         pairs = LEAST_HISTORY + max(0, int(spare / 2 / (2 * vector)))
-        pairs = min(self.history, pairs)
+        pairs = min(self.settings.history, pairs)
         return pairs, left - 2 * pairs * vector
 
     def _least(self, size: tuple[int, int], *, measuring: bool = False) -> float:
         """How many bytes the most frugal way of evaluating takes, weights and all."""
         upright = size[1], size[0]
-        whole = self.encoder.padding == "circular" and not measuring
-        segments = None if whole else plan(self.encoder, self.layers, upright, memory=0)
-        return needed(self.encoder, self.layers, upright, segments)
+        encoder = self.encoder.like(padding="zeros") if measuring else self.encoder
+        segments = plan(encoder, self.layers, upright, memory=0)
+        return needed(encoder, self.layers, upright, segments)
 
     def _kept(self, size: tuple[int, int]) -> int:
         """How many bytes the targets take that are kept whole."""
-        total = 0
-        for name in self.targets:
-            side = self.encoder.min_size([name])
-            total += 4 * self.encoder.channels(name) * (size[0] // side) * (size[1] // side)
-        return total
+        rows = [self.encoder.rows[name] for name in self.targets]
+        return sum(
+            4 * row.channels * (size[0] // row.stride) * (size[1] // row.stride) for row in rows
+        )
 
     @property
     def _fixed(self) -> int:
         """Bytes that are gone before anything is painted; what is free does without the first."""
-        if self.settings.memory is None:
-            libraries = 0
-        else:
-            libraries = LIBRARIES[self.settings.optimizer] + CUDA_LIBRARIES
-        return libraries + _PIXEL * self.pictures
+        libraries = self.optimiser_kind.libraries + CUDA_LIBRARIES
+        return (0 if self.settings.memory is None else libraries) + _PIXEL * self.pictures
 
     def _settle(self) -> None:
         """Prepare the kernels, once, so that what they take is there when the rest is counted."""
-        if not self.settled and self.device.type == "cpu" and compiled.status().ready:
-            self.encoder.settle(self.layers)
+        if self.device.type == "cpu" and ops.status().ready:
+            self.encoder.prepare(self.layers)
             machine.give_back()
-        self.settled = True
 
     @functools.cached_property
     def _memory(self) -> int:
@@ -333,10 +295,19 @@ class Studio:
         return int(machine.SHARE * machine.free(self.device))
 
 
-def _size(image: Tensor) -> tuple[tuple[int, int], int]:
-    """(width, height) and channels of an image tensor."""
-    _, channels, height, width = image.shape
-    return (width, height), channels
+def clouds(noise: Tensor) -> Tensor:
+    """White noise [1, 3, height, width] as noise whose amplitude falls with 1/f; it repeats.
+
+    As that of pictures does: what a layer does not see of white noise would stay as grain.
+    """
+    height, width = noise.shape[-2:]
+    rows = torch.fft.fftfreq(height, dtype=torch.float32, device="cpu")
+    columns = torch.fft.rfftfreq(width, dtype=torch.float32, device="cpu")
+    gains = torch.hypot(rows[:, None], columns).reciprocal()
+    gains[0, 0] = 0  # no mean; to divide it by infinity gives no number in some builds of torch
+    result: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.cpu()) * gains, (height, width))
+    spread = result.std(correction=0).clamp_min(1e-6)
+    return (0.5 + CONTRAST / spread * result).clamp(0, 1).to(noise)
 
 
 def named(picture: Picture) -> dict[str, str]:
@@ -344,15 +315,13 @@ def named(picture: Picture) -> dict[str, str]:
     return {"name": Path(picture.name).name, "sha256": picture.sha256}
 
 
-def canonical(shares: Mapping[str, float], layer: Any) -> dict[str, float]:
-    """Shares by canonical layer names; `layer` gives these."""
-    total: dict[str, float] = {}
-    for name, share in shares.items():
-        total[layer(name)] = total.get(layer(name), 0.0) + share
-    return total
+def _size(image: Tensor) -> tuple[tuple[int, int], int]:
+    """(width, height) and channels of an image tensor."""
+    _, channels, height, width = image.shape
+    return (width, height), channels
 
 
-def _hashed(weights_file: str | os.PathLike[str] | None) -> dict[str, str] | None:
+def _hashed(weights_file: str | Path | None) -> dict[str, str] | None:
     if weights_file is None:
         return None
     path = Path(weights_file)

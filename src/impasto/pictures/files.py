@@ -1,88 +1,112 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the standard streams in their place."""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import itertools
 import os
+import secrets
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from impasto.errors import ImpastoError, notice
 
-STANDARD_INPUT = "-"
-"""The name of what is read from standard input."""
+STANDARD = "-"
+"""In place of a file's name: standard input where it is read, standard output where written."""
 
-
-@contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A temporary file in the folder of `path`, to be filled, and then renamed by the caller.
-
-    What was written is on the disk when the file is closed, with the permissions that a new file
-    gets. Where it is still there at the end, it is removed.
-    """
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=".impasto-", suffix=".part", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            yield file, temporary  # type: ignore[misc] # a wrapper that does what a file does
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def settle(file: BinaryIO, temporary: Path) -> None:
-    """See to it that what was written is on the disk, ready to be renamed."""
-    file.flush()
-    os.fsync(file.fileno())
-    temporary.chmod(_usual_mode())
-
-
-def put(temporary: Path, path: Path, force: bool) -> Path:
-    """Give a finished file its name; returns the path that it got.
-
-    A file that exists is replaced only with `force`; otherwise `-2`, `-3`, ... is put behind the
-    name, and an `ImpastoNotice` says so.
-    """
-    if force:
-        temporary.replace(path)
-        return path
-    for number in itertools.count(1):
-        free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        try:
-            free.hardlink_to(temporary)  # fails where the name is taken, whoever was faster
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without links
-            if free.exists():
-                continue
-            temporary.replace(free)
-        if free != path:
-            notice(f"{path} exists already; {free} was written instead (force replaces it)")
-        return free
-    raise AssertionError("unreachable")
-
-
-def write_whole(data: bytes, path: Path, force: bool) -> Path:
-    """Write a file whole or not at all, see `put`; returns the path that was written.
-
-    Raises:
-        ImpastoError: it cannot be written, or the disk is full.
-    """
-    try:
-        with written_beside(path) as (file, temporary):
-            file.write(data)
-            settle(file, temporary)
-            return put(temporary, path, force)
-    except OSError as error:
-        raise unwritable(path, error) from None
+_one_at_a_time = threading.Lock()
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is there; a name that is too long, or may not be looked at, is none."""
     return os.path.isfile(path)  # noqa: PTH113 # Path.is_file raises
+
+
+def read_whole(source: str | os.PathLike[str]) -> tuple[str, bytes]:
+    """What a picture's file is called in messages, and what is in it.
+
+    Raises:
+        ImpastoError: it cannot be read, or is empty.
+    """
+    try:
+        name = os.fspath(source)
+        path = Path(name)
+    except TypeError:
+        raise ImpastoError(
+            f"a picture can't be of the type {type(source).__name__}; give the path of a file, or "
+            "a PIL image"
+        ) from None
+    if name == STANDARD:
+        return "standard input", _read_standard_input()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImpastoError(f"there is no file {path}; check the path") from None
+    except IsADirectoryError:
+        raise ImpastoError(f"{path} is a folder; give a picture file") from None
+    except (OSError, ValueError) as error:
+        raise ImpastoError(f"{path} cannot be opened ({_reason(error)}); check the path") from None
+    if not data:
+        raise ImpastoError(f"{name} is empty; give a picture file")
+    return name, data
+
+
+def _read_standard_input() -> bytes:
+    try:
+        with _one_at_a_time:
+            data = _all_of(sys.stdin.buffer)
+    except AttributeError:
+        raise ImpastoError("standard input is closed; give a file") from None
+    except (OSError, ValueError) as error:
+        raise ImpastoError(f"standard input cannot be read ({error}); give a file") from None
+    if not data:
+        raise ImpastoError(
+            "standard input is empty; send a picture to it, as in: impasto stylize - < photo.jpg"
+        )
+    return data
+
+
+@functools.lru_cache(maxsize=1)
+def _all_of(stream: BinaryIO) -> bytes:
+    """What a stream holds, however often it is asked for: it can be read only once."""
+    return stream.read()
+
+
+def check_standard_output() -> BinaryIO:
+    """Find out before the work whether standard output takes bytes, and what takes them.
+
+    Raises:
+        ImpastoError: it is closed, or made for text alone.
+    """
+    stream = getattr(sys.stdout, "buffer", None)
+    if stream is None or stream.closed:
+        raise ImpastoError("standard output is closed, or takes no bytes; name a file")
+    # Past the buffer: what cannot be written would wait there, and fail again at Python's end.
+    raw: BinaryIO = getattr(stream, "raw", stream)
+    return raw
+
+
+def write_standard_output(data: bytes) -> None:
+    """Write all of it to standard output; a reader who has gone is no error.
+
+    Raises:
+        ImpastoError: see `check_standard_output`; or the disk behind it is full.
+    """
+    stream, left = check_standard_output(), memoryview(data)
+    try:
+        sys.stdout.flush()  # what was printed before comes before
+        while left:
+            left = left[stream.write(left) :]  # a pipe may take a part, or (None) nothing yet
+    except BrokenPipeError:
+        return
+    except (OSError, ValueError) as error:
+        raise ImpastoError(
+            f"standard output cannot be written ({_reason(error)}); send it somewhere else"
+        ) from None
 
 
 def check_folder(target: Path) -> None:
@@ -103,16 +127,73 @@ def check_folder(target: Path) -> None:
         raise unwritable(target, error) from None
 
 
+def write_whole(data: bytes, path: Path, force: bool) -> Path:
+    """Write a file whole or not at all, see `put`; returns the path that was written.
+
+    Raises:
+        ImpastoError: it cannot be written, or the disk is full.
+    """
+    return make_whole(lambda temporary: temporary.write_bytes(data), path, force)
+
+
+def make_whole(make: Callable[[Path], object], path: Path, force: bool) -> Path:
+    """As `write_whole`, of a file that `make` writes where it is told to, beside `path`."""
+    temporary = path.parent / f".impasto-{secrets.token_hex(8)}.part"
+    try:
+        try:
+            make(temporary)
+            with temporary.open("rb+") as file:
+                settle(file)
+            return put(temporary, path, force)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def settle(file: BinaryIO) -> None:
+    """See to it that what was written is on the disk, ready to be renamed."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def put(temporary: Path, path: Path, force: bool) -> Path:
+    """Give a finished file its name; returns the path that it got.
+
+    A file that exists is replaced only with `force`; otherwise `-2`, `-3`, ... is put behind the
+    name, and an `ImpastoNotice` says so.
+    """
+    if force:
+        temporary.replace(path)
+        return path
+    for free in numbered(path):
+        try:
+            free.hardlink_to(temporary)  # fails where the name is taken, whoever was faster
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without links
+            if free.exists():
+                continue
+            temporary.replace(free)
+        if free != path:
+            notice(f"{path} exists already; {free} was written instead (force replaces it)")
+        return free
+    raise AssertionError("unreachable")
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """The names that a file may get where others are taken: NAME, NAME-2, NAME-3, ..."""
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+
+
 def unwritable(path: Path, error: OSError) -> ImpastoError:
     """What to say where a file cannot be written."""
-    reason = error.strerror or error
     return ImpastoError(
-        f"{path} cannot be written ({reason}); choose a place with free space where you may write"
+        f"{path} cannot be written ({_reason(error)}); choose a place with free space where you "
+        "may write"
     )
 
 
-def _usual_mode() -> int:
-    """The permissions that a new file gets here; temporary files are private."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _reason(error: OSError | ValueError) -> object:
+    return getattr(error, "strerror", None) or error

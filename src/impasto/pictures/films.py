@@ -7,6 +7,7 @@ frames and files, and nothing about what is optimised.
 
 from __future__ import annotations
 
+import functools
 import glob
 import io
 import itertools
@@ -22,7 +23,7 @@ from torch import Tensor
 from impasto.errors import ImpastoError, notice
 from impasto.optimise.base import Step
 from impasto.pictures import images
-from impasto.pictures.files import check_folder, put, settle, unwritable, written_beside
+from impasto.pictures.files import check_folder, make_whole, numbered
 from impasto.pictures.images import PathLike
 from impasto.settings import check_count, plain
 
@@ -104,6 +105,7 @@ class Film:
         self._format = _FORMATS[self.path.suffix.lower()]
         self._planned = frozenset(frame_steps(steps, self._format.frames))
         self._frames: list[bytes] = []
+        self._size = (0, 0)  # of the last of them
         self._latest: Tensor | None = None  # not among the frames yet
 
     def __enter__(self) -> Self:
@@ -127,8 +129,8 @@ class Film:
 
     def _keep(self, image: Tensor) -> None:
         frame, buffer = images.composed(images.to_image(image)), io.BytesIO()
-        size = self._format.size(frame.size)
-        images.resize(frame, size).save(buffer, **self._format.kept_as)
+        self._size = self._format.size(frame.size)
+        images.resize(frame, self._size).save(buffer, **self._format.kept_as)
         self._frames.append(buffer.getvalue())
         self._latest = None
 
@@ -137,15 +139,9 @@ class Film:
         if self._latest is not None:
             self._keep(self._latest)
         frames, self._frames = self._frames, []
-        if not frames:
-            return
-        try:
-            with written_beside(self.path) as (file, temporary):
-                self._format.encode(frames, temporary)
-                settle(file, temporary)
-                self.written = put(temporary, self.path, self.force)
-        except OSError as error:
-            raise unwritable(self.path, error) from None
+        if frames:
+            encode = functools.partial(self._format.encode, frames, self._size)
+            self.written = make_whole(encode, self.path, self.force)
 
 
 class Stills:
@@ -188,11 +184,11 @@ class Stills:
 
 def _free_for_stills(path: Path, force: bool) -> Path:
     """The name that stills are put behind: those of another run are not mixed with them."""
-    for number in itertools.count(1):
-        free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        pattern = f"{glob.escape(free.stem)}-step[0-9]*{path.suffix}"
-        if force or not any(free.parent.glob(pattern)):
-            break
+    free = next(
+        name
+        for name in numbered(path)
+        if force or not any(path.parent.glob(f"{glob.escape(name.stem)}-step[0-9]*{path.suffix}"))
+    )
     if free != path:
         notice(
             f"there are stills of {path.name} already; new ones are called "
@@ -209,7 +205,7 @@ class _Format:
     longer: int  # pixels
     multiple: int  # of which both sides are
     kept_as: dict[str, Any]
-    encode: Callable[[Sequence[bytes], Path], None]
+    encode: Callable[[Sequence[bytes], tuple[int, int], Path], None]
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (width, height) of a film whose last frame is of this size."""
@@ -218,29 +214,21 @@ class _Format:
         return max(unit, width // unit * unit), max(unit, height // unit * unit)
 
 
-def _size(frames: Sequence[bytes]) -> tuple[int, int]:
-    return Image.open(io.BytesIO(frames[-1])).size
+def _decoded(
+    frames: Sequence[bytes], size: tuple[int, int], rate: int
+) -> Iterator[tuple[Image.Image, int]]:
+    """The frames, all of one size, and how long each is shown, in 1 / `rate` seconds."""
+    ticks = max(1, min(rate // 2, _SHORTEST * rate // len(frames)))
+    for number, frame in enumerate(frames, 1):
+        shown = images.resize(Image.open(io.BytesIO(frame)), size)
+        yield shown, ticks if number < len(frames) else HOLD * rate
 
 
-def _decoded(frames: Sequence[bytes]) -> Iterator[Image.Image]:
-    """The frames, all of the last one's size."""
-    for frame in frames:
-        yield images.resize(Image.open(io.BytesIO(frame)), _size(frames))
-
-
-def _ticks(frames: int, rate: int) -> list[int]:
-    """How long each frame is shown, in 1 / `rate` seconds."""
-    each = max(1, min(rate // 2, _SHORTEST * rate // frames))
-    return [each] * (frames - 1) + [HOLD * rate]
-
-
-def _write_gif(frames: Sequence[bytes], path: Path) -> None:
+def _write_gif(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> None:
     """10 frames a second. 49 frames of 256 x 256 at 12 bits a pixel, the worst, are under 5 MB."""
-    palette = _palette(list(_decoded(frames)))
-    first, *others = (
-        frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in _decoded(frames)
-    )
-    durations = [100 * ticks for ticks in _ticks(len(frames), 10)]
+    shown, ticks = zip(*_decoded(frames, size, 10), strict=True)
+    palette, durations = _palette(shown), [100 * tick for tick in ticks]
+    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown)
     first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
@@ -258,7 +246,7 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     return sheet.quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
 
 
-def _write_mp4(frames: Sequence[bytes], path: Path) -> None:
+def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> None:
     """12 frames a second of H.264, in the colours of HDTV (BT.709, limited range)."""
     import av
 
@@ -267,12 +255,12 @@ def _write_mp4(frames: Sequence[bytes], path: Path) -> None:
         with av.open(str(path), "w", "mp4", options={"movflags": "+faststart"}) as container:
             # One thread: how the work is shared out changes what comes of it.
             stream = container.add_stream("libx264", rate, {"crf": "20", "threads": "1"})
-            stream.width, stream.height = _size(frames)
+            stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             context = stream.codec_context
             context.color_range = context.colorspace = _BT709
             context.color_primaries = context.color_trc = _BT709
-            for frame, ticks in zip(_decoded(frames), _ticks(len(frames), rate), strict=True):
+            for frame, ticks in _decoded(frames, size, rate):
                 # Told nothing, it converts to the colours of SDTV, whatever the tags say.
                 yuv = av.VideoFrame.from_ndarray(np.array(frame), "rgb24").reformat(
                     format="yuv420p",

@@ -5,24 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
-from impasto import __version__
+from impasto import __version__, catalog
 from impasto.apps.cli.console import say
-from impasto.errors import nearest
+from impasto.errors import ImpastoError, nearest
 from impasto.pictures.files import is_file
 from impasto.settings import (
-    BLOCKS,
-    DEVICES,
-    KEPT_COLORS,
-    OPTIMIZERS,
     PRESETS,
-    STYLE_WEIGHTS,
+    Device,
+    KeptColors,
     ReconstructSettings,
     RunSettings,
     Settings,
     TextureSettings,
-    up_to,
 )
 
 BAD_INPUT = 2
@@ -152,7 +148,11 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
             # "./-dash.jpg" is the same file, and no option to anyone; "-" is standard input
             return result + [f"./{n}" if n.startswith("-") and n != "-" else n for n in rest]
         if argument == "--keep-colors":
-            how = rest.pop(0) if rest[:1] and rest[0] in KEPT_COLORS else KEPT_COLORS[0]
+            how = (
+                rest.pop(0)
+                if rest[:1] and rest[0] in get_args(KeptColors)
+                else get_args(KeptColors)[0]
+            )
             result.append(f"--keep-colors={how}")
         elif option in _SEVERAL and (given or rest):
             value = value if given else rest.pop(0)
@@ -287,7 +287,7 @@ def _add_film(parser: Parser) -> None:
 
 
 def _add_run_choices(choice: Choice, default: RunSettings, presets: str = "") -> None:
-    choice("optimizer", metavar="|".join(OPTIMIZERS), help=f"default {default.optimizer}")
+    choice("optimizer", metavar="|".join(catalog.OPTIMIZERS), help=f"default {default.optimizer}")
     choice("pooling", metavar="avg|max", help=f"default {default.pooling}")
     choice("seed", type=int, metavar="N", help=f"seed of the noise (default {default.seed})")
     choice(
@@ -296,7 +296,7 @@ def _add_run_choices(choice: Choice, default: RunSettings, presets: str = "") ->
         metavar="N",
         help=f"values and gradients of the loss at most (default: no limit{presets})",
     )
-    choice("device", metavar="|".join(DEVICES), help=f"default {default.device}")
+    choice("device", metavar="|".join(get_args(Device)), help=f"default {default.device}")
     choice(
         "memory",
         metavar="SIZE",
@@ -337,7 +337,7 @@ def _add_stylize(parser: Parser) -> None:
 
 def _add_stylize_choices(parser: Parser, size: int | str | None = None) -> None:
     default = Settings()
-    default_layers = " ".join(f"{layer}:{share:g}" for layer, share in default.style_shares.items())
+    default_layers = "the encoder's own"
     add = parser.add_argument
     add(
         "--style",
@@ -386,7 +386,7 @@ def _add_stylize_choices(parser: Parser, size: int | str | None = None) -> None:
     )
     choice(
         "keep-colors",
-        metavar="|".join(KEPT_COLORS),
+        metavar="|".join(get_args(KeptColors)),
         help="keep the photo's colours: paint its light alone (luminance, the default), or after "
         "the painting recoloured to the photo's mean and covariance (histogram)",
     )
@@ -412,7 +412,7 @@ def _add_stylize_choices(parser: Parser, size: int | str | None = None) -> None:
     choice(
         "content-layer",
         metavar="L",
-        help=f"layer whose activations are the content (default {default.content_layer})",
+        help="layer whose activations are the content (default the encoder's own)",
     )
     choice(
         "style-layer",
@@ -430,7 +430,7 @@ def _add_stylize_choices(parser: Parser, size: int | str | None = None) -> None:
 def _add_style_loss(choice: Choice) -> None:
     choice(
         "style-loss",
-        metavar="|".join(STYLE_WEIGHTS),
+        metavar="|".join(catalog.STYLES),
         help="what style is, and how two are compared (default gram)",
     )
 
@@ -449,7 +449,7 @@ def _add_reconstruct(parser: Parser) -> None:
         metavar="L[:SHARE]",
         action=_Layers,
         help="layer whose activations are matched; several, with commas or spaces between, are "
-        f"matched jointly (default {' '.join(default.layers)})",
+        "matched jointly (default the encoder's content layer)",
     )
     choice(
         "weight",
@@ -566,10 +566,12 @@ class _Layers(argparse.Action):
         for text in filter(None, values.split(",")):
             word, _, layer = text.partition(" ")
             if word == "up-to":
-                if layer not in BLOCKS:
-                    raise argparse.ArgumentError(
-                        self, f"up-to needs one layer of {', '.join(BLOCKS)} after it"
-                    )
+                from impasto.encoders.base import up_to
+
+                try:
+                    up_to(layer)
+                except ImpastoError as error:
+                    raise argparse.ArgumentError(self, str(error)) from None
                 shares |= dict.fromkeys(up_to(layer), 1.0)
                 continue
             try:

@@ -32,7 +32,7 @@ from impasto.apps.cli.arguments import (
 from impasto.apps.cli.console import Interruptions, print_out, say, tell
 from impasto.apps.cli.progress import Progress, ProgressOfRuns
 from impasto.errors import LOGGER, ImpastoError, notice
-from impasto.pictures.files import STANDARD_INPUT
+from impasto.pictures.files import STANDARD
 from impasto.settings import (
     AtlasSettings,
     ReconstructSettings,
@@ -143,7 +143,7 @@ def _stylize_one(
             notice(f"{target} is finished from {kept.name}")
             return {**_go_on(kept, target, title, force, options), "photo": photo}
     checkpoint = None
-    if STANDARD_INPUT in (photo, *_inputs(options)):
+    if STANDARD in (photo, *_inputs(options)):
         notice("a run on standard input can't be resumed; paint a file to be able to")
     else:
         checkpoint = _free_checkpoint(target)
@@ -184,8 +184,8 @@ def _go_on(
     checkpoint: Path, target: Path, title: str | None, force: bool, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Go on with a run; the photo's name is its title where none is given."""
-    from impasto.paint.checkpoints import read_record
-    from impasto.paint.stylize import located, resume
+    from impasto.paint.checkpoints import located, read_record
+    from impasto.paint.stylize import resume
     from impasto.pictures.images import check_writable
 
     record = read_record(checkpoint)
@@ -215,12 +215,13 @@ def _is_unfinished(target: Path, checkpoint: Path) -> bool:
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
+    from impasto.encoders.base import load_encoder
     from impasto.paint.reconstruct import reconstruct
 
     settings = chosen(options, ReconstructSettings)
     if "weights_of_photos" in options:
         settings["weights_of_photos"] = options.weights_of_photos
-    layers = settings.get("layers", ReconstructSettings().layers)
+    layers = settings.get("layers") or load_encoder().shares([load_encoder().content_layer])
     stems = [_stem(photo) for photo in options.photos]
     name = "-".join([*stems, *layers])
     paint = functools.partial(reconstruct, options.photos, **settings)
@@ -508,11 +509,11 @@ def _placed(names: Sequence[str], output: str | None) -> list[Path]:
 
 
 def _name(file: str) -> str:
-    return "standard input" if file == STANDARD_INPUT else Path(file).name
+    return "standard input" if file == STANDARD else Path(file).name
 
 
 def _stem(file: str) -> str:
-    return "stdin" if file == STANDARD_INPUT else Path(file).stem
+    return "stdin" if file == STANDARD else Path(file).stem
 
 
 def _defect(name: str, error: Exception) -> str:

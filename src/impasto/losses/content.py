@@ -1,0 +1,49 @@
+"""Content: the activations themselves, position by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from impasto.encoders.tiles import Part
+from impasto.losses.base import SumLoss, inverse_energy, squared_error
+from impasto.settings import Scaling
+
+
+@dataclass(frozen=True)
+class ContentLoss(SumLoss):
+    """Squared error of a layer's activations.
+
+    | scaling    | value                                                  |
+    | ---------- | ------------------------------------------------------ |
+    | `relative` | sum (F - P)^2 / sum P^2: 0 at the photo, 1 for a blank |
+    | `gatys`    | 1/2 sum (F - P)^2 (Gatys et al. 2015, eq. 1)           |
+    | `lecture`  | mean (F - P)^2                                         |
+
+    target: [1 or batch, C, height, width]. floor: the least that the mean of P^2 counts as, with
+    relative scaling. A flat photo of the colour that the encoder calls the mean has next to no
+    activations: relative to those, any stroke would be a loss beyond all measure.
+    """
+
+    layer: str
+    target: Tensor
+    weight: float = 1.0
+    scaling: Scaling = "relative"
+    floor: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"content {self.layer}"
+
+    def sums(self, features: Tensor, part: Part) -> Tensor:
+        target = self.target[(..., *part.core)]
+        return squared_error(part.core_of(features), target)
+
+    def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:  # noqa: ARG002
+        values = self.target[0].numel()
+        if self.scaling == "gatys":
+            return 0.5 * sums
+        if self.scaling == "lecture":
+            return 1 / values * sums
+        return inverse_energy(self.target, self.floor * values) * sums

@@ -1,0 +1,185 @@
+"""What an image is while it is optimised: unbounded variables, preconditioned.
+
+Pixels stay in [0, 1] *during* the optimisation: clipping only at the end would throw away what was
+paid for out there (on a bright painting, most of the style).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Spectrum = Literal["photo", "refined", "painted", "noise"]
+"""What an image begins as, see `_spectral_gains`."""
+
+Beyond = Literal["mirrored", "repeated"]
+"""What lies beyond an image's borders, to the variables: its mirror image, or the image again."""
+
+Array = npt.NDArray[np.floating]
+
+_GREY_LEVEL = 1 / 255
+
+
+class _Basis:
+    """The waves that variables are amplitudes of, and how much each is weighed: P.
+
+    P is symmetric, so that it serves variables and gradients alike. Waves are those of luminance
+    and two opponent colours; cosines where the image is mirrored beyond its borders, so that
+    nothing wraps around, and Fourier's where it is repeated, so that all of it does.
+    """
+
+    def __init__(self, shape: torch.Size, spectrum: Spectrum, beyond: Beyond) -> None:
+        _, channels, height, width = shape
+        if beyond == "mirrored":
+            ramps = (torch.arange(n, dtype=torch.float32, device="cpu") for n in (height, width))
+            rows, columns = (ramp / (2 * len(ramp)) for ramp in ramps)
+        else:
+            rows, columns = (
+                torch.fft.fftfreq(n, dtype=torch.float32, device="cpu") for n in (height, width)
+            )
+        frequency: Array = torch.hypot(rows[:, None], columns).double().numpy()
+        frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
+        gains = torch.from_numpy(_spectral_gains(channels, frequency, spectrum))
+        self.gains: Array = gains.to(torch.float32).numpy()
+        self.beyond = beyond
+        self.opponents = _OPPONENTS if channels == 3 and spectrum != "photo" else None
+
+    def weighed(self, x: Tensor) -> Tensor:
+        """P x for x [1, channels, height, width] on the CPU."""
+        if self.opponents is not None:
+            x = torch.tensordot(self.opponents, x[0], dims=1)[None]
+        transform = self._mirrored if self.beyond == "mirrored" else self._repeated
+        result = torch.from_numpy(transform(x.numpy()))
+        if self.opponents is not None:
+            result = torch.tensordot(self.opponents.T, result[0], dims=1)[None]
+        return result
+
+    def _mirrored(self, x: Array) -> Array:
+        from scipy.fft import dctn, idctn
+
+        workers = torch.get_num_threads()
+        spectrum = dctn(x, axes=(-2, -1), norm="ortho", workers=workers)
+        spectrum *= self.gains
+        result: Array = idctn(
+            spectrum, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True
+        )
+        return result
+
+    def _repeated(self, x: Array) -> Array:
+        from scipy.fft import irfft2, rfft2
+
+        workers = torch.get_num_threads()
+        spectrum = rfft2(x, workers=workers)
+        spectrum *= self.gains[..., : spectrum.shape[-1]]
+        result: Array = irfft2(spectrum, x.shape[-2:], workers=workers, overwrite_x=True)
+        return result
+
+
+class Variables:
+    """The variables z that stand for an image while it is optimised, without bounds.
+
+        pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
+
+    The cosine keeps every pixel in range, whatever z is. P weighs spatial frequencies, of
+    luminance and of colour, so that the loss bends about alike for all (`_Basis`). s and
+    the scale of the loss are such that a step of length 1 moves pixels by about a grey level:
+    unscaled, an optimiser's first step can be far below the float32 resolution of the loss, or far
+    out of range, and the line search gives up at once.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        spectrum: Spectrum,
+        beyond: Beyond,
+        angles: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.shape, self.dtype, self.device = image.shape, image.dtype, image.device
+        self.basis = _Basis(image.shape, spectrum, beyond)
+        self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
+        if angles is None:
+            # At black and white the cosine is flat and a pixel would be stuck: they begin half a
+            # grey level inside, which rounding to 8 bits undoes.
+            margin = 0.499 * _GREY_LEVEL
+            pixels = image.detach().cpu().to(torch.float32).clamp(margin, 1 - margin)
+            angles = (1 - pixels.mul_(2)).acos_().div_(math.pi)
+        self.angles = angles
+        self.scale = scale
+
+    def angles_at(self, z: Tensor) -> Tensor:
+        """u, shaped like the image."""
+        return self._weighed(z.view(self.shape)).add_(self.angles)
+
+    def image_at(self, z: Tensor) -> Tensor:
+        """The image that z stands for."""
+        pixels = self.angles_at(z).mul_(math.pi).cos_().neg_().add_(1).mul_(0.5)
+        return pixels.to(self.device, self.dtype)
+
+    def slope_at(self, z: Tensor, gradient: Tensor) -> Tensor:
+        """The scaled gradient with respect to z, flat."""
+        slope = self.angles_at(z).mul_(math.pi).sin_().mul_(0.5 * math.pi * self.scale)
+        return self._weighed(slope.mul_(gradient.to(slope))).view(-1)
+
+    def scale_by(self, slope: Tensor) -> None:
+        """Choose the scale of the loss, from its first gradient."""
+        # First trials along a gradient may be at most as long as it is: it must not begin short.
+        length = float(slope.norm())
+        self.scale *= 1e4 / length if length > 0 else 1.0
+
+    def _weighed(self, x: Tensor) -> Tensor:
+        """P x / s."""
+        return self.basis.weighed(x).div_(self.per_unit)
+
+
+# Orthonormal: luminance, red against blue, green against both.
+_OPPONENTS = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float32, device="cpu")
+_OPPONENTS /= _OPPONENTS.norm(dim=1, keepdim=True)
+
+# How much the default loss bends along waves of each frequency, in cycles a pixel, for each of the
+# opponents: measured on half-painted samples (docs/design.md). Only the ratios matter.
+_FREQUENCIES = (0.004, 0.012, 0.023, 0.045, 0.09, 0.16, 0.25, 0.35, 0.45, 0.625)
+_CURVATURES = (
+    (0.94, 1.68, 3.4, 7.2, 13.7, 13.7, 7.6, 3.2, 1.4, 1.1),
+    (5.1, 6.0, 11.3, 13.0, 5.7, 1.0, 0.55, 0.66, 0.8, 1.06),
+    (7.4, 11.5, 24.2, 25.0, 8.8, 1.44, 0.56, 0.63, 0.8, 1.05),
+)
+
+
+_FINE_COLOUR = 0.06
+"""Colours that change faster, in cycles a pixel, are held back in a painting."""
+
+
+def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Array:
+    """How much waves of a frequency [height, width], in cycles a pixel, are weighed.
+
+    [1 or channels, height, width], of mean square 1.
+
+    From a photo, f^-1/2: style and content losses bend far more for high frequencies than for
+    broad changes of colour, and without it the optimiser spends its first fifty steps on finding
+    that out. From what a coarser level has painted (`"refined"`), f^-1/4 times the measured
+    curvature to the power -1/4: broad changes are made, and the bends that are left hold up the
+    rest. In a painting (`"painted"`) fine changes of colour are held back beyond that, by f^-2:
+    layers hardly see them, so that they would appear as speckle and hardly go again. From noise,
+    f^-0.15, a little less for colours: fine detail is as far from noise as everything else is, and
+    what layers see least of.
+    """
+    if spectrum in ("refined", "painted"):
+        along = np.log(frequency)
+        known = np.log(_FREQUENCIES)
+        bends = [np.interp(along, known, np.log(row)) for row in _CURVATURES[:channels]]
+        gains = frequency**-0.25 * np.exp(-0.25 * np.stack(bends))
+        if spectrum == "painted":
+            gains[1:] /= 1 + (frequency / _FINE_COLOUR) ** 2
+    elif spectrum == "noise":
+        colours = np.array([1.0, 0.8, 0.8])[:channels]
+        gains = frequency**-0.15 * colours[:, None, None]
+    else:
+        gains = frequency[None] ** -0.5
+    normalised: Array = gains / np.sqrt(np.square(gains).mean())
+    return normalised

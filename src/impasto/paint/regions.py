@@ -1,0 +1,112 @@
+"""Where which style goes: paintings and their mixtures, masks and what they cover."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto.errors import ImpastoError
+from impasto.pictures import images
+from impasto.pictures.images import Picture, Source
+from impasto.settings import plain
+
+Sources = Source | Sequence[Source | tuple[Source, float]] | Mapping[Source, float]
+"""A painting, or several, each with how much it counts (1 where nothing is said)."""
+
+Regions = Sequence[tuple[Source, Source]] | Mapping[Source, Source]
+"""Masks, each with the painting that goes there."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a style goes: the paintings it is mixed of, by share; everywhere where no mask is."""
+
+    name: str
+    paintings: tuple[tuple[Picture, float], ...]
+    mask: Picture | None = None
+
+    @property
+    def inputs(self) -> dict[str, Picture]:
+        """Every picture of it, by what a record calls it."""
+        inputs = {self.role(n): painting for n, (painting, _) in enumerate(self.paintings, 1)}
+        return inputs | ({self.mask_role: self.mask} if self.mask else {})
+
+    @property
+    def mask_role(self) -> str:
+        """What a record calls its mask."""
+        return f"mask of {self.name}"
+
+    def role(self, number: int) -> str:
+        """What a record calls one of its paintings."""
+        role = "painting" if number == 1 else f"painting {number}"
+        return f"{role} of {self.name}" if self.name else role
+
+
+def read_places(painting: Sources | None, regions: Regions) -> list[Place]:
+    """The places of a picture: what is everywhere else first, then the regions.
+
+    Raises:
+        ImpastoError: a picture can't be read, a weight is none, or there is no style at all.
+    """
+    paintings = _mixture(painting)
+    places = [Place("", paintings)] if paintings else []
+    pairs = regions.items() if isinstance(regions, Mapping) else regions
+    for number, (mask, source) in enumerate(pairs, 1):
+        mixture = ((images.read_visible(source), 1.0),)
+        places.append(Place(f"region {number}", mixture, images.read_mask(mask)))
+    if not places:
+        raise ImpastoError("there is no style to paint in; give a painting, or a region")
+    return places
+
+
+def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
+    """Paintings with their shares, which sum up to 1."""
+    if painting is None:
+        return ()
+    if isinstance(painting, Mapping):
+        entries: list[Any] = list(painting.items())
+    elif isinstance(painting, str | os.PathLike | Image.Image | Picture):
+        entries = [painting]
+    elif isinstance(painting, Iterable):
+        entries = list(painting)
+    else:
+        entries = [painting]  # which nobody can read
+    pairs = [entry if isinstance(entry, tuple | list) else (entry, 1.0) for entry in entries]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ImpastoError(
+                f"a painting was given with {len(pair) - 1} numbers; give one that says how much "
+                "it counts, or none"
+            )
+    pairs = [(source, plain(weight)) for source, weight in pairs]
+    for source, weight in pairs:
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            which = f" {source}" if isinstance(source, str | os.PathLike) else ""
+            raise ImpastoError(f"the painting{which} counts {weight}; give a number of at least 0")
+    total = sum(weight for _, weight in pairs)
+    if pairs and not total:
+        raise ImpastoError("none of the paintings counts; give one a number above 0")
+    return tuple(
+        (images.read_visible(source), weight / total) for source, weight in pairs if weight
+    )
+
+
+def covers(places: Sequence[Place], masks: Sequence[Tensor]) -> list[tuple[Place, Tensor | None]]:
+    """Each place with how much each pixel belongs to it [1, 1, height, width]; none: all of it.
+
+    masks: of the places that have one, in their order, white where they are. Where several
+    cover a pixel they share it.
+    """
+    if not masks:
+        return [(place, None) for place in places]
+    covered = torch.stack(list(masks)).sum(0)
+    shared: list[Tensor] = [mask / covered.clamp_min(1.0) for mask in masks]
+    if places[0].mask is None:
+        shared.insert(0, (1 - covered).clamp_min(0))
+    return list(zip(places, shared, strict=True))

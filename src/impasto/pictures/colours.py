@@ -1,0 +1,88 @@
+"""Keeping a photo's colours, or taking a painting's: Gatys et al. 2016 (arXiv:1606.05897)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HALF_A_LEVEL = 0.5 / 255
+"""Of 0..1; colours that vary by less are taken not to vary at all."""
+
+
+def luminance(image: Tensor) -> Tensor:
+    """The Y of YIQ, [batch, 1, height, width], of an image tensor."""
+    weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (image * weights).sum(1, keepdim=True)
+
+
+def match_luminance(
+    painting: Tensor,
+    photo: Tensor,
+    weights: Tensor | None = None,
+    visible: Tensor | None = None,
+) -> Tensor:
+    """Shift and stretch a painting's luminance to a photo's mean and standard deviation.
+
+    Luminance-only transfer: L' = (sigma_C / sigma_S) (L - mu_S) + mu_C.
+    Both [batch, 1, height, width]; clipped to [0, 1]. `weights`, likewise, say how much each of the
+    photo's pixels counts, `visible` each of the painting's.
+    """
+    mean, variance = moments(photo, weights)
+    own_mean, own_variance = moments(painting, visible)
+    stretch = variance.sqrt() / own_variance.sqrt().clamp_min(1e-6)
+    mean, own_mean, stretch = (x[..., None].to(painting) for x in (mean, own_mean, stretch))
+    return ((painting - own_mean) * stretch + mean).clamp(0, 1)
+
+
+def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
+    """An image's colours (I and Q of YIQ) with another luminance [batch, 1, height, width].
+
+    Luminance-only transfer. Where a colour is more vivid than RGB allows at the new luminance, it
+    is paled until it fits: clipping would change its hue and luminance.
+    """
+    colour = image - luminance(image)
+    # The largest t in [0, 1] with 0 <= grey + t * colour <= 1, channel by channel.
+    room = torch.where(colour > 0, 1 - grey, grey) / colour.abs().clamp_min(1e-6)
+    return grey + colour * room.amin(1, keepdim=True).clamp(0, 1)
+
+
+def match_colours(
+    image: Tensor,
+    goal: Tensor,
+    weights: Tensor | None = None,
+    visible: Tensor | None = None,
+    least_spread: float = HALF_A_LEVEL,
+) -> Tensor:
+    """Recolour an image so that its colours have the mean and covariance of another's, the goal's.
+
+    Section 4 of the paper: x' = A (x - mu_S) + mu_C with A = Sigma_C^1/2 Sigma_S^-1/2. Both
+    [batch, 3, height, width], of any size; clipped to [0, 1]. `weights` [batch, 1, height, width]
+    say how much each of the goal's pixels counts, `visible` each of the image's. Colours of the
+    image that vary by less than `least_spread` (standard deviation) are taken to vary by as much:
+    what hardly differs is not torn apart.
+    """
+    mean, covariance = moments(goal, weights)
+    own_mean, own_covariance = moments(image, visible)
+    matrix = _matrix_power(covariance, 0.5) @ _matrix_power(own_covariance, -0.5, least_spread)
+    recoloured: Tensor = matrix @ (image.flatten(2).cpu().double() - own_mean) + mean
+    return recoloured.clamp(0, 1).view(image.shape).to(image)
+
+
+def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean [batch, C, 1] and covariance [batch, C, C] of the C colours of an image, in float64.
+
+    `weights` [batch, 1, height, width] say how much each pixel counts.
+    """
+    x = image.flatten(2).cpu().double()
+    w = torch.ones_like(x[:, :1]) if weights is None else weights.flatten(2).cpu().double()
+    w = w / w.sum(2, keepdim=True)
+    mean = (x * w).sum(2, keepdim=True)
+    return mean, (x - mean) * w @ (x - mean).mT
+
+
+def _matrix_power(matrix: Tensor, power: float, least_spread: float = HALF_A_LEVEL) -> Tensor:
+    """A power of a covariance; colours that hardly vary are given a least standard deviation."""
+    values, vectors = torch.linalg.eigh(matrix)
+    powers = values.clamp_min(least_spread**2)[..., None, :] ** power
+    result: Tensor = vectors * powers @ vectors.mT
+    return result

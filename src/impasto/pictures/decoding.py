@@ -1,0 +1,192 @@
+"""From a file's bytes to an upright picture in sRGB: modes, depths, profiles, EXIF and damage."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from impasto.errors import ImpastoError, notice
+
+Decoded = tuple[Image.Image, Image.Image | None]
+"""A picture of mode RGB, and of mode L how much of each pixel is there; none: all of it."""
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_DISPLAY_P3 = 12  # as primaries (ITU-T H.273)
+
+
+def decode(data: bytes, name: str) -> Decoded:
+    """A file's bytes as an upright picture in sRGB, and its alpha.
+
+    Of several frames the first is used, with an `ImpastoNotice`. `name` is for messages.
+
+    Raises:
+        ImpastoError: it is no picture, is damaged or too large to be honest.
+    """
+    with opened(data, name) as image:
+        # What a phone puts behind a photo in an MPO (what is near, a brighter copy) is no frame to
+        # anyone who looks at it.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        image.load()
+        decoded = normalise(image, name)
+        if frames > 1:
+            which = "main" if image.format == "HEIF" else "first"
+            notice(f"{name} has {frames} frames; the {which} one is used")
+    return decoded
+
+
+def normalise(image: Image.Image, name: str) -> Decoded:
+    """A PIL image of any mode as an upright picture in sRGB, and its alpha; see `decode`."""
+    with _told_in_a_sentence(name):
+        image = _upright(image)
+        profile = image.info.get("icc_profile")
+        image = _to_8_bits(image, name)
+        if image.mode in ("P", "PA", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+        elif image.mode == "La":
+            image = image.convert("LA")
+        alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+        if alpha:
+            image = image.convert("L" if image.mode == "LA" else "RGB")
+        if profile:
+            image = _convert_profile(image, profile, name)
+        return image.convert("RGB"), alpha
+
+
+@contextlib.contextmanager
+def opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """A file's bytes as an image that is not decoded yet; errors meanwhile as `decode` has them."""
+    with _told_in_a_sentence(name), _open(data) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _told_in_a_sentence(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on bad files into an `ImpastoError`."""
+    try:
+        yield
+    except (ImpastoError, Warning):  # warnings are errors where the caller wants them to be
+        raise
+    except UnidentifiedImageError:
+        wrong = (
+            "is not a picture that impasto can read; "
+            "give a JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF, JPEG 2000 or ICO file"
+        )
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        wrong = (
+            f"claims more than {limit} million pixels, which may be a decompression bomb; "
+            "make it smaller first"
+        )
+    except MemoryError:
+        wrong = "does not fit into memory; make it smaller first"
+    except Exception as error:  # decoders raise many kinds for damaged files
+        reason = " ".join(str(error).split())
+        wrong = f"is damaged or cut short ({reason}); get a whole copy of it"
+    else:
+        return
+    raise ImpastoError(f"{name} {wrong}")
+
+
+def _open(data: bytes) -> Image.Image:
+    brands = data[8:64]
+    if data[4:8] != b"ftyp" or b"avif" in brands or not any(b in brands for b in _HEIF_BRANDS):
+        return Image.open(io.BytesIO(data))
+    from pillow_heif import HeifImageFile  # what an iPhone takes; 0.1 s, and seldom needed
+
+    try:
+        image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    except SyntaxError as error:  # what `Image.open` would try other formats after
+        raise OSError(error) from None
+    if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
+    nclx = image.info.get("nclx_profile") or {}
+    if nclx.get("color_primaries") == _DISPLAY_P3 and not image.info.get("icc_profile"):
+        image.info["icc_profile"] = display_p3()
+    return image
+
+
+def display_p3() -> bytes:
+    """The colour profile of Apple's screens and cameras: sRGB's curve, other primaries.
+
+    SMPTE EG 432-1, adapted to D50 as colour profiles are.
+    """
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {
+        b"rXYZ": (0.51512, 0.24120, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.15710, 0.06657, 0.78407),
+    }
+    (count,) = struct.unpack_from(">I", profile, 128)
+    for entry in range(132, 132 + 12 * count, 12):
+        tag, start = struct.unpack_from(">4sI", profile, entry)
+        if tag in primaries:
+            fixed = [round(65536 * value) for value in primaries[tag]]
+            struct.pack_into(">3i", profile, start + 8, *fixed)
+    return bytes(profile)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture upright as its EXIF says, profile and transparency kept."""
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Warning:
+        raise
+    except Exception:  # EXIF that makes no sense, of which there are many kinds
+        upright = image.copy()
+    for key in ("icc_profile", "transparency"):
+        if key in image.info:
+            upright.info[key] = image.info[key]
+    return upright
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """Deep grey pictures to 8 bits; `convert` would cut their values off at 255."""
+    if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    transparent = image.info.get("transparency")
+    if image.mode == "F":
+        if not np.isfinite(values).all():
+            notice(f"{name} has values that are no finite numbers; they are black and white")
+        # By nearly all of the values: a few that shine beyond white shall not darken the rest.
+        lit = values[np.isfinite(values) & (values > 0)]
+        highest = np.quantile(lit, 0.99, method="lower") if lit.size else 0.0
+        # Beyond white there may be lights, up to four stops of them.
+        white = 1.0 if highest <= 16 else 255.0 if highest <= 511 else 65535.0
+        values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0)
+    else:
+        highest = values[values != transparent].max(initial=0)
+        white = 255.0 if highest == 1 else 65535.0  # 0 and 1 are labels, see `read_mask`
+    # There may be a white of its own, that of 12 bits for one; nothing says so.
+    if 1 < highest < white / 10:
+        notice(
+            f"{name} is dark: of {white:.0f} its brightest value is {highest:.0f}; if that is "
+            "white, save it with 8 bits"
+        )
+    grey = Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
+    if not isinstance(transparent, int):
+        return grey
+    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (grey, Image.fromarray(alpha)))
+
+
+def _convert_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image:
+    """Convert from an embedded ICC profile; one that makes no sense is ignored, with a notice."""
+    if image.mode not in ("RGB", "L", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
+            image = image.convert("RGB")
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        notice(f"{name} has a colour profile that cannot be used; its colours are taken as sRGB")
+        return image
+    return converted or image
