@@ -5,7 +5,8 @@
 One value and gradient of the default objective, against the textbook's implementation of it:
 conv2d, relu and avg_pool2d in contiguous NCHW, the same losses by autograd. All are timed in turns
 in one run; the medians' ratio counts. All must find the same loss and gradient, or the comparison
-is none. The last row is a whole step with L-BFGS around it. The share of the machine's peak is of a
+is none. Then a whole step with L-BFGS around it, and what a picture costs in a batch of 1, 2, 4 and
+8 at 256 pixels, each with a content target of its own, against a batch of 1. The share of the machine's peak is of a
 large matrix product's rate, measured in the same run, and counts the multiplications of plain
 convolution: Winograd's makes do with a quarter of them.
 """
@@ -133,6 +134,39 @@ def without_kernels() -> Iterator[None]:
         compiled.status = status
 
 
+def batches(encoder: Encoder, repeats: int, size: int = 256) -> None:
+    """What a picture costs in batches, in turns."""
+    photos = torch.cat(
+        [
+            images.to_tensor(images.cover(images.read(sample(name)).image, (size, size)))
+            for name in ("kingfisher", "owl", "macaw", "neuschwanstein")
+        ]
+        * 2
+    )
+    content = measure(encoder, photos, features=[CONTENT])[CONTENT]
+    painting = photos[:1].flip(-1)
+    style = measure(encoder, painting, statistics={name: Statistic(name) for name in STYLE})
+    objectives = {
+        count: Objective(
+            encoder,
+            [
+                ContentLoss(CONTENT, content[:count]),
+                *(StyleLoss(name, style[name], 10 * STYLE[name]) for name in STYLE),
+                TotalVariationLoss(Settings().tv),
+            ],
+        )
+        for count in (1, 2, 4, 8)
+    }
+    rounds = [
+        [seconds(objective, photos[:count]) / count for count, objective in objectives.items()]
+        for _ in range(repeats)
+    ]
+    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    print("\n| batch | s a picture | against one |\n| --- | --- | --- |")
+    for count, median in zip(objectives, medians, strict=True):
+        print(f"| {count} | {median:.3f} | {median / medians[0]:.2f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sizes", type=int, nargs="*", default=[256, 512])
@@ -189,6 +223,7 @@ def main() -> None:
             f"| {size} | a whole step with L-BFGS | {step:.3f} | {step / medians[0]:.2f} | | | |",
             flush=True,
         )
+    batches(encoder, options.repeats)
 
 
 if __name__ == "__main__":
