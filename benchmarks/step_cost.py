@@ -6,7 +6,7 @@ One value and gradient of the default objective, against the textbook's implemen
 conv2d, relu and avg_pool2d in contiguous NCHW, the same losses by autograd. All are timed in turns
 in one run; the medians' ratio counts. All must find the same loss and gradient, or the comparison
 is none. Then a whole step with L-BFGS around it, and what a picture costs in a batch of 1, 2, 4 and
-8 at 256 pixels, each with a content target of its own, against a batch of 1. The share of the machine's peak is of a
+8 at 256 pixels, each with a content target of its own. The share of the machine's peak is of a
 large matrix product's rate, measured in the same run, and counts the multiplications of plain
 convolution: Winograd's makes do with a quarter of them.
 """
@@ -139,7 +139,7 @@ def batches(encoder: Encoder, repeats: int, size: int = 256) -> None:
     photos = torch.cat(
         [
             images.to_tensor(images.cover(images.read(sample(name)).image, (size, size)))
-            for name in ("kingfisher", "owl", "macaw", "neuschwanstein")
+            for name in ("kingfisher", "owl", "scarlet_macaw", "neuschwanstein")
         ]
         * 2
     )
