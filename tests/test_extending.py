@@ -1,0 +1,107 @@
+"""docs/extending.md, done: each block is put where its heading says, and used."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import impasto
+from impasto import ContentLoss, Objective, StyleLoss, catalog, load_encoder, measure, sample
+from impasto.encoders.base import Encoder
+from impasto.losses.styles import Statistic
+from tests.conftest import sample_tensor, tolerated
+
+TEXT = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+BLOCKS = re.findall(r"^`(\S+\.py)`\n\n```python\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)
+PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def extended() -> Iterator[None]:
+    """The house with everything in it that the page adds; afterwards as it was."""
+    tables = (catalog.STYLES, catalog.OPTIMIZERS, catalog.ENCODERS)
+    before = [dict(table) for table in tables]
+    added = []
+    for path, code in BLOCKS:
+        name = "impasto." + path.removesuffix(".py").replace("/", ".")
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError:
+            module = sys.modules[name] = types.ModuleType(name)
+            added.append(name)
+        exec(compile(code, path, "exec", dont_inherit=True), module.__dict__)
+    yield
+    for name in added:
+        del sys.modules[name]
+    for table, rows in zip(tables, before, strict=True):
+        table.clear()  # type: ignore[attr-defined]
+        table.update(rows)  # type: ignore[attr-defined]
+
+
+def test_the_page_says_how_many_files_it_takes() -> None:
+    touched: dict[str, set[str]] = {}
+    heading = ""
+    for line in TEXT.splitlines():
+        if line.startswith("## "):
+            heading = line
+        elif match := re.fullmatch(r"`(\S+\.py)`", line):
+            touched.setdefault(heading, set()).add(match[1])
+    assert {heading: len(files) for heading, files in touched.items()} == {
+        "## A style loss": 2,
+        "## An optimiser": 2,
+        "## An encoder": 2,
+    }
+
+
+def test_the_style_loss() -> None:
+    made = impasto.stylize(PHOTO, PAINTING, size=48, steps=6, style_loss="peaks")
+    assert made.losses[-1] < 0.8 * made.losses[0]
+    with pytest.raises(impasto.ImpastoError, match="did you mean 'peaks'"):
+        impasto.Settings(style_loss="peak")
+    with tolerated():  # a bound that cannot be kept
+        tiles, whole = (
+            impasto.stylize(
+                PHOTO, PAINTING, size=128, steps=1, levels=1, style_loss="peaks", memory=memory
+            )
+            for memory in ("1M", "4G")
+        )
+    assert tiles.losses[1] == pytest.approx(whole.losses[1], rel=1e-3)
+
+
+def test_the_optimiser(tmp_path: Path) -> None:
+    made = impasto.stylize(PHOTO, PAINTING, size=48, steps=12, optimizer="momentum")
+    assert made.losses[-1] < 0.8 * made.losses[0]
+    stylizer = impasto.Stylizer(PAINTING, size=48, steps=12, optimizer="momentum", levels=1)
+    checkpoint = tmp_path / "a.checkpoint"
+    with stylizer.start(PHOTO, checkpoint=checkpoint) as painting:
+        for step in painting:
+            if step.step == 5:
+                break
+    whole = stylizer.paint(PHOTO)
+    assert impasto.resume(checkpoint).losses == pytest.approx(whole.losses, rel=1e-6)
+
+
+def test_the_encoder() -> None:
+    encoder = load_encoder(name="edges")
+    assert isinstance(encoder, Encoder)
+    assert load_encoder(name="edges").table is encoder.table
+    photo, painting = (sample_tensor(name, 96) for name in ("owl", "great_wave"))
+    layers = list(encoder.style_layers)
+    targets = measure(encoder, painting, statistics={name: Statistic(name) for name in layers})
+    content = measure(encoder, photo, features=[encoder.content_layer])
+    losses = [
+        ContentLoss(encoder.content_layer, content[encoder.content_layer]),
+        *(StyleLoss(name, targets[name]) for name in layers),
+    ]
+    image = torch.rand(photo.shape, generator=torch.Generator().manual_seed(0))
+    whole, tiles = (Objective(encoder, losses, tile=tile)(image) for tile in (None, 24))
+    assert tiles.loss == pytest.approx(whole.loss, rel=1e-6)
+    difference = (tiles.gradient - whole.gradient).norm() / whole.gradient.norm()
+    assert difference.item() < 1e-5
