@@ -26,8 +26,7 @@ from impasto import (
     texture,
     up_to,
 )
-from impasto.optimise.base import Optimiser
-from impasto.optimise.variables import Beyond
+from impasto.optimise.base import Beyond, Optimiser
 from impasto.paint.studio import CONTRAST, clouds
 from tests.conftest import tolerated
 

@@ -1,75 +1,61 @@
-"""Nonlinear conjugate gradient: less memory than L-BFGS, more evaluations."""
+"""Nonlinear conjugate gradient, of Polak and Ribière (Nocedal & Wright 2006, algorithm 5.4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from impasto.optimise.base import Optimiser, Round, State
-from impasto.optimise.line_search import Length
-from impasto.optimise.searching import LEVEL, Searching, Trial
-from impasto.optimise.variables import Beyond, Spectrum
+from impasto.optimise.base import Beyond, Optimiser, Rounds, Spectrum, State
+from impasto.optimise.line_search import Length, Search
+from impasto.optimise.variables import Basis
 
 
 @dataclass(frozen=True)
 class ConjugateGradient(Optimiser):
-    """Nonlinear conjugate gradient (Nocedal & Wright 2006, algorithm 5.4 and eq. 5.45: PR+).
+    """Conjugate gradient: an accepted step never raises the loss.
 
-    Strong Wolfe line search, as exact as conjugate directions need it: an accepted step never
-    raises the loss.
+    The share of the last direction is that of Polak and Ribière where it is positive (eq. 5.45).
+    The line search asks for more than that of L-BFGS, and begins by how much the last step
+    lowered the loss, as in SciPy's `minimize(method="CG")`.
     """
 
     vectors: ClassVar[int] = 11
-    libraries: ClassVar[int] = 430 * 2**20  # as L-BFGS
 
-    def round(
-        self, image: Tensor, state: State | None, spectrum: Spectrum, beyond: Beyond
-    ) -> Round:
-        return _Conjugate(image, state, spectrum, beyond)
+    def rounds(self, shape: torch.Size, spectrum: Spectrum, beyond: Beyond) -> Rounds:
+        return partial(_Round, Basis(shape, spectrum, beyond))
 
 
-class _Conjugate(Searching):
+cg = ConjugateGradient()
+
+
+class _Round(Search):
     curvature = 0.4
 
-    def __init__(
-        self, image: Tensor, state: State | None, spectrum: Spectrum, beyond: Beyond
-    ) -> None:
-        super().__init__(image, state, spectrum, beyond)
-        # The last step: its direction, the slope where it began, and the loss there.
-        self.gone: tuple[Tensor, Tensor, float] | None = None
-        if state and "d" in state:
-            self.gone = state["d"], state["prev_flat_grad"], float(state["prev_loss"])
+    def __init__(self, basis: Basis, image: Tensor, state: State | None) -> None:
+        super().__init__(basis, image, state)
+        if state and self.gone:
+            self.change = float(state["change"])
 
-    def direction(self, here: Trial) -> tuple[Tensor, Length]:
-        slope = here.slope
+    def _direction(self, slope: Tensor) -> Tensor | None:
         if self.gone is None:
-            return slope.neg(), 1.01 / float(slope.norm())
-        before, slope_before, loss_before = self.gone
-        gained = slope.dot(slope) - slope.dot(slope_before)
-        share = max(0.0, float(gained / slope_before.dot(slope_before)))
-        direction = torch.add(slope.neg(), before, alpha=share)
-        along = float(slope.dot(direction))
-        if along > -LEVEL:  # no descent: begin with the slope again
-            direction, along = slope.neg(), -float(slope.dot(slope))
-        # As far as would fall as much as the last step did (eq. 3.60).
-        fall = (here.evaluation.loss - loss_before) * self.variables.scale
-        length = min(1.0, 1.01 * 2 * fall / along)
-        return direction, length if length > 0 else 1.0
+            return None
+        (direction, length, before), self.gone = self.gone, None
+        if length == 0:  # it was interrupted
+            return direction
+        share = (slope.dot(slope) - slope.dot(before)) / before.dot(before)
+        direction.mul_(float(share.clamp(min=0))).sub_(slope)
+        return direction if slope.dot(direction) < 0 else slope.neg()
 
-    def went(self, direction: Tensor, length: Length, before: Trial) -> None:
-        del length
-        self.gone = direction, before.slope, before.evaluation.loss
+    def _first_length(self, along: Tensor) -> Length:
+        # What would make the loss fall as much as it did in the last step, were it a parabola.
+        return min(1.0, 1.01 * 2 * self.change / float(along))
 
     def state(self) -> State:
         state = super().state()
         if self.gone is not None:
-            direction, slope, loss = self.gone
-            state |= {"d": direction, "prev_flat_grad": slope}
-            state["prev_loss"] = torch.tensor(loss, dtype=torch.float64)
+            state["change"] = torch.tensor(self.change, dtype=torch.float64)
         return state
-
-
-cg = ConjugateGradient()

@@ -1,26 +1,38 @@
-"""How far to go along a direction: a line search for the strong Wolfe conditions.
+"""Steps along a line, as far as the strong Wolfe conditions ask for.
 
-Nocedal & Wright 2006, algorithms 3.5 and 3.6, by cubic interpolation: step by step what torch's
-L-BFGS does (`torch.optim.lbfgs`), so that it ends where that ends. It differs in what it holds:
-torch keeps a gradient for both ends of its bracket, and copies of them; here only the lower end
-has one, because only there the search can end.
+The line search is Nocedal & Wright 2006, algorithms 3.5 and 3.6, by cubic interpolation: step by
+step what torch's L-BFGS does (`torch.optim.lbfgs`), so that it ends where that ends. It differs in
+what it holds: torch keeps a gradient for both ends of its bracket, and copies of them; here only
+the lower end has one, because only there the search can end.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
+from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
 
+from impasto.optimise.base import Evaluate, Found, Round, RoundOver, State
+from impasto.optimise.variables import Basis, Variables
+
 DECREASE, CURVATURE = 1e-4, 0.9
-"""c1 and c2 of the strong Wolfe conditions; the second is a line search's own choice."""
+"""c1 and c2 of the strong Wolfe conditions."""
 
 LEAST_CHANGE = 1e-9
 """Of a variable: a bracket is not narrowed further."""
 
-Found = TypeVar("Found")
+MOST_LOOKS = 25
+"""Evaluations for one step."""
+
+LEVEL = 1e-12
+"""What falls by less along a direction does not fall."""
+
+Seen = TypeVar("Seen")
 Length = float | Tensor
 
 
@@ -34,29 +46,155 @@ class End:
 
 
 @dataclass(frozen=True)
-class Point(Generic[Found]):
-    """An end with what was found there, which is large."""
+class Point(Generic[Seen]):
+    """An end with what was seen there, which is large."""
 
     end: End
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What was found at a point of a line: the slope is with respect to the variables, scaled."""
+
     found: Found
+    slope: Tensor
+
+
+class Search(Round):
+    """Rounds of steps along a line each, on the variables of an image.
+
+    An accepted step never raises the loss. A round ends of itself when its line search finds
+    nothing lower. With nothing remembered the next may; when that can't make a single step either,
+    there is no more to be had.
+    """
+
+    curvature: ClassVar[float] = CURVATURE
+
+    def __init__(self, basis: Basis, image: Tensor, state: State | None) -> None:
+        self.image: Tensor | None = image  # where it begins, until that is evaluated
+        self.variables = Variables(image, basis, state["angles"] if state else None)
+        self.home = torch.zeros(image.numel(), dtype=torch.float32)
+        self.here: _Trial | None = None
+        # The last step: its direction, how far it went, and the slope where it began.
+        self.gone: tuple[Tensor, Length, Tensor] | None = None
+        self.change = 0.0  # of the scaled loss, in that step
+        if state:
+            self.variables.scale = float(state["scale"])
+            if "d" in state:
+                self.gone = state["d"], float(state["t"]), state["prev_flat_grad"]
+
+    @abstractmethod
+    def _direction(self, slope: Tensor) -> Tensor | None:
+        """Where to go from here; none where nothing is known but the slope."""
+
+    @abstractmethod
+    def _first_length(self, along: Tensor) -> Length:
+        """How far along that direction to look first, where the loss bends so much."""
+
+    def step(self, evaluate: Evaluate) -> Found:
+        """See `Round.step`."""
+        if self.here is None:
+            return self._start(evaluate)
+        here, slope = self.here, self.here.slope
+        loss = here.found.loss * self.variables.scale
+        if not slope.any():
+            raise RoundOver
+        direction = self._direction(slope)
+        length: Length
+        if direction is None:
+            direction = slope.neg()
+            # Of length 1; torch has the gradient's 1-norm for that.
+            longest = 1.0 / slope.abs().sum()
+            most = longest if longest < 1.0 else 1.0
+            length = most * float(slope.abs().sum() / slope.norm())
+            along = slope.dot(direction)
+        else:
+            along = slope.dot(direction)
+            length = self._first_length(along)
+            self.gone = direction, 0.0, slope  # interrupted now, it begins with this once more
+        if along > -LEVEL:
+            raise RoundOver
+        known: WeakValueDictionary[bytes, _Trial] = WeakValueDictionary()
+        known[_place(self.home)] = here
+
+        def look(length: Length) -> Point[_Trial]:
+            z = torch.add(self.home, direction, alpha=float(length))
+            place = _place(z)
+            trial = known.get(place)  # too close to another for float32 to tell them apart
+            if trial is None:
+                image = self.variables.image_at(z)
+                del z
+                evaluation = evaluate(image)
+                z = torch.add(self.home, direction, alpha=float(length))
+                slope = self.variables.slope_at(z, evaluation.gradient)
+                trial = _Trial(Found(evaluation.loss, evaluation.parts, image), slope)
+                known[place] = trial
+            loss = trial.found.loss * self.variables.scale
+            return Point(End(length, loss, trial.slope.dot(direction)), trial)
+
+        point = strong_wolfe(
+            look,
+            Point(End(0.0, loss, along), here),
+            length,
+            largest=float(direction.abs().max()),
+            most=MOST_LOOKS - 1,
+            curvature=self.curvature,
+        )
+        if point.seen.found.loss >= here.found.loss:
+            raise RoundOver
+        self.home.add_(direction, alpha=float(point.end.length))
+        self.gone, self.change = (direction, point.end.length, slope), point.end.loss - loss
+        self.here = point.seen
+        return self.here.found
+
+    def _start(self, evaluate: Evaluate) -> Found:
+        # The image itself, without the margin: it may be the minimum.
+        assert self.image is not None
+        evaluation = evaluate(self.image)
+        if self.variables.scale == 1.0:
+            self.variables.scale_by(self.variables.slope_at(self.home, evaluation.gradient))
+        slope = self.variables.slope_at(self.home, evaluation.gradient)
+        self.here = _Trial(Found(evaluation.loss, evaluation.parts, self.image), slope)
+        self.image = None
+        return self.here.found
+
+    def state(self) -> State:
+        """Nothing is copied: what there is changes with the next step."""
+        state = {
+            "angles": self.variables.angles_at(self.home),
+            "scale": torch.tensor(self.variables.scale, dtype=torch.float64),
+        }
+        if self.gone is not None:
+            direction, length, slope = self.gone
+            state |= {"d": direction, "prev_flat_grad": slope}
+            state["t"] = torch.as_tensor(length, dtype=torch.float64)
+        return state
+
+
+def _place(z: Tensor) -> bytes:
+    """What tells one point of a line from another: some of its coordinates."""
+    return z[:: max(1, z.numel() // 1024)].numpy().tobytes()
 
 
 def strong_wolfe(
-    look: Callable[[Length], Point[Found]],
-    start: Point[Found],
+    look: Callable[[Length], Point[Seen]],
+    start: Point[Seen],
     first: Length,
+    *,
     largest: float,
     most: int,
+    decrease: float = DECREASE,
     curvature: float = CURVATURE,
-) -> Point[Found]:
+) -> Point[Seen]:
     """Look along a line from `start`, at the length `first` to begin with.
 
     largest: of the direction, in any of its variables. most: how often to look at most, after the
-    first time. curvature: how flat the line has to be where it ends, of its slope at the start.
-    The point returned is the lowest that was found, or `start`.
+    first time. decrease, curvature: c1 and c2. The point returned is the lowest that was found,
+    or `start`.
     """
-    origin = start.end
-    low, high, looks = _bracket(look, start, first, most, curvature)
+    wolfe = _Conditions(start.end, decrease, curvature)
+    low, high, looks = _bracket(look, start, first, most, wolfe)
     del start
     stuck = False
     while high is not None and looks < most:
@@ -76,15 +214,13 @@ def strong_wolfe(
         else:
             stuck = is_close
         new = look(length)
-        sufficient = new.end.loss <= origin.loss + DECREASE * length * origin.along
-        if not sufficient and new.end.loss >= low.end.loss:
+        is_low = wolfe.is_low(new.end)
+        if new.end.loss >= low.end.loss:
             high = new.end
-        elif not sufficient:
+        elif not is_low:
             low, high = new, low.end
-        elif new.end.loss >= low.end.loss:
-            high = new.end
         else:
-            if abs(new.end.along) <= -curvature * origin.along:
+            if wolfe.is_level(new.end):
                 high = None
             elif new.end.along * (high.length - low.end.length) >= 0:
                 high = low.end
@@ -93,23 +229,37 @@ def strong_wolfe(
     return low
 
 
+@dataclass(frozen=True)
+class _Conditions:
+    """Those of Wolfe, for points of a line that begins at `origin`."""
+
+    origin: End
+    decrease: float
+    curvature: float
+
+    def is_low(self, end: End) -> bool:
+        bound = self.origin.loss + self.decrease * end.length * self.origin.along
+        return bool(end.loss <= bound)
+
+    def is_level(self, end: End) -> bool:
+        return bool(abs(end.along) <= -self.curvature * self.origin.along)
+
+
 def _bracket(
-    look: Callable[[Length], Point[Found]],
-    start: Point[Found],
+    look: Callable[[Length], Point[Seen]],
+    start: Point[Seen],
     first: Length,
     most: int,
-    curvature: float,
-) -> tuple[Point[Found], End | None, int]:
+    wolfe: _Conditions,
+) -> tuple[Point[Seen], End | None, int]:
     """The lower and the higher end of a part of the line that has what is looked for in it.
 
     No higher end where the lower one is what is looked for. Third, how often was looked.
     """
-    origin = start.end
     before, new = start, look(first)
     for looks in range(most):
-        sufficient = new.end.loss <= origin.loss + DECREASE * new.end.length * origin.along
-        is_past = not sufficient or (looks > 1 and new.end.loss >= before.end.loss)
-        if not is_past and abs(new.end.along) <= -curvature * origin.along:
+        is_past = not wolfe.is_low(new.end) or (looks > 1 and new.end.loss >= before.end.loss)
+        if not is_past and wolfe.is_level(new.end):
             return new, None, looks
         if is_past or new.end.along >= 0:
             if before.end.loss <= new.end.loss:
@@ -121,7 +271,7 @@ def _bracket(
         before = new
         del new  # nothing is kept that the search cannot come back to
         new = look(length)
-    return (start if origin.loss <= new.end.loss else new), None, most
+    return (start if start.end.loss <= new.end.loss else new), None, most
 
 
 def _cubic_minimum(

@@ -1,31 +1,26 @@
-"""What an image is while it is optimised: unbounded variables, preconditioned.
+"""The variables that stand for an image while it is optimised: unbounded, and preconditioned.
 
-Pixels stay in [0, 1] *during* the optimisation: clipping only at the end would throw away what was
-paid for out there (on a bright painting, most of the style).
+Pixels are cosines of angles, so that none can leave its range; angles are weighted sums of waves,
+so that the loss bends about alike for all of these (docs/design.md).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Spectrum = Literal["photo", "refined", "painted", "noise"]
-"""What an image begins as, see `_spectral_gains`."""
-
-Beyond = Literal["mirrored", "repeated"]
-"""What lies beyond an image's borders, to the variables: its mirror image, or the image again."""
+from impasto.optimise.base import Beyond, Spectrum
 
 Array = npt.NDArray[np.floating]
 
 _GREY_LEVEL = 1 / 255
 
 
-class _Basis:
+class Basis:
     """The waves that variables are amplitudes of, and how much each is weighed: P.
 
     P is symmetric, so that it serves variables and gradients alike. Waves are those of luminance
@@ -35,25 +30,23 @@ class _Basis:
 
     def __init__(self, shape: torch.Size, spectrum: Spectrum, beyond: Beyond) -> None:
         _, channels, height, width = shape
-        if beyond == "mirrored":
-            ramps = (torch.arange(n, dtype=torch.float32, device="cpu") for n in (height, width))
-            rows, columns = (ramp / (2 * len(ramp)) for ramp in ramps)
-        else:
-            rows, columns = (
-                torch.fft.fftfreq(n, dtype=torch.float32, device="cpu") for n in (height, width)
-            )
+        self.is_mirrored = beyond == "mirrored"
+        rows, columns = (
+            torch.arange(n, dtype=torch.float32) / (2 * n)
+            if self.is_mirrored
+            else torch.fft.fftfreq(n, dtype=torch.float32)
+            for n in (height, width)
+        )
         frequency: Array = torch.hypot(rows[:, None], columns).double().numpy()
         frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
-        gains = torch.from_numpy(_spectral_gains(channels, frequency, spectrum))
-        self.gains: Array = gains.to(torch.float32).numpy()
-        self.beyond = beyond
+        self.gains = _spectral_gains(channels, frequency, spectrum).astype(np.float32)
         self.opponents = _OPPONENTS if channels == 3 and spectrum != "photo" else None
 
     def weighed(self, x: Tensor) -> Tensor:
         """P x for x [1, channels, height, width] on the CPU."""
         if self.opponents is not None:
             x = torch.tensordot(self.opponents, x[0], dims=1)[None]
-        transform = self._mirrored if self.beyond == "mirrored" else self._repeated
+        transform = self._mirrored if self.is_mirrored else self._repeated
         result = torch.from_numpy(transform(x.numpy()))
         if self.opponents is not None:
             result = torch.tensordot(self.opponents.T, result[0], dims=1)[None]
@@ -63,21 +56,19 @@ class _Basis:
         from scipy.fft import dctn, idctn
 
         workers = torch.get_num_threads()
-        spectrum = dctn(x, axes=(-2, -1), norm="ortho", workers=workers)
-        spectrum *= self.gains
-        result: Array = idctn(
-            spectrum, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True
-        )
-        return result
+        waves = dctn(x, axes=(-2, -1), norm="ortho", workers=workers)
+        waves *= self.gains
+        found: Array = idctn(waves, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True)
+        return found
 
     def _repeated(self, x: Array) -> Array:
         from scipy.fft import irfft2, rfft2
 
         workers = torch.get_num_threads()
-        spectrum = rfft2(x, workers=workers)
-        spectrum *= self.gains[..., : spectrum.shape[-1]]
-        result: Array = irfft2(spectrum, x.shape[-2:], workers=workers, overwrite_x=True)
-        return result
+        waves = rfft2(x, workers=workers)
+        waves *= self.gains[..., : waves.shape[-1]]
+        found: Array = irfft2(waves, x.shape[-2:], workers=workers, overwrite_x=True)
+        return found
 
 
 class Variables:
@@ -86,31 +77,24 @@ class Variables:
         pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
 
     The cosine keeps every pixel in range, whatever z is. P weighs spatial frequencies, of
-    luminance and of colour, so that the loss bends about alike for all (`_Basis`). s and
+    luminance and of colour, so that the loss bends about alike for all (`Basis`). s and
     the scale of the loss are such that a step of length 1 moves pixels by about a grey level:
     unscaled, an optimiser's first step can be far below the float32 resolution of the loss, or far
     out of range, and the line search gives up at once.
     """
 
-    def __init__(
-        self,
-        image: Tensor,
-        spectrum: Spectrum,
-        beyond: Beyond,
-        angles: Tensor | None = None,
-        scale: float = 1.0,
-    ) -> None:
+    def __init__(self, image: Tensor, basis: Basis, angles: Tensor | None = None) -> None:
         self.shape, self.dtype, self.device = image.shape, image.dtype, image.device
-        self.basis = _Basis(image.shape, spectrum, beyond)
+        self.basis = basis
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
         if angles is None:
             # At black and white the cosine is flat and a pixel would be stuck: they begin half a
             # grey level inside, which rounding to 8 bits undoes.
             margin = 0.499 * _GREY_LEVEL
-            pixels = image.detach().cpu().to(torch.float32).clamp(margin, 1 - margin)
+            pixels = image.detach().cpu().float().clamp(margin, 1 - margin)
             angles = (1 - pixels.mul_(2)).acos_().div_(math.pi)
         self.angles = angles
-        self.scale = scale
+        self.scale = 1.0
 
     def angles_at(self, z: Tensor) -> Tensor:
         """u, shaped like the image."""
@@ -128,7 +112,7 @@ class Variables:
 
     def scale_by(self, slope: Tensor) -> None:
         """Choose the scale of the loss, from its first gradient."""
-        # First trials along a gradient may be at most as long as it is: it must not begin short.
+        # CG's later first trials are at most as long as the gradient: it must not begin short.
         length = float(slope.norm())
         self.scale *= 1e4 / length if length > 0 else 1.0
 
@@ -149,7 +133,6 @@ _CURVATURES = (
     (5.1, 6.0, 11.3, 13.0, 5.7, 1.0, 0.55, 0.66, 0.8, 1.06),
     (7.4, 11.5, 24.2, 25.0, 8.8, 1.44, 0.56, 0.63, 0.8, 1.05),
 )
-
 
 _FINE_COLOUR = 0.06
 """Colours that change faster, in cycles a pixel, are held back in a painting."""

@@ -15,8 +15,7 @@ from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
 from impasto.losses.objective import Objective
 from impasto.losses.smoothness import TotalVariationLoss
-from impasto.optimise.base import Callback, Optimiser
-from impasto.optimise.variables import Spectrum
+from impasto.optimise.base import Callback, Optimiser, Spectrum
 from impasto.paint.artworks import Artwork
 from impasto.paint.levels import Level
 from impasto.paint.run import Painting, Problem, finish

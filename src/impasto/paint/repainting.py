@@ -18,8 +18,7 @@ from impasto.losses.content import ContentLoss
 from impasto.losses.objective import Objective
 from impasto.losses.smoothness import TotalVariationLoss
 from impasto.losses.styles import Exemplar, StyleLoss
-from impasto.optimise.base import Optimiser
-from impasto.optimise.variables import Spectrum
+from impasto.optimise.base import Optimiser, Spectrum
 from impasto.paint.levels import Level, refine
 from impasto.paint.regions import Place, covers
 from impasto.paint.run import Problem

@@ -22,8 +22,7 @@ from impasto import device as machine
 from impasto.device import ordinary
 from impasto.kernels import ops
 from impasto.losses.objective import Objective
-from impasto.optimise.base import Callback, Descent, Optimiser, State, Step
-from impasto.optimise.variables import Beyond, Spectrum
+from impasto.optimise.base import Beyond, Callback, Descent, Optimiser, Spectrum, State, Step
 from impasto.paint.artworks import Artwork, Interrupted, Stopped
 from impasto.paint.checkpoints import Checkpoint, Keeper, Progress
 from impasto.paint.levels import STROKES, Level, Pyramid, enlarged, share_out

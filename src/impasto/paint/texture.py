@@ -18,8 +18,7 @@ from impasto.losses.base import Loss
 from impasto.losses.objective import Objective
 from impasto.losses.smoothness import TotalVariationLoss
 from impasto.losses.styles import Exemplar, Statistic
-from impasto.optimise.base import Callback, Optimiser
-from impasto.optimise.variables import Beyond, Spectrum
+from impasto.optimise.base import Beyond, Callback, Optimiser, Spectrum
 from impasto.paint.artworks import Artwork
 from impasto.paint.levels import GROWTH, Level, Pyramid, enlarged, plan_levels
 from impasto.paint.run import Painting, Problem, finish
