@@ -119,19 +119,20 @@ class Painting(Iterator[Step]):
         self._earlier = self._progress.seconds
         self._began: float | None = None
         self._stopping = threading.Event()
-        self._steps: Iterator[Step] | None = self._paint()
+        self._before = (0, 0)  # steps and evaluations of this level, when the descent began
+        self._is_open = True
 
     def __next__(self) -> Step:
         if self._began is None:
             self._began = time.perf_counter()
         if self._stopping.is_set():
             self.close()
-        if self._steps is None:
+        if not self._is_open:
             raise StopIteration
         try:
             width, height = self.size
             with ordinary(), machine.fitting(f"{self.name} at {width} x {height} pixels"):
-                step = next(self._steps, None)
+                step = self._next_step()
         except BaseException:
             self.close()
             raise
@@ -148,7 +149,7 @@ class Painting(Iterator[Step]):
 
     def close(self) -> None:
         """Write the checkpoint of a run that is not at its end, and give all memory back."""
-        if self._steps is None:
+        if not self._is_open:
             return
         self._count_seconds()
         # Pressed once more: the checkpoint before this one is whole, and the picture is here.
@@ -158,10 +159,10 @@ class Painting(Iterator[Step]):
         with contextlib.suppress(KeyboardInterrupt):
             if self._descent is not None:
                 self._descent.close()
-            self._descent = self._steps = None
+            self._descent = None
             ops.clear()
             machine.give_back()
-        self._steps = None
+        self._is_open = False
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +207,7 @@ class Painting(Iterator[Step]):
         )
 
     def _count_seconds(self) -> None:
-        if self._steps is not None and self._began is not None:
+        if self._is_open and self._began is not None:
             self._progress.seconds = self._earlier + time.perf_counter() - self._began
 
     def _keep(self, *, now: bool = False) -> None:
@@ -222,25 +223,37 @@ class Painting(Iterator[Step]):
         tensors["image"] = self._image
         return dataclasses.replace(self._begun, progress=self._progress, tensors=tensors)
 
-    def _paint(self) -> Iterator[Step]:
+    # A generator would read better, and hold this, which holds it: a circle that keeps pictures.
+
+    def _next_step(self) -> Step | None:
+        """The next step, be it of the next level; none: it is done."""
         progress = self._progress
         while True:
-            yield from self._paint_level()
-            assert self._descent
+            if self._descent is None:
+                self._descent = self._begin_level()
+            found = next(self._descent, None)
+            if found is not None:
+                self._learned = {}  # the optimiser has it, and forgets it in time
+                is_start = found.step == 0 and bool(progress.losses)
+                shown = self._noted(found, is_start)
+                if not is_start:
+                    return shown
+                self.last = shown  # the start of a later level, or of going on, is no step
+                continue
             reason = self._descent.outcome.reason
             self._descent.close()
             self._descent = None
             machine.give_back()  # what this level took shall not count at the next
             if progress.level == len(self._levels) - 1:
                 self.stopped = reason
-                return
+                return None
             before, level = self._levels[progress.level :][:2]
             assert self._image is not None
             self._image = self._problem.refine(before, level, self._image)
             progress.level += 1
             progress.level_steps = progress.level_evaluations = 0
 
-    def _paint_level(self) -> Iterator[Step]:
+    def _begin_level(self) -> Descent:
         problem, progress = self._problem, self._progress
         level, final = self._levels[progress.level], progress.level == len(self._levels) - 1
         content = problem.content(level)
@@ -250,7 +263,8 @@ class Painting(Iterator[Step]):
         objective, optimiser = problem.objective(level, content)
         del content  # and with it a picture, unless the optimiser begins there
         machine.give_back()
-        self._descent = optimiser.start(
+        self._before = progress.level_steps, progress.level_evaluations
+        return optimiser.start(
             objective,
             start,
             steps=self._steps_left(final),
@@ -260,20 +274,18 @@ class Painting(Iterator[Step]):
             spectrum=problem.refined if progress.level else problem.spectrum,
             beyond=problem.beyond,
         )
-        del start, objective
-        steps_before, spent_before = progress.level_steps, progress.level_evaluations
-        for step in self._descent:
-            self._learned = {}  # the optimiser has it, and forgets it in time
-            progress.evaluations += spent_before + step.evaluations - progress.level_evaluations
-            progress.level_steps = steps_before + step.step
-            progress.level_evaluations = spent_before + step.evaluations
-            self._image = step.image
-            if step.step == 0 and progress.losses:
-                self.last = self._shown(level, step)
-                continue  # the start of a later level, or of a run that goes on, is no step
+
+    def _noted(self, step: Step, is_start: bool) -> Step:
+        """A step of this level as one of the whole painting."""
+        progress = self._progress
+        steps, spent = self._before
+        progress.evaluations += spent + step.evaluations - progress.level_evaluations
+        progress.level_steps = steps + step.step
+        progress.level_evaluations = spent + step.evaluations
+        self._image = step.image
+        if not is_start:
             progress.losses.append(step.loss)
-            yield self._shown(level, step)
-            del step
+        return self._shown(self._levels[progress.level], step)
 
     def _shown(self, level: Level, step: Step) -> Step:
         """A step of a level as one of the whole painting, in colour."""
