@@ -55,7 +55,7 @@ class Plain:
         assert isinstance(encoder, Vgg)
         self.mean = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
         self.weights = {
-            name: (encoder.state[f"{name}.weight"], encoder.state[f"{name}.bias"])
+            name: (encoder.state[f"{name}.weight"].float(), encoder.state[f"{name}.bias"].float())
             for name in encoder.layers
             if name.startswith("conv")
         }
