@@ -29,8 +29,8 @@ from impasto.optimise.base import Descent, Evaluation, Optimiser, Outcome, Step
 from impasto.optimise.cg import ConjugateGradient, cg
 from impasto.optimise.lbfgs import Lbfgs, lbfgs
 from impasto.pages.atlas import atlas, channels
-from impasto.pages.compare import Comparison, Run, compare
-from impasto.pages.sheets import Sheet, SheetInterrupted
+from impasto.pages.compare import Comparison, compare
+from impasto.pages.sheet import Run, Sheet, SheetInterrupted
 from impasto.paint.artworks import Artwork, Interrupted
 from impasto.paint.reconstruct import reconstruct
 from impasto.paint.run import Painting

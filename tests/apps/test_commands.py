@@ -109,10 +109,10 @@ def test_what_can_be_saved_of_a_comparison_is(capsys: Captured) -> None:
     remove = Path("curves").rmdir
 
     class Vanishing(Stylizer):
-        def paint(self, *given: Any, **options: Any) -> Any:
+        def start(self, *given: Any, **options: Any) -> Any:
             if Path("curves").exists():
                 remove()
-            return super().paint(*given, **options)
+            return super().start(*given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("impasto.pages.compare.Stylizer", Vanishing)

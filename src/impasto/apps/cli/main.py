@@ -43,7 +43,7 @@ from impasto.settings import (
 
 if TYPE_CHECKING:  # these import torch, which `impasto --help` must not wait for
     from impasto.optimise.base import Step
-    from impasto.pages.sheets import Sheet
+    from impasto.pages.sheet import Sheet
     from impasto.paint.artworks import Artwork
     from impasto.paint.stylize import Stylizer
 
@@ -260,7 +260,7 @@ def _make(
 
 def _atlas(options: argparse.Namespace) -> int:
     from impasto.pages.atlas import atlas, channels
-    from impasto.pages.sheets import SheetInterrupted
+    from impasto.pages.sheet import SheetInterrupted
     from impasto.pictures.images import check_writable
 
     settings = chosen(options, AtlasSettings)
@@ -287,7 +287,7 @@ def _atlas(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from impasto.pages.compare import Comparison, compare
-    from impasto.pages.sheets import SheetInterrupted
+    from impasto.pages.sheet import SheetInterrupted
     from impasto.pictures.files import check_folder
     from impasto.pictures.images import check_writable
 

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from impasto import (
+    CompareSettings,
+    Comparison,
     ImpastoError,
     SheetInterrupted,
     Step,
@@ -19,7 +21,7 @@ from impasto import (
     sample,
     stylize,
 )
-from impasto.pages import layout as figures
+from impasto.pages import layout, page
 from tests.conftest import noticed
 
 PHOTO, PAINTING = sample("kingfisher"), sample("great_wave")
@@ -72,29 +74,40 @@ def test_a_grid_of_two_options(tmp_path: Path) -> None:
     assert comparison.save_curves(tmp_path / "curves.png").is_file()
 
 
-def test_pictures_and_labels_can_vary() -> None:
+def test_pictures_and_labels_can_vary(tmp_path: Path) -> None:
+    """Files are called by their stems, as far as these differ."""
     other = sample("night_cafe")
+    copy = tmp_path / "night_cafe.jpg"
+    copy.write_bytes(other.read_bytes())
+    for paintings, told in (
+        ({"a": PAINTING, "both": [PAINTING, other]}, ["a", "both"]),
+        ([PAINTING, other, copy], ["great_wave", str(other), str(copy)]),
+    ):
+        comparison = compare(PHOTO, vary={"painting": paintings}, size=32, steps=0)
+        assert [run.choices for run in comparison.runs] == [{"style": name} for name in told]
+        assert [run.label for run in comparison.runs] == [f"style {name}" for name in told]
+
+
+def test_presets_and_settings_can_vary() -> None:
+    """None leaves an option to the settings, or to the preset."""
     comparison = compare(
-        PHOTO, vary={"painting": {"a": PAINTING, "both": [PAINTING, other]}}, **QUICK
+        PHOTO, PAINTING, vary={"preset": ["gatys", None], "seed": [None, 3]}, size=32, steps=0
     )
-    assert [run.label for run in comparison.runs] == ["style a", "style both"]
-    comparison = compare(PHOTO, vary={"painting": [PAINTING, other]}, **QUICK)
-    assert [run.choices["style"] for run in comparison.runs] == ["great_wave", "night_cafe"]
-
-
-def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    copies = [tmp_path / folder / "wave.jpg" for folder in ("a", "b")]
-    for copy in copies:
-        copy.parent.mkdir()
-        copy.write_bytes(PAINTING.read_bytes())
-    comparison = compare(PHOTO, vary={"painting": [*copies, PAINTING]}, **QUICK)
-    assert [run.choices["style"] for run in comparison.runs] == [*map(str, copies), "great_wave"]
+    settings = [run["settings"] for run in comparison.record["runs"]]
+    assert [each["scaling"] for each in settings] == ["gatys"] * 2 + ["relative"] * 2
+    assert [each["seed"] for each in settings] == [0, 3, 0, 3]
+    chosen = CompareSettings(size=32, steps=0, seed=5)
+    comparison = compare(PHOTO, PAINTING, vary={"tv": [None, 1]}, settings=chosen, levels=1)
+    settings = [run["settings"] for run in comparison.record["runs"]]
+    assert [(each["seed"], each["tv"], each["levels"]) for each in settings] == [
+        (5, 2.0, 1),
+        (5, 1, 1),
+    ]
 
 
 def test_parts_that_a_run_has_not_are_empty() -> None:
-    comparison = compare(
-        PHOTO, PAINTING, vary={"style_layers": [["relu1_1"], ["relu2_1"]]}, **QUICK
-    )
+    vary = {"style_layers": [["relu1_1"], ["relu2_1"]]}
+    comparison = compare(PHOTO, PAINTING, vary=vary, size=32, steps=0)
     one, other = rows(comparison.table())
     assert one["style relu1_1"]
     assert not one["style relu2_1"]
@@ -108,7 +121,8 @@ def test_interrupted_it_keeps_what_was_painted() -> None:
 
     with pytest.raises(SheetInterrupted) as caught:
         compare(PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=stop, **QUICK)
-    table = rows(caught.value.sheet.table())  # type: ignore[attr-defined]
+    assert isinstance(caught.value.sheet, Comparison)
+    table = rows(caught.value.sheet.table())
     assert [row["stopped"] for row in table] == ["budget", "interrupted"]
 
 
@@ -126,6 +140,7 @@ def test_what_is_wrong_is_known_before_the_first_run() -> None:
         ({}, "one or two options"),
         ({"seed": []}, "one or two options"),
         ({"seed": [1], "size": [32], "steps": [1]}, "one or two options"),
+        ({"preset": ["gatys", "monet"]}, "there is no preset 'monet'"),
     ):
         with pytest.raises(ImpastoError, match=told):
             compare(PHOTO, PAINTING, vary=vary, callback=note, **QUICK)
@@ -135,7 +150,7 @@ def test_what_is_wrong_is_known_before_the_first_run() -> None:
 def test_a_run_that_fails_leaves_its_place_empty() -> None:
     strip = Image.new("RGB", (320, 32), "red")
     with noticed("size 64 is left out: .* needs at least"):
-        comparison = compare(strip, PAINTING, vary={"size": [320, 64]}, steps=1)
+        comparison = compare(strip, PAINTING, vary={"size": [320, 64]}, steps=0)
     assert comparison.runs[1].artwork is None
     assert "needs at least" in comparison.runs[1].error
     assert rows(comparison.table())[1]["stopped"] == "failed"
@@ -147,60 +162,35 @@ def test_what_nobody_foresaw_is_one_runs_own() -> None:
             raise TypeError("of all things")
 
     with noticed("seed 2 is left out: TypeError: of all things"):
-        comparison = compare(PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=trip, **QUICK)
+        comparison = compare(
+            PHOTO, PAINTING, vary={"seed": [1, 2, 3]}, callback=trip, size=32, steps=0
+        )
     assert [run.stopped for run in comparison.runs] == ["budget", "failed", "budget"]
     assert comparison.runs[1].error == "TypeError: of all things"
-    with pytest.raises(TypeError, match="of all things"):
-        compare(PHOTO, PAINTING, vary={"seed": [2]}, callback=lambda *_: trip("2", _[1]), **QUICK)
-
-
-def broken(error: BaseException) -> Any:
-    def draw(*_: Any, **__: Any) -> Image.Image:
-        raise error
-
-    return draw
-
-
-def test_a_page_that_cannot_be_drawn_costs_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "contact_sheet", broken(RuntimeError("no font")))
-    monkeypatch.setattr(figures, "curves", broken(RuntimeError("no font")))
-    vary: dict[str, list[Any]] = {"seed": [1, 2], "optimizer": ["lbfgs", "adam"]}
-    with noticed(r"cannot be drawn \(RuntimeError: no font\)"):
-        comparison = compare(PHOTO, PAINTING, vary=vary, **QUICK)
-    assert comparison.stopped == "budget"
-    assert len(rows(comparison.table())) == 4
-    width, height = 32, 18
-    for number, run in enumerate(comparison.runs):
-        row, column = divmod(number, 2)
-        left, top = 16 + column * (width + 16), 16 + row * (height + 16)
-        assert run.artwork
-        there = comparison.image.crop((left, top, left + width, top + height))
-        assert there.tobytes() == run.artwork.image.tobytes()
-    with pytest.raises(ImpastoError, match="the curves cannot be drawn"):
-        comparison.curves()
 
 
 def test_an_interruption_while_the_page_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "contact_sheet", broken(KeyboardInterrupt()))
-    with (
-        noticed(r"cannot be drawn \(interrupted\)"),
-        pytest.raises(SheetInterrupted) as caught,
-    ):
-        compare(PHOTO, PAINTING, vary={"seed": [1, 2]}, **QUICK)
+    """It is drawn anew: it takes a second, and the runs on it took minutes."""
+    pressed: list[bool] = []
+
+    def wrapped(*arguments: Any, **options: Any) -> tuple[str, ...]:
+        if not pressed:
+            pressed.append(True)
+            raise KeyboardInterrupt
+        return page.wrapped(*arguments, **options)
+
+    monkeypatch.setattr(layout, "wrapped", wrapped)
+    with pytest.raises(SheetInterrupted) as caught:
+        compare(PHOTO, PAINTING, vary={"seed": [1]}, size=32, steps=0)
     sheet = caught.value.sheet
     assert sheet.stopped == "interrupted"
-    assert [run.stopped for run in sheet.runs] == ["budget"] * 2  # type: ignore[attr-defined]
+    assert [run.stopped for run in sheet.runs] == ["budget"]
+    assert sheet.image.width > 500
 
 
-def test_without_matplotlib_nothing_is_painted_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "impasto.pages.layout", None)
-    painted: list[str] = []
+def test_without_matplotlib_there_is_all_but_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    comparison = compare(PHOTO, PAINTING, vary={"seed": [1]}, size=32, steps=0)
+    assert len(rows(comparison.table())) == 1
     with pytest.raises(ImpastoError, match="matplotlib, which cannot be imported"):
-        compare(
-            PHOTO,
-            PAINTING,
-            vary={"seed": [1]},
-            callback=lambda run, _: painted.append(run),
-            **QUICK,
-        )
-    assert not painted
+        comparison.curves()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from impasto import (
+    AtlasSettings,
     ImpastoError,
     SheetInterrupted,
     Step,
@@ -19,7 +19,6 @@ from impasto import (
     sample,
     to_tensor,
 )
-from impasto.pages import layout as figures
 from impasto.pictures import images
 from tests.conftest import noticed
 
@@ -29,14 +28,21 @@ RUNS = 10
 
 def test_every_layer_is_on_the_page(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
-    sheet = atlas(
-        PHOTO, PAINTING, size=32, steps=2, callback=lambda run, step: seen.append((run, step.step))
-    )
+    photo = tmp_path / "kingfisher.jpg"
+    photo.write_bytes(PHOTO.read_bytes())
+
+    def note(run: str, step: Step) -> None:
+        photo.unlink(missing_ok=True)  # it is read once
+        seen.append((run, step.step))
+
+    settings = AtlasSettings(size=32)
+    sheet = atlas(photo, PAINTING, settings=settings, steps=1, callback=note)
     assert sheet.stopped == "budget"
     assert sheet.image.width > 2000  # a page
-    assert len(seen) == RUNS * 3
+    assert len(seen) == RUNS * 2
     assert seen[0] == ("1 of 10: photo, relu1_1", 0)
-    assert seen[-1] == ("10 of 10: painting, up to relu5_1", 2)
+    assert seen[-1] == ("10 of 10: painting, up to relu5_1", 1)
+    assert [run.label for run in sheet.runs] == [run["run"] for run in sheet.record["runs"]]
     record = read_record(sheet.save(tmp_path / "atlas.png"))
     assert record["command"] == "atlas"
     assert [run["settings"]["layers"] for run in record["runs"][:5]] == [
@@ -44,44 +50,44 @@ def test_every_layer_is_on_the_page(tmp_path: Path) -> None:
     ]
     assert list(record["runs"][7]["settings"]["layers"]) == ["relu1_1", "relu2_1", "relu3_1"]
     assert record["painting"]["name"] == "great_wave.jpg"
+    assert [run["settings"]["history"] for run in record["runs"]] == [50] * 5 + [20] * 5
 
 
 def test_interrupted_it_shows_what_there_is() -> None:
+    """And what failed is left out: neither takes the others along."""
+
     def stop(run: str, step: Step) -> None:
+        if run.startswith("2 "):
+            raise TypeError("of all things")
         if run.startswith("7") and step.step == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(SheetInterrupted) as caught:
-        atlas(PHOTO, PAINTING, size=32, steps=2, callback=stop)
+    with (
+        noticed("^photo, relu2_1 is left out: TypeError: of all things$"),
+        pytest.raises(SheetInterrupted) as caught,
+    ):
+        atlas(PHOTO, PAINTING, size=32, steps=2, history=7, callback=stop)
     sheet = caught.value.sheet
     assert sheet.stopped == "interrupted"
-    assert len(sheet.record["runs"]) == 7
-    assert sheet.record["runs"][-1]["stopped"] == "interrupted"
-
-
-def test_neither_a_run_nor_the_page_takes_the_others_along(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def trip(run: str, _: Step) -> None:
-        if run.startswith("2 "):
-            raise TypeError("of all things")
-
-    def draw(*_: object) -> Image.Image:
-        raise RuntimeError("no font")
-
-    monkeypatch.setattr(figures, "atlas", draw)
-    with noticed() as told:
-        sheet = atlas(PHOTO, PAINTING, size=32, steps=1, callback=trip)
-    assert [notice.partition(";")[0] for notice in told] == [
-        "photo, relu2_1 is left out: TypeError: of all things",
-        "the page cannot be drawn (RuntimeError: no font)",
+    assert [run.stopped for run in sheet.runs] == [
+        *["budget", "failed", "budget", "budget", "budget"],
+        *["budget", "interrupted"],
     ]
-    assert len(sheet.record["runs"]) == RUNS - 1
-    assert sheet.image.width > 6 * 32
+    assert len(sheet.record["runs"]) == 6
+    assert sheet.record["runs"][-1]["stopped"] == "interrupted"
+    assert {run["settings"]["history"] for run in sheet.record["runs"]} == {7}
+
+
+def test_where_there_is_no_picture_at_all_there_is_no_page() -> None:
+    def stop(_run: str, _step: Step) -> None:
+        raise TypeError("of all things")
+
+    with pytest.raises(TypeError, match="of all things"):
+        atlas(PHOTO, PAINTING, size=32, steps=0, callback=stop)
 
 
 def test_channels_are_the_most_active_ones() -> None:
-    sheet = channels(PHOTO, "relu3_1", size=64)
+    sheet = channels(PHOTO, "relu3_1", settings=AtlasSettings(size=64))
     photo = to_tensor(images.resize(images.read(PHOTO).image, (64, 36)))
     with torch.no_grad():
         means = load_encoder()(photo, ["relu3_1"])["relu3_1"].mean((0, 2, 3))
@@ -101,3 +107,5 @@ def test_bad_input_is_told_in_a_sentence(tmp_path: Path) -> None:
         channels(PHOTO, "relu31")
     with pytest.raises(ImpastoError, match="there is no setting"):
         atlas(PHOTO, PAINTING, layers=["relu1_1"])
+    with pytest.raises(ImpastoError, match="the image itself has no channels"):
+        channels(PHOTO, "image")

@@ -1,0 +1,197 @@
+"""A page to put pictures, labels and thin lines on, in pixels from its top left corner.
+
+Labels appear literally: wrapped to their place, shortened with an ellipsis, and with a box for
+what the font lacks. They are the same every time, wherever the page is drawn.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from impasto.pictures.images import resize
+
+Size = tuple[int, int]
+
+PAGE: Size = (2340, 1654)  # A4 landscape at 200 dpi
+POINT = 200 / 72  # pixels of a point on that page
+MARGIN = 80
+PITCH = 1.32  # from one line of text to the next, in text sizes
+
+INK = "#1a1a1a"
+QUIET = "#555555"
+HAIRLINE = "#c8c8c8"
+BLANK = "#f6f6f6"
+
+_Font = ImageFont.FreeTypeFont
+
+
+class Page:
+    """What is on a page, in the order it was put there, until the page's size is known."""
+
+    def __init__(self) -> None:
+        self._pasted: list[tuple[Any, Any, Image.Image | None]] = []
+
+    def headline(
+        self, title: str, width: float = PAGE[0], margin: int = MARGIN, size: float = 13 * POINT
+    ) -> int:
+        """Write the title at the top, if there is one; returns where the page goes on."""
+        lines = wrapped(title, width - 2 * margin, size, 2, bold=True)
+        bottom = self.text(lines, margin, margin - 0.3 * size, size, bold=True)
+        return round(bottom + 0.9 * size) if lines else margin
+
+    def picture(
+        self, image: Image.Image, x: int, y: int, box: tuple[float, float], *, middle: bool = True
+    ) -> float:
+        """Put a picture, as large as fits, in the middle of a box; returns where the box ends.
+
+        Or at its top; then where the picture ends.
+        """
+        size = fitted(image.size, box)
+        left = x + round((box[0] - size[0]) / 2)
+        top = y + round((box[1] - size[1]) / 2) * middle
+        self._pasted.append((resize(image.convert("RGB"), size), (left, top), None))
+        return y + (box[1] if middle else size[1])
+
+    def text(
+        self,
+        lines: Sequence[str],
+        x: float,
+        y: float,
+        size: float,
+        across: float = 0.0,
+        down: float = 0.0,
+        *,
+        colour: str = INK,
+        bold: bool = False,
+    ) -> float:
+        """Write lines at whole pixels, where letters are sharpest; returns where they end.
+
+        They begin at `x` and at `y`, are in the middle there (1/2), or end there (1).
+        """
+        font = _font(size, bold)
+        y -= down * len(lines) * PITCH * size
+        for number, line in enumerate(lines):
+            left, top, ink = _written(line, font)
+            left += round(x - across * font.getlength(line))
+            top += round(y + (number * PITCH + 0.95) * size)
+            self._pasted.append((colour, (left, top), ink))
+        return y + len(lines) * PITCH * size
+
+    def text_upwards(self, lines: Sequence[str], x: float, y: float, size: float) -> None:
+        """Write lines from bottom to top about `y`, the last of them standing on `x`."""
+        for number, line in enumerate(reversed(lines)):
+            _, top, ink = _written(line, _font(size))
+            upright = ink.transpose(Image.Transpose.ROTATE_90)
+            at = round(x - number * PITCH * size) + top, round(y - upright.height / 2)
+            self._pasted.append((INK, at, upright))
+
+    def block(
+        self, x: float, y: float, right: float, bottom: float, colour: str = HAIRLINE
+    ) -> None:
+        """Fill a rectangle, or with two pixels of it draw a thin line."""
+        self._pasted.append((colour, (round(x), round(y), round(right), round(bottom)), None))
+
+    def rendered(self, size: Size) -> Image.Image:
+        """The page as a picture of (width, height) and mode RGB."""
+        sheet = Image.new("RGB", size, "white")
+        for pasted in self._pasted:
+            sheet.paste(*pasted)
+        return sheet
+
+
+def fitted(size: Size, box: tuple[float, float]) -> Size:
+    """The largest (width, height) of the same shape that fits in a box."""
+    scale = min(box[0] / size[0], box[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@functools.lru_cache(64)
+def _font(size: float, bold: bool = False) -> _Font:
+    """DejaVu Sans, which lies in matplotlib's folder; or else what Pillow has.
+
+    Matplotlib is not imported for it: that takes longer than to draw a page.
+    """
+    spec = importlib.util.find_spec("matplotlib")
+    folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
+    file = Path(folder, "mpl-data", "fonts", "ttf", f"DejaVuSans{'-Bold' * bold}.ttf")
+    try:
+        # Without Raqm, which lays text out otherwise and is not everywhere.
+        return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
+    except OSError:
+        font = ImageFont.load_default(size)
+        assert isinstance(font, ImageFont.FreeTypeFont)
+        return font
+
+
+def _written(line: str, font: _Font) -> tuple[int, int, Image.Image]:
+    """A line as a mask, and where from its beginning, on the base line, that is to be put."""
+    left, top, right, bottom = map(math.floor, font.getbbox(line, anchor="ls"))
+    ink = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(ink).text((-left, -top), line, 255, font, "ls")
+    return left, top, ink
+
+
+@functools.lru_cache(4096)  # a sheet says the same many times
+def wrapped(
+    text: str, width: float, size: float, most: int, *, bold: bool = False
+) -> tuple[str, ...]:
+    """A text in at most so many lines, none of them wider than `width`.
+
+    Lines break where a · parts what is said, or between words, or within a word that is wider
+    than a line. What is too long ends in an ellipsis; a word that is too long has it in its
+    middle, for names of files tend to differ at their ends.
+    """
+    font = _font(size, bold)
+    longest = width if most < 3 else 0.95 * width * (most - 1)
+    lines: list[str] = []
+    for paragraph in text[:1000].splitlines():  # far more than a place ever holds
+        line = ""
+        for word in _words(paragraph, width, font):
+            for piece in _broken(_shortened(word, longest, font), width, font):
+                joined = f"{line} {piece}".strip()
+                if line and font.getlength(joined) > width:
+                    lines.append(line.removesuffix(" ·"))
+                    joined = piece
+                line = joined
+        lines += [line] * bool(line)
+    if len(lines) > most:
+        last = lines[most - 1]
+        ended = _longest(lambda n: last[:n].rstrip(" ·") + "…", len(last), width, font)
+        lines[most - 1 :] = [ended]
+    return tuple(lines)
+
+
+def _words(paragraph: str, width: float, font: _Font) -> Iterator[str]:
+    """What is to stay together: all up to a · where it fits in a line, or else a word."""
+    *parts, last = " ".join(paragraph.split()).split(" · ")
+    for part in [*(f"{part} ·" for part in parts), last]:
+        yield from [part] if font.getlength(part) <= width else part.split()
+
+
+def _shortened(word: str, width: float, font: _Font) -> str:
+    """A word with its middle left out, where it is too wide."""
+    if font.getlength(word) <= width:
+        return word
+    return _longest(lambda n: f"{word[:n]}…{word[-n:]}", len(word) // 2, width, font)
+
+
+def _broken(word: str, width: float, font: _Font) -> list[str]:
+    """A word in pieces that fit."""
+    if font.getlength(word) <= width:
+        return [word]
+    piece = _longest(lambda n: word[:n], len(word), width, font)
+    return [piece, *_broken(word[len(piece) :], width, font)]
+
+
+def _longest(cut: Callable[[int], str], most: int, width: float, font: _Font) -> str:
+    """The longest of cut(1), ..., cut(most) that fits, or else the first."""
+    fit = bisect.bisect_right(range(1, most + 1), width, key=lambda n: font.getlength(cut(n)))
+    return cut(max(1, fit))
