@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -245,34 +241,3 @@ def test_ordinary_ground() -> None:
             assert x.device.type == "cpu"
             assert np.isinf(np.float64(1) / np.float64(0))
     assert recordable(x) is x
-
-
-DRAW = """
-import os
-from PIL import Image
-from impasto.pages import sheets
-sheets.check_drawing()
-from impasto.pages import layout as figures
-page = figures.contact_sheet(
-    [[("a", Image.new("RGB", (32, 32)))]], row_labels=[""], column_labels=[""]
-)
-import matplotlib
-print(page.width > 32, os.environ["MPLBACKEND"], dict.get(matplotlib.rcParams, "backend"))
-"""
-
-
-@pytest.mark.parametrize("backend", ["module://no.such.backend", "nonsense"])
-def test_pages_need_no_backend(backend: str, tmp_path: Path) -> None:
-    """A notebook's kernel names one; what a program draws elsewhere is its own business."""
-    (tmp_path / "file").write_text("no folder")
-    process = subprocess.run(
-        [sys.executable, "-c", DRAW],
-        env=os.environ | {"MPLBACKEND": backend, "MPLCONFIGDIR": str(tmp_path / "file")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    told = process.stdout.split(maxsplit=2)
-    assert told[:2] == ["True", backend]
-    assert (told[2].strip() == backend) == backend.startswith("module://")

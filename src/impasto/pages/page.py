@@ -119,13 +119,13 @@ def _font(size: float, bold: bool = False) -> _Font:
 
     Matplotlib is not imported for it: that takes longer than to draw a page.
     """
-    spec = importlib.util.find_spec("matplotlib")
-    folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
-    file = Path(folder, "mpl-data", "fonts", "ttf", f"DejaVuSans{'-Bold' * bold}.ttf")
     try:
+        spec = importlib.util.find_spec("matplotlib")
+        folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
+        file = Path(folder, "mpl-data", "fonts", "ttf", f"DejaVuSans{'-Bold' * bold}.ttf")
         # Without Raqm, which lays text out otherwise and is not everywhere.
         return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
-    except OSError:
+    except (OSError, ValueError):
         font = ImageFont.load_default(size)
         assert isinstance(font, ImageFont.FreeTypeFont)
         return font
