@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from impasto.paint.levels import GROWTH, STROKES, enlarged, plan_levels, refine, share_out

@@ -37,7 +37,6 @@ class Artwork:
 
     @property
     def steps(self) -> int:
-        """How many steps were made."""
         return len(self.losses) - 1
 
     def save(self, path: PathLike, *, force: bool = False, format: str | None = None) -> Path:  # noqa: A002

@@ -26,6 +26,7 @@ from torch import Tensor
 from impasto import __version__
 from impasto.errors import ImpastoError, notice, reason_of
 from impasto.pictures.files import is_file, settle
+from impasto.pictures.images import PathLike
 from impasto.settings import CHECKPOINT_EVERY, Settings
 
 SUFFIX = ".checkpoint"
@@ -72,8 +73,7 @@ class Checkpoint:
     @property
     def record(self) -> dict[str, Any]:
         """All but the tensors, as JSON holds it."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["progress"] = dataclasses.asdict(self.progress)
+        fields = dataclasses.asdict(dataclasses.replace(self, tensors={}))
         del fields["tensors"]
         record: dict[str, Any] = json.loads(json.dumps(fields))
         return record
@@ -103,32 +103,30 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         raise
 
 
-def read(path: str | os.PathLike[str]) -> Checkpoint:
+def read(path: PathLike) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
         ImpastoError: the file is missing, is no checkpoint, is damaged, or is another version's.
     """
-    with _opened(path) as arrays:
+    with _opened(path) as (record, arrays):
         tensors = {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != _RECORD}
-        record = _record_of(arrays)
     with of_this_version(path):
-        for name in {setting.name for setting in dataclasses.fields(Settings)} ^ {
-            *record["settings"]
-        }:
+        known = {setting.name for setting in dataclasses.fields(Settings)}
+        for name in known ^ {*record["settings"]}:
             raise KeyError(name)  # another version had other ones
         _ = tensors["image"]
         record["progress"] = Progress(**record["progress"])
         return Checkpoint(**record, tensors=tensors)
 
 
-def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_record(path: PathLike) -> dict[str, Any]:
     """A checkpoint's record alone, whatever the version; see `Checkpoint.record` and `read`."""
-    with _opened(path) as arrays:
-        return _record_of(arrays)
+    with _opened(path) as (record, _):
+        return record
 
 
-def located(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str, Path]:
+def located(path: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
     """Where the files that a run was begun with are now, by role; the right ones by their sha256.
 
     A folder may have been moved or copied, with its checkpoint: they are looked for where they lay
@@ -145,18 +143,12 @@ def located(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str
             places = [folder / given.get("from here", old.name), folder / old.name, old]
             there = [place for place in dict.fromkeys(places) if is_file(place)]
             right = [place for place in there if _sha256(place) == given["sha256"]]
-            if right:
-                found[role] = right[0]
-            elif there:
-                raise ImpastoError(
-                    f"{os.fspath(path)} was begun with another {there[-1]}; "
-                    f"put the {role} of then back, or begin anew"
-                )
-            else:
-                raise ImpastoError(
-                    f"{os.fspath(path)} was begun with {old}, which is gone; "
-                    f"put the {role} back, or beside the checkpoint"
-                )
+            if not right:
+                reason = f"{old}, which is gone; put the {role} back, or beside the checkpoint"
+                if there:
+                    reason = f"another {there[-1]}; put the {role} of then back, or begin anew"
+                raise ImpastoError(f"{os.fspath(path)} was begun with {reason}")
+            found[role] = right[0]
     return found
 
 
@@ -171,7 +163,7 @@ def input_of(name: str, digest: str, folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def of_this_version(path: str | os.PathLike[str]) -> Iterator[None]:
+def of_this_version(path: PathLike) -> Iterator[None]:
     """Turn what is raised where a record lacks something into one sentence."""
     try:
         yield
@@ -187,30 +179,34 @@ def of_this_version(path: str | os.PathLike[str]) -> Iterator[None]:
 class Keeper:
     """Keeps a checkpoint of a run up to date, every so many seconds.
 
-    What is kept is only computed when it is time. A disk that cannot take it is told of once;
-    painting goes on.
+    begun: the checkpoint of the run before its first step. What has come of it is only asked for
+    when it is time. A disk that cannot take it is told of once; painting goes on.
     """
 
-    def __init__(self, path: Path, every: float = CHECKPOINT_EVERY) -> None:
+    def __init__(self, path: Path, begun: Checkpoint, every: float = CHECKPOINT_EVERY) -> None:
         self.path = path
+        self.begun = begun
         self.every = every
         self.last = -float("inf")
         self.told = False
 
-    def keep(self, state: Callable[[], Checkpoint], *, now: bool = False) -> None:
+    def keep(
+        self, state: Callable[[], tuple[Progress, dict[str, Tensor]]], *, now: bool = False
+    ) -> None:
         """Write a checkpoint if it is time, or now."""
         if not now and time.monotonic() - self.last < self.every:
             return
         try:
-            write(self.path, state())
+            progress, tensors = state()
+            write(self.path, dataclasses.replace(self.begun, progress=progress, tensors=tensors))
         except Exception as error:  # no memory for it, say: the painting is worth more
             if not self.told:
+                self.told = True
                 reason = getattr(error, "strerror", None) or reason_of(error)
                 notice(
                     f"the checkpoint {self.path} cannot be written ({reason}); "
                     "painting goes on without a new one"
                 )
-            self.told = True
         self.last = time.monotonic()
 
 
@@ -219,11 +215,6 @@ def _essence(record: Mapping[str, Any]) -> object:
     inputs = {role: given["sha256"] for role, given in record.get("inputs", {}).items()}
     settings = {n: v for n, v in record.get("settings", {}).items() if n not in inputs}  # paths
     return inputs, settings, record.get("paintings"), record.get("regions")
-
-
-def _record_of(arrays: Any) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(arrays[_RECORD].tobytes())
-    return record
 
 
 def _sha256(path: Path) -> str | None:
@@ -235,23 +226,19 @@ def _sha256(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def _opened(path: PathLike) -> Iterator[tuple[dict[str, Any], Any]]:
+    name = os.fspath(path)
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            yield arrays
+            yield json.loads(arrays[_RECORD].tobytes()), arrays
+        return
     except FileNotFoundError:
-        raise ImpastoError(
-            f"there is no checkpoint {os.fspath(path)}; a run that has ended removes its own"
-        ) from None
+        reason = f"there is no checkpoint {name}; a run that has ended removes its own"
     except (IsADirectoryError, PermissionError) as error:
-        raise ImpastoError(
-            f"{os.fspath(path)} cannot be opened ({error.strerror}); check the path"
-        ) from None
+        reason = f"{name} cannot be opened ({error.strerror}); check the path"
     except _DAMAGE:
-        raise ImpastoError(
-            f"{os.fspath(path)} is no checkpoint of impasto, or it is damaged or cut short; "
-            "begin anew"
-        ) from None
+        reason = f"{name} is no checkpoint of impasto, or it is damaged or cut short; begin anew"
+    raise ImpastoError(reason)
 
 
 # What NumPy, zip files and JSON raise on files that are not what they should be.

@@ -107,18 +107,16 @@ def refine(painted: Tensor, coarse: Tensor, fine: Tensor, detail: float | Tensor
     all [1, C, height, width]. What enlarging the coarse photo lacks of the fine one is added,
     times `detail`, a number or one for every pixel [1, 1, height, width].
     """
-    size = fine.shape[-2], fine.shape[-1]
-    start = enlarged(painted, size)
-    if isinstance(detail, Tensor) or detail:
-        # Written so that the photo itself becomes the photo, to the last bit.
-        detailed = fine + (start - enlarged(coarse, size))
-        start = ((1 - detail) * start + detail * detailed).clamp(0, 1)
-    return start
+    start = enlarged(painted, fine.shape[-2:])
+    if not isinstance(detail, Tensor) and not detail:
+        return start
+    # Written so that the photo itself becomes the photo, to the last bit.
+    detailed = fine + (start - enlarged(coarse, fine.shape[-2:]))
+    return ((1 - detail) * start + detail * detailed).clamp(0, 1)
 
 
 def enlarged(image: Tensor, size: Sequence[int]) -> Tensor:
     """An image [1, C, height, width] at another (height, width), bicubic."""
     with torch.no_grad():
-        return F.interpolate(image, size=list(size), mode="bicubic", align_corners=False).clamp(
-            0, 1
-        )
+        larger = F.interpolate(image, list(size), mode="bicubic", align_corners=False)
+        return larger.clamp(0, 1)

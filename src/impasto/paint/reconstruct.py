@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from impasto.device import ordinary
-from impasto.errors import ImpastoError, notice
+from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
-from impasto.losses.objective import Objective
-from impasto.losses.smoothness import TotalVariationLoss
-from impasto.optimise.base import Callback, Optimiser, Spectrum
+from impasto.losses.styles import Exemplar
+from impasto.optimise.base import Callback
 from impasto.paint.artworks import Artwork
 from impasto.paint.levels import Level
 from impasto.paint.run import Painting, Problem, finish
-from impasto.paint.studio import Studio, named
+from impasto.paint.studio import Studio, tell_if_enlarged
 from impasto.pictures import images
 from impasto.pictures.images import Picture, Source
 from impasto.settings import ReconstructSettings, choose, plain
@@ -73,81 +71,46 @@ def start(
     if not sources:
         raise ImpastoError("there is no photo to reconstruct; give at least one")
     pictures = [images.read_visible(source) for source in sources]
-    shares = _shares(weights_of_photos, len(pictures))
-    studio = Studio(chosen)
-    encoder = studio.encoder
-    layers = encoder.shares([encoder.content_layer] if chosen.layers is None else chosen.layers)
-    studio.read((), targets=layers)
-    size = studio.result_size(pictures[0], chosen.size)
-    for picture in pictures[1:]:
-        if max(size) > max(picture.image.size):
-            notice(
-                f"{picture.name} has only {picture.image.width} x {picture.image.height} pixels "
-                f"and is enlarged to cover {size[0]} x {size[1]}"
-            )
-    studio.pictures = sum(math.prod(picture.image.size) for picture in pictures)
-    studio.tell_of_memory(size)
-    stride = encoder.deepest(layers).stride
-    prior = PRIORS.get(min(stride, max(PRIORS)), 0.0)
-    tv = prior if chosen.tv is None else chosen.tv
-    told = layers if len(set(layers.values())) > 1 else list(layers)
-    record = studio.record("reconstruct", size, layers=told, tv=tv)
-    for number, picture in enumerate(pictures, 1):
-        record["photo" if number == 1 else f"photo {number}"] = named(picture)
-    if len(pictures) > 1:
-        record["shares"] = shares
-    return Painting(
-        _Reconstruction(studio, layers, pictures, shares, tv),
-        [Level(size, chosen.steps, 1.0)],
-        pictures[0].name,
-        record,
-        evaluations=chosen.evaluations,
-    )
+    return Painting(_Reconstruction(pictures, _shares(weights_of_photos, len(pictures)), chosen))
 
 
 class _Reconstruction(Problem):
     """Photos as `Painting` sees them: noise that is to have their mean activations."""
 
-    spectrum: Spectrum = "noise"
+    spectrum = "noise"
 
     def __init__(
-        self,
-        studio: Studio,
-        layers: Mapping[str, float],
-        photos: Sequence[Picture],
-        shares: Sequence[float],
-        tv: float,
+        self, photos: Sequence[Picture], shares: Sequence[float], settings: ReconstructSettings
     ) -> None:
-        self.studio = studio
-        self.layers = layers
-        self.photos = photos
-        self.shares = shares
-        self.tv = tv
-
-    def limits(self) -> Mapping[str, Any]:
-        return self.studio.limits()
+        self.photos, self.shares, self.name = photos, shares, photos[0].name
+        self.studio = studio = Studio(settings)
+        encoder = studio.encoder
+        self.layers = encoder.shares(settings.layers or [encoder.content_layer])
+        studio.read((), targets=self.layers)
+        self.size = studio.result_size(photos[0], settings.size)
+        for photo in photos[1:]:
+            tell_if_enlarged(photo, self.size, "to cover")
+        studio.make_room(self.size, photos)
+        self.levels = [Level(self.size, settings.steps, 1.0)]
+        prior = PRIORS.get(min(encoder.deepest(self.layers).stride, max(PRIORS)), 0.0)
+        self.tv = prior if settings.tv is None else settings.tv
+        told = self.layers if len(set(self.layers.values())) > 1 else list(self.layers)
+        inputs = {f"photo {n}" if n > 1 else "photo": each for n, each in enumerate(photos, 1)}
+        self.record = studio.record("reconstruct", self.size, inputs, layers=told, tv=self.tv)
+        if len(photos) > 1:
+            self.record["shares"] = shares
 
     def content(self, level: Level) -> Tensor:
         return self._photo(self.photos[0], level)
 
-    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
-        targets: dict[str, Tensor] = {}
-        for photo, share in zip(self.photos, self.shares, strict=True):
-            measured = self.studio.measure(self._photo(photo, level), self.layers)
-            for layer, found in measured.items():  # in place: they can be large
-                found.mul_(share)
-                targets[layer] = targets[layer].add_(found) if layer in targets else found
+    def losses(self, level: Level, content: Tensor) -> list[Loss]:  # noqa: ARG002
+        pairs = zip(self.photos, self.shares, strict=True)
+        photos = (Exemplar(self._photo(photo, level), share) for photo, share in pairs)
+        targets = self.studio.mixed(photos, {}, self.layers)
         total = sum(self.layers.values())
-        losses: list[Loss] = [
-            ContentLoss(layer, targets[layer], share / total)
-            for layer, share in self.layers.items()
-        ]
-        if self.tv:
-            losses.append(TotalVariationLoss(self.tv))
-        return self.studio.objective(losses, content), self.studio.optimiser(content)
+        return [ContentLoss(n, targets[n], share / total) for n, share in self.layers.items()]
 
-    def start(self, level: Level, content: Tensor) -> Tensor:
-        del level
+    def start(self, level: Level, content: Tensor) -> Tensor:  # noqa: ARG002
         # Grey with little noise: what a layer does not see of it stays as it is.
         return 0.5 + 0.02 * (self.studio.noise(content.shape) - 0.5)
 
@@ -163,8 +126,8 @@ class _Reconstruction(Problem):
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     given = [1.0] * count if weights is None else plain(weights)
-    if not isinstance(given, list | tuple) or len(given) != count:
-        number = len(given) if isinstance(given, list | tuple) else 1
+    number = len(given) if isinstance(given, list | tuple) else 1
+    if not isinstance(given, list | tuple) or number != count:
         raise ImpastoError(
             f"there are {number} weights for {count} photos; give each one, or give none"
         )

@@ -39,7 +39,6 @@ class Place:
 
     @property
     def mask_role(self) -> str:
-        """What a record calls its mask."""
         return f"mask of {self.name}"
 
     def role(self, number: int) -> str:
@@ -69,26 +68,23 @@ def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
     """Paintings with their shares, which sum up to 1."""
     if painting is None:
         return ()
-    if isinstance(painting, Mapping):
-        entries: list[Any] = list(painting.items())
-    elif isinstance(painting, str | os.PathLike | Image.Image | Picture):
-        entries = [painting]
-    elif isinstance(painting, Iterable):
-        entries = list(painting)
-    else:
-        entries = [painting]  # which nobody can read
-    pairs = [entry if isinstance(entry, tuple | list) else (entry, 1.0) for entry in entries]
-    for pair in pairs:
+    entries: Any = painting.items() if isinstance(painting, Mapping) else painting
+    one = isinstance(entries, str | os.PathLike | Image.Image | Picture)
+    if one or not isinstance(entries, Iterable):  # which nobody can read
+        entries = [entries]
+    pairs: list[tuple[Any, Any]] = []
+    for entry in entries:
+        pair = entry if isinstance(entry, tuple | list) else (entry, 1.0)
         if len(pair) != 2:
             raise ImpastoError(
                 f"a painting was given with {len(pair) - 1} numbers; give one that says how much "
                 "it counts, or none"
             )
-    pairs = [(source, plain(weight)) for source, weight in pairs]
-    for source, weight in pairs:
+        source, weight = pair[0], plain(pair[1])
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             which = f" {source}" if isinstance(source, str | os.PathLike) else ""
             raise ImpastoError(f"the painting{which} counts {weight}; give a number of at least 0")
+        pairs.append((source, weight))
     total = sum(weight for _, weight in pairs)
     if pairs and not total:
         raise ImpastoError("none of the paintings counts; give one a number above 0")

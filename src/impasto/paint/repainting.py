@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -15,10 +14,7 @@ from torch import Tensor
 from impasto import catalog
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
-from impasto.losses.objective import Objective
-from impasto.losses.smoothness import TotalVariationLoss
-from impasto.losses.styles import Exemplar, StyleLoss
-from impasto.optimise.base import Optimiser, Spectrum
+from impasto.losses.styles import StyleLoss
 from impasto.paint.levels import Level, refine
 from impasto.paint.regions import Place, covers
 from impasto.paint.run import Problem
@@ -60,28 +56,25 @@ class Repainting(Problem):
     Around it is the margin, in which it is mirrored; what is shown is without.
     """
 
-    refined: Spectrum = "painted"
+    refined = "painted"
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
-        self.first = levels[0]
-        self.longer = max(levels[-1].size)
-        self.shrunk = 1 << (len(levels) - 1)  # how many times smaller the coarsest level is
-        self.stylizer = stylizer
-        self.studio = stylizer.studio
+        self.stylizer, self.studio, self.photo = stylizer, stylizer.studio, photo
         self.settings = stylizer.settings
-        self.photo = photo
-        self.grey = stylizer.settings.kept_colours == "luminance"
+        self.levels, self.size, self.name = levels, levels[-1].size, photo.name
+        self.record = stylizer.record(photo, self.size)
+        self.tv = 2 * self.settings.strength * self.settings.tv
+        self.restart = self.settings.restart
+        self.longer = max(self.size)
+        self.grey = self.settings.kept_colours == "luminance"
         self.is_everywhere = stylizer.places[0].mask is None
         self._fitted: dict[tuple[str, bool, tuple[int, int]], Image.Image] = {}
 
-    def limits(self) -> Mapping[str, Any]:
-        return self.studio.limits()
-
     def content(self, level: Level) -> Tensor:
-        content = self._coloured(level)
+        content = self._tensor(self.photo, level)
         return colours.luminance(content) if self.grey else content
 
-    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
+    def losses(self, level: Level, content: Tensor) -> list[Loss]:
         settings, content_layer = self.settings, self.stylizer.content_layer
         style = self._style_losses(level, content)
         statistics = {loss.name: loss.statistic for loss in style}
@@ -94,52 +87,56 @@ class Repainting(Problem):
             own = sum(loss.weight * loss.distance(measured[loss.name]).item() for loss in style)
             covered = sum(loss.weight for loss in style) or 1.0
             style_weight /= max(own / covered, MIN_STYLE_DISTANCE)
-        losses: list[Loss] = [
-            ContentLoss(
-                content_layer,
-                measured[content_layer],
-                2 * (1 - settings.strength) * self._content_weight(level),
-                settings.scaling,
-                self._floor,
-            ),
+        target, weight = measured[content_layer], self._content_weight(level)
+        floor = self.studio.floor(content_layer)
+        return [
+            ContentLoss(content_layer, target, weight, settings.scaling, floor),
             *(dataclasses.replace(loss, weight=style_weight * loss.weight) for loss in style),
         ]
-        if settings.tv:
-            losses.append(TotalVariationLoss(2 * settings.strength * settings.tv))
-        return self.studio.objective(losses, content), self.studio.optimiser(content)
-
-    @functools.cached_property
-    def _floor(self) -> float:
-        return self.studio.floor(self.stylizer.content_layer)
 
     def _content_weight(self, level: Level) -> float:
         """Less at levels where the content layer sees the photo's texture and no shapes any more.
 
         The shapes are there: the level before has painted them.
         """
-        held = 1.0 if level == self.first else min(1.0, SEEN / max(level.size))
-        return held * self.settings.content_weight
+        held = 1.0 if level == self.levels[0] else min(1.0, SEEN / max(level.size))
+        return 2 * (1 - self.settings.strength) * (held * self.settings.content_weight)
 
     def start(self, level: Level, content: Tensor) -> Tensor:
-        start = self._starting_image(level, content)
-        return colours.luminance(start) if self.grey and start.shape[1] == 3 else start
+        given = self.stylizer.begins_with
+        if given or self.settings.init == "painting":
+            picture = given or self.stylizer.places[0].paintings[0][0]
+            cut_out = self.studio.tensor(images.cover(picture.colours, level.size))
+            image = self._with_margin(cut_out, level)
+            if not given:
+                return self._recoloured(image, None, content)
+            return colours.luminance(image) if self.grey else image
+        is_noise = self.settings.init == "noise"
+        start = self.studio.noise(content.shape) if is_noise else content
+        if self.settings.kept_detail == 1:  # as published: white noise, or the photo itself
+            return start
+        if is_noise:
+            start = clouds(start)
+        sigma = max(BLUR * self.longer, LEAST_BLUR) * max(level.size) / self.longer
+        plain = images.blurred(start, sigma)
+        if self.settings.kept_colours is None:
+            plain = self._in_paintings_colours(plain, level)
+        return plain + self._detail(level) * (start - plain)
 
     def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:
         coarse, fine = self.content(before), self.content(level)
         return refine(painted, coarse, fine, self._detail(level))
 
     def show(self, level: Level, image: Tensor) -> Tensor:
-        visible = self._visible(level)
-        shown = image
-        if not self.is_everywhere or self.grey:
-            photo = self._coloured(level)
+        visible, margin, shown = self._visible(level), self.margin(level), image
+        if self.grey or not self.is_everywhere:
+            photo = self._tensor(self.photo, level)
             shown = colours.with_luminance(photo, image) if self.grey else image
             if not self.is_everywhere:
                 shown = photo + self._covered(level) * (shown - photo)
         # What was cut out stays cut out.
         shown = shown if visible is None else torch.cat([shown, visible], 1)
-        margin = self.margin(level)
-        height, width = (side - 2 * margin for side in shown.shape[-2:])
+        width, height = level.size
         return shown[..., margin : margin + height, margin : margin + width].contiguous()
 
     def _covered(self, level: Level) -> Tensor:
@@ -157,14 +154,13 @@ class Repainting(Problem):
     def _style_losses(self, level: Level, content: Tensor) -> list[StyleLoss]:
         """A loss for each place and layer; their weights sum up to 1."""
         losses = []
-        for place, mask in self._areas(level):
-            weight = 1.0 if mask is None else mask.mean().item()
-            for loss in self._losses_of(place, mask, level, content):
-                area = None if mask is None else self.studio.area(loss.layer, mask)
-                if mask is None or area is not None:
-                    there = dataclasses.replace(
-                        loss, weight=weight * loss.weight, area=area, place=place.name
-                    )
+        for place, _, seen in self._areas(level):
+            covered = 1.0 if seen is None else seen.mean().item()
+            for loss in self._losses_of(place, seen, level, content):
+                area = None if seen is None else self.studio.area(loss.layer, seen)
+                if seen is None or area is not None:
+                    weight = covered * loss.weight
+                    there = dataclasses.replace(loss, weight=weight, area=area, place=place.name)
                     losses.append(there)
         return losses
 
@@ -179,10 +175,9 @@ class Repainting(Problem):
         paintings = []
         for painting, share in place.paintings:
             size = self.stylizer.painting_size(painting, max(level.size))
-            visible = self.studio.visible(painting, size)
-            fitted = self.studio.tensor(images.resize(painting.colours, size))  # needed but once
-            image = self._recoloured(fitted, mask, content, visible)
-            paintings.append(Exemplar(image, share, visible))
+            own = self.studio.exemplar(painting, size, share)
+            image = self._recoloured(own.image, mask, content, own.visible)
+            paintings.append(own._replace(image=image))
         style = catalog.STYLES[settings.style_loss].made(settings)
         losses: Sequence[StyleLoss] = style.losses(
             self.studio.mixed, paintings, self.stylizer.style_shares, settings.scaling
@@ -197,50 +192,23 @@ class Repainting(Problem):
         shown = [colours.luminance(self._tensor(mask, level)) for mask in masks]
         return covers(self.stylizer.places, shown)
 
-    def _areas(self, level: Level) -> list[tuple[Place, Tensor | None]]:
-        """The places of which something is to be seen, with how much of it is, as in `_masks`."""
+    def _areas(self, level: Level) -> Iterator[tuple[Place, Tensor | None, Tensor | None]]:
+        """The places of which something is to be seen: as in `_masks`, and how much of that is."""
         visible = self._visible(level)
-        areas = []
         for place, mask in self._masks(level):
-            area = mask if visible is None else visible if mask is None else mask * visible
-            if area is None or area.mean() >= LEAST_AREA:
-                areas.append((place, area))
-        return areas
+            seen = mask if visible is None else visible if mask is None else mask * visible
+            if seen is None or seen.mean() >= LEAST_AREA:
+                yield place, mask, seen
 
     def _recoloured(
-        self,
-        painting: Tensor,
-        mask: Tensor | None,
-        content: Tensor,
-        visible: Tensor | None = None,
+        self, painting: Tensor, mask: Tensor | None, content: Tensor, visible: Tensor | None = None
     ) -> Tensor:
-        if self.settings.kept_colours == "luminance":
+        """A painting in the photo's colours, if these are kept."""
+        if self.grey:
             return colours.match_luminance(colours.luminance(painting), content, mask, visible)
         if self.settings.kept_colours == "histogram":
             return colours.match_colours(painting, content, mask, visible)
         return painting
-
-    def _starting_image(self, level: Level, content: Tensor) -> Tensor:
-        if self.stylizer.begins_with:
-            cut_out = images.cover(self.stylizer.begins_with.colours, level.size)
-            return self._with_margin(self.studio.tensor(cut_out), level)
-        if self.settings.init == "painting":
-            painting, _ = self.stylizer.places[0].paintings[0]
-            cut_out = images.cover(painting.colours, level.size)
-            image = self._with_margin(self.studio.tensor(cut_out), level)
-            return self._recoloured(image, None, content)
-        start = content
-        if self.settings.init == "noise":
-            start = self.studio.noise(content.shape)
-        if self.settings.kept_detail == 1:  # as published: white noise, or the photo itself
-            return start
-        if self.settings.init == "noise":
-            start = clouds(start)
-        sigma = max(BLUR * self.longer, LEAST_BLUR) * max(level.size) / self.longer
-        plain = images.blurred(start, sigma)
-        if self.settings.kept_colours is None:
-            plain = self._in_paintings_colours(plain, level)
-        return plain + self._detail(level) * (start - plain)
 
     def _in_paintings_colours(self, image: Tensor, level: Level) -> Tensor:
         """Recoloured to the paintings' mean and covariance, each place by itself.
@@ -248,11 +216,9 @@ class Repainting(Problem):
         Strokes come in colours that are the painting's from the start; a part of the photo in
         others would stay as it is, since a Gram matrix can be met without it.
         """
-        result, masks = image, {place.name: mask for place, mask in self._masks(level)}
-        for place, area in self._areas(level):
-            goal, weights = self._palette(place)
-            recoloured = colours.match_colours(image, goal, weights, area, LEAST_SPREAD)
-            mask = masks[place.name]
+        result = image
+        for place, mask, seen in self._areas(level):
+            recoloured = colours.match_colours(image, *self._palette(place), seen, LEAST_SPREAD)
             result = result + (1.0 if mask is None else mask) * (recoloured - image)
         return result
 
@@ -261,15 +227,11 @@ class Repainting(Problem):
         found, weights = [], []
         for painting, share in place.paintings:
             size = images.fitted_size(painting.image.size, PALETTE)
-            own = self.studio.tensor(images.resize(painting.colours, size)).flatten(2)
-            visible = self.studio.visible(painting, size)
-            counts = torch.ones_like(own[:, :1]) if visible is None else visible.flatten(2)
-            found.append(own)
+            image, _, visible = self.studio.exemplar(painting, size)
+            counts = (torch.ones_like(image[:, :1]) if visible is None else visible).flatten(2)
+            found.append(image.flatten(2))
             weights.append(share * counts / counts.sum())
         return torch.cat(found, 2)[:, :, None], torch.cat(weights, 2)[:, :, None]
-
-    def _coloured(self, level: Level) -> Tensor:
-        return self._tensor(self.photo, level)
 
     def _tensor(self, picture: Picture, level: Level) -> Tensor:
         key = picture.sha256, picture.alpha is None, level.size
@@ -293,5 +255,6 @@ class Repainting(Problem):
         """
         if not self.settings.margin:
             return 0
-        coarsest = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / self.shrunk)
-        return round(coarsest * self.shrunk * max(level.size) / self.longer)
+        shrunk = 1 << (len(self.levels) - 1)  # how many times smaller the coarsest level is
+        coarsest = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / shrunk)
+        return round(coarsest * shrunk * max(level.size) / self.longer)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,8 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from impasto import __version__, catalog
-from impasto import device as machine
+from impasto import __version__, catalog, device as machine
 from impasto.encoders.base import IMAGE, Padding, load_encoder
 from impasto.encoders.tiles import needed, plan
 from impasto.errors import ImpastoError, notice
@@ -47,10 +48,8 @@ _READING = 34  # bytes a pixel, from a PIL image to an image tensor
 class Studio:
     """Encoder, device and memory for one kind of picture.
 
-    layers: those that its losses read, beside the image itself.
+    layers: those that its losses read, the image itself first.
     targets: layers whose activations are kept whole, as what is to be reached.
-    pictures: how many pixels the pictures have that went in; they are kept as they are, too.
-    shown: how many bytes a pixel it takes to show a step, where that is more than its image.
 
     Raises:
         ImpastoError: a layer, device or weights file does not exist.
@@ -58,14 +57,14 @@ class Studio:
 
     def __init__(self, settings: RunSettings, padding: Padding = "zeros") -> None:
         self.settings = settings
-        self.pictures = self.shown = 0
         self.device = machine.choose_device(settings.device)
         encoder = load_encoder(settings.weights, settings.pooling, padding)
         self.encoder = encoder.to(self.device)
         self.layers = [IMAGE]
         self.targets: list[str] = []
         self.weights_file = _hashed(settings.weights)
-        self.optimiser_kind: type[Optimiser] = catalog.OPTIMIZERS[settings.optimizer].load()
+        self.optimiser: Optimiser = catalog.OPTIMIZERS[settings.optimizer].made(settings)
+        self._pictures = self._shown = 0  # bytes, bytes a pixel; see `make_room`
         self._limited = False
 
     def read(self, layers: Iterable[str], targets: Iterable[str] = ()) -> None:
@@ -111,15 +110,24 @@ class Studio:
         return 0.5 * float(found.square().mean())
 
     def mixed(
-        self, paintings: Sequence[Exemplar], statistics: Mapping[str, Statistic]
+        self,
+        pictures: Iterable[Exemplar],
+        statistics: Mapping[str, Statistic],
+        features: Iterable[str] = (),
     ) -> dict[str, Tensor]:
-        """Statistics of paintings, mixed: those of one that has each one's share of positions."""
+        """Targets mixed: those of a picture that has each one's share of positions."""
         total: dict[str, Tensor] = {}
-        for image, share, visible in paintings:
+        for image, share, visible in pictures:
             seen = {n: self._where(s, visible) for n, s in statistics.items()}
-            for name, found in self.measure(image, statistics=seen).items():
-                total[name] = total[name] + share * found if name in total else share * found
+            for name, found in self.measure(image, features, seen).items():
+                found.mul_(share)  # in place: features can be large
+                total[name] = total[name].add_(found) if name in total else found
         return total
+
+    def exemplar(self, picture: Picture, size: tuple[int, int], share: float = 1.0) -> Exemplar:
+        """A painting at (width, height)."""
+        image = self.tensor(images.resize(picture.colours, size))
+        return Exemplar(image, share, self.visible(picture, size))
 
     def area(self, layer: str, mask: Tensor) -> Tensor | None:
         """A mask [1, 1, height, width] at a layer's positions, of mean 1; none: it covers nothing.
@@ -133,12 +141,10 @@ class Studio:
     def _where(self, statistic: Statistic, visible: Tensor | None) -> Statistic:
         """A statistic of what is visible alone."""
         area = None if visible is None else self.area(statistic.layer, visible)
-        if area is None:
-            return statistic
-        if statistic.area is not None:
+        if area is not None and statistic.area is not None:
             area = statistic.area * area
             area = area / area.mean().clamp_min(LEAST_AREA)
-        return dataclasses.replace(statistic, area=area)
+        return statistic if area is None else dataclasses.replace(statistic, area=area)
 
     def visible(self, picture: Picture, size: tuple[int, int]) -> Tensor | None:
         """How much is there of each pixel of a picture at (width, height); none: all of it."""
@@ -146,21 +152,17 @@ class Studio:
             return None
         return self.tensor(images.resize(picture.alpha, size))[:, :1]
 
-    def objective(self, losses: Sequence[Loss], image: Tensor) -> Objective:
-        """An objective for an image of this size, within the memory there is."""
-        _, memory = self._shares_of_memory(*_size(image))
+    def objective(self, losses: Sequence[Loss], image: Tensor) -> tuple[Objective, Optimiser]:
+        """An objective and an optimiser for an image of this size, in the memory there is."""
+        _, channels, height, width = image.shape
+        pairs, memory = self._shares_of_memory((width, height), channels)
         objective = Objective(self.encoder, losses, memory=memory)
-        self._limited |= objective.segments((image.shape[-2], image.shape[-1])) is not None
-        return objective
-
-    def optimiser(self, image: Tensor) -> Optimiser:
-        """The optimiser chosen, for an image of this size."""
-        optimiser: Optimiser = catalog.OPTIMIZERS[self.settings.optimizer].made(self.settings)
-        pairs, _ = self._shares_of_memory(*_size(image))
-        if pairs and pairs < self.settings.history:
-            self._limited = True
-            return dataclasses.replace(optimiser, history=pairs)  # type: ignore[type-var]
-        return optimiser
+        optimiser, is_short = self.optimiser, 0 < pairs < self.settings.history
+        if is_short:
+            frugal = dataclasses.replace(self.settings, history=pairs)
+            optimiser = catalog.OPTIMIZERS[frugal.optimizer].made(frugal)
+        self._limited |= is_short or objective.segments((height, width)) is not None
+        return objective, optimiser
 
     def limits(self) -> dict[str, Any]:
         """The memory that was allowed, where the work was cut to it: then it is part of how."""
@@ -171,11 +173,7 @@ class Studio:
         own = picture.image.size
         size = own if longer == FULL else images.fitted_size(own, int(longer))
         self.check_size(picture.name, size, self.layers)
-        if max(size) > max(own):
-            notice(
-                f"{picture.name} has only {own[0]} x {own[1]} pixels "
-                f"and is enlarged to {size[0]} x {size[1]}"
-            )
+        tell_if_enlarged(picture, size, "to")
         return size
 
     def check_size(self, name: str, size: tuple[int, int], layers: Iterable[str]) -> None:
@@ -188,21 +186,28 @@ class Studio:
                 "use a larger size, or layers before it"
             )
 
-    def tell_of_memory(
+    def make_room(
         self,
         size: tuple[int, int],
+        inputs: Iterable[Picture],
+        *,
         channels: int = 3,
         paintings: Iterable[tuple[str, tuple[int, int]]] = (),
         margin: int = 0,
+        shown: int = 0,
     ) -> None:
-        """Say so where not even the smallest tiles keep within the bound.
+        """Count what it takes, and say so where not even the smallest tiles keep within the bound.
 
-        paintings: names and sizes, as they are measured, of those that a picture of (width,
-        height) is painted after. margin: how many pixels are painted around it.
+        inputs: the pictures that went in; they are kept as they are. paintings: names and sizes,
+        as they are measured, of those that a picture of (width, height) is painted after. margin:
+        how many pixels are painted around it. shown: how many bytes a pixel it takes to show a
+        step, where that is more than its image.
 
         Raises:
             ImpastoError: it is more than there is, so that the system would end the process.
         """
+        self._pictures = _PIXEL * sum(math.prod(picture.image.size) for picture in inputs)
+        self._shown = shown
         what = f"{size[0]} x {size[1]} pixels"
         size = size[0] + 2 * margin, size[1] + 2 * margin
         with machine.fitting(f"a picture of {what}"):
@@ -215,21 +220,24 @@ class Studio:
             self._tell(what, needs, "to look at", "a smaller style scale takes less")
 
     def _tell(self, what: str, needs: float, how: str, advice: str) -> None:
-        is_there = self._fixed + self.encoder.held(self.layers)
-        free = machine.free(self.device)
-        if needs - is_there > free:
-            raise ImpastoError(
-                f"{what} take about {amount(needs)} {how}, and {amount(free + is_there)} are all "
-                f"that there is; {advice}"
-            )
+        told = f"{what} take about {amount(needs)} {how}"
+        there = machine.free(self.device) + self._fixed + self.encoder.held(self.layers)
+        if needs > there:
+            raise ImpastoError(f"{told}, and {amount(there)} are all that there is; {advice}")
         if needs > self._memory:
-            notice(
-                f"{what} take about {amount(needs)} {how}, more than the {amount(self._memory)} "
-                f"allowed; {advice}"
-            )
+            notice(f"{told}, more than the {amount(self._memory)} allowed; {advice}")
 
-    def record(self, command: str, size: tuple[int, int], **settings: Any) -> dict[str, Any]:
-        """What made a picture, without what differs between two runs that made the same."""
+    def record(
+        self,
+        command: str,
+        size: tuple[int, int],
+        inputs: Mapping[str, Picture] = MappingProxyType({}),
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """What made a picture, without what differs between two runs that made the same.
+
+        inputs: the pictures that went in, by role. settings: instead of those chosen.
+        """
         record: dict[str, Any] = {
             "impasto": __version__,
             "torch": torch.__version__,
@@ -242,22 +250,22 @@ class Studio:
         if self.weights_file:
             record["settings"]["weights"] = self.weights_file["name"]
             record["weights"] = self.weights_file
-        return record
+        return record | {role: named(picture) for role, picture in inputs.items()}
 
     def _shares_of_memory(self, size: tuple[int, int], channels: int) -> tuple[int, float]:
         """For an image of (width, height): how many pairs of steps the optimiser may remember, and
         how many bytes are left to the objective.
         """
         self._settle()
-        vector = 4 * channels * size[0] * size[1]
-        left = self._memory - self._fixed - self.optimiser_kind.vectors * vector
-        left -= self.shown * size[0] * size[1]
-        if "history" not in {f.name for f in dataclasses.fields(self.optimiser_kind)}:  # type: ignore[arg-type]
+        pixels = size[0] * size[1]
+        vector = 4 * channels * pixels
+        left = self._memory - self._fixed - self.optimiser.vectors * vector - self._shown * pixels
+        if not hasattr(self.optimiser, "history"):
             return 0, left
         # Half of what the smallest tiles leave: the rest makes them larger.
         spare = left - self._least(size) - self._kept(size) - 2 * LEAST_HISTORY * vector
-        pairs = LEAST_HISTORY + max(0, int(spare / 2 / (2 * vector)))
-        pairs = min(self.settings.history, pairs)
+        affordable = LEAST_HISTORY + max(0, int(spare / 2 / (2 * vector)))
+        pairs = min(self.settings.history, affordable)
         return pairs, left - 2 * pairs * vector
 
     def _least(self, size: tuple[int, int], *, measuring: bool = False) -> float:
@@ -269,16 +277,14 @@ class Studio:
 
     def _kept(self, size: tuple[int, int]) -> int:
         """How many bytes the targets take that are kept whole."""
-        rows = [self.encoder.rows[name] for name in self.targets]
-        return sum(
-            4 * row.channels * (size[0] // row.stride) * (size[1] // row.stride) for row in rows
-        )
+        rows, (width, height) = [self.encoder.rows[name] for name in self.targets], size
+        return sum(4 * r.channels * (width // r.stride) * (height // r.stride) for r in rows)
 
     @property
     def _fixed(self) -> int:
         """Bytes that are gone before anything is painted; what is free does without the first."""
-        libraries = self.optimiser_kind.libraries + CUDA_LIBRARIES
-        return (0 if self.settings.memory is None else libraries) + _PIXEL * self.pictures
+        libraries = self.optimiser.libraries + CUDA_LIBRARIES
+        return (0 if self.settings.memory is None else libraries) + self._pictures
 
     def _settle(self) -> None:
         """Prepare the kernels, once, so that what they take is there when the rest is counted."""
@@ -289,10 +295,8 @@ class Studio:
     @functools.cached_property
     def _memory(self) -> int:
         """How many bytes painting may take; what is free is asked once, before it begins."""
-        bound = self.settings.memory
-        if bound is not None:
-            return parse_memory(bound)
-        return int(machine.SHARE * machine.free(self.device))
+        bound, share = self.settings.memory, machine.SHARE
+        return int(share * machine.free(self.device)) if bound is None else parse_memory(bound)
 
 
 def clouds(noise: Tensor) -> Tensor:
@@ -310,15 +314,17 @@ def clouds(noise: Tensor) -> Tensor:
     return (0.5 + CONTRAST / spread * result).clamp(0, 1).to(noise)
 
 
+def tell_if_enlarged(picture: Picture, size: tuple[int, int], to: str) -> None:
+    """Say so where a picture is smaller than what is made of it; `to` is "to", or "to cover"."""
+    own = picture.image.size
+    if max(size) > max(own):
+        enlarged = f"is enlarged {to} {size[0]} x {size[1]}"
+        notice(f"{picture.name} has only {own[0]} x {own[1]} pixels and {enlarged}")
+
+
 def named(picture: Picture) -> dict[str, str]:
     """How a record names an input."""
     return {"name": Path(picture.name).name, "sha256": picture.sha256}
-
-
-def _size(image: Tensor) -> tuple[tuple[int, int], int]:
-    """(width, height) and channels of an image tensor."""
-    _, channels, height, width = image.shape
-    return (width, height), channels
 
 
 def _hashed(weights_file: str | Path | None) -> dict[str, str] | None:

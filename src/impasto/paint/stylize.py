@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from impasto.paint.levels import plan_levels
 from impasto.paint.regions import Regions, Sources, read_places
 from impasto.paint.repainting import Repainting
 from impasto.paint.run import Painting, finish
-from impasto.paint.studio import Studio, named
+from impasto.paint.studio import Studio
 from impasto.pictures import images
 from impasto.pictures.images import PathLike, Picture, Source
 from impasto.settings import CHECKPOINT_EVERY, FULL, STARTS, Settings, choose
@@ -71,14 +70,16 @@ def start_again(checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EV
     saved = checkpoints.read(checkpoint)
     files = checkpoints.located(checkpoint, saved.record)
     with checkpoints.of_this_version(checkpoint):
-        settings = {**saved.settings}
-        settings |= {name: files[name] for name in ("init", "weights") if name in files}
+        own: dict[str, Any] = {n: files[n] for n in ("init", "weights") if n in files}
         paintings = [(files[role], share) for role, share in saved.paintings]
         regions = [(files[mask], files[painting]) for mask, painting in saved.regions]
+        settings = {**saved.settings, **own}
         photo = files["photo"]
     stylizer = Stylizer(paintings or None, regions=regions, **settings)
-    keeper = Keeper(Path(checkpoint), checkpoint_every)
-    return stylizer._start(images.read(photo), keeper, saved.note, saved)
+    painting = stylizer.start(
+        photo, checkpoint=checkpoint, checkpoint_every=checkpoint_every, note=saved.note
+    )
+    return painting.go_on_from(saved)
 
 
 def resume(
@@ -125,7 +126,7 @@ class Stylizer:
         self.studio.read(self.style_shares, targets=[self.content_layer])
         self.kept_losses: dict[tuple[str, int], Sequence[StyleLoss]] = {}
         if self.settings.size != FULL:
-            self._check_paintings(int(self.settings.size))  # too small a one is known at once
+            self._paintings_at(int(self.settings.size))  # too small a one is known at once
 
     def paint(
         self,
@@ -160,53 +161,34 @@ class Stylizer:
             checkpoint_every: seconds from one checkpoint to the next.
             note: what else to write into the checkpoint.
         """
-        picture = images.read_visible(photo)
+        settings, picture = self.settings, images.read_visible(photo)
+        inputs = self.inputs(picture)
         keeper = None
         if checkpoint is not None:
-            for source in self._inputs(picture).values():
+            for source in inputs.values():
                 if not Path(source.name).is_file():
                     raise ImpastoError(
                         f"a checkpoint needs inputs that are files, and {source.name} is none; "
                         "save it first"
                     )
-            keeper = Keeper(Path(checkpoint), checkpoint_every)
-        return self._start(picture, keeper, dict(note or {}), None)
-
-    def _start(
-        self,
-        picture: Picture,
-        keeper: Keeper | None,
-        note: Mapping[str, Any],
-        saved: Checkpoint | None,
-    ) -> Painting:
-        settings = self.settings
+            begun = self._begun(picture, checkpoint, note or {})
+            keeper = Keeper(Path(checkpoint), begun, checkpoint_every)
         size = self.studio.result_size(picture, settings.size)
-        self._check_paintings(max(size))
-        inputs = self._inputs(picture).values()
-        self.studio.pictures = sum(math.prod(source.image.size) for source in inputs)
-        paintings = [
-            (painting.name, self.painting_size(painting, max(size)))
-            for place in self.places
-            for painting, _ in place.paintings
-        ]
-        channels = 1 if settings.kept_colours == "luminance" else 3
-        self.studio.shown = 12 if settings.margin else 0  # without the margin
-        if channels == 1 or self.places[0].mask is not None or len(self.places) > 1:
-            self.studio.shown += 24 + 8 * len(self.places)  # in colour; masks and their areas
+        paintings = self._paintings_at(max(size))
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         problem = Repainting(self, picture, levels)
-        self.studio.tell_of_memory(size, channels, paintings, problem.margin(levels[-1]))
-        return Painting(
-            problem,
-            levels,
-            picture.name,
-            self._record(picture, size),
-            evaluations=settings.evaluations,
-            restart=settings.restart,
-            keeper=keeper,
-            begun=self._begun(picture, keeper.path, note) if keeper else None,
-            saved=saved,
+        shown = 12 if settings.margin else 0  # without the margin
+        if problem.grey or not problem.is_everywhere or len(self.places) > 1:
+            shown += 24 + 8 * len(self.places)  # in colour; masks and their areas
+        self.studio.make_room(
+            size,
+            inputs.values(),
+            channels=1 if problem.grey else 3,
+            paintings=paintings,
+            margin=problem.margin(levels[-1]),
+            shown=shown,
         )
+        return Painting(problem, keeper)
 
     def is_kept_in(self, checkpoint: PathLike, photo: Source) -> bool:
         """Whether a checkpoint is of this photo, painted as this stylizer would.
@@ -218,26 +200,21 @@ class Stylizer:
         return own.is_same_run(checkpoints.read_record(checkpoint))
 
     def painting_size(self, painting: Picture, longer: int) -> tuple[int, int]:
+        """At which size a painting is looked at, where the result's longer side is this."""
         scaled = max(1, round(longer * self.settings.style_scale))
         size = images.fitted_size(painting.image.size, scaled)
         self.studio.check_size(painting.name, size, list(self.style_shares))
         return size
 
-    def _check_paintings(self, longer: int) -> None:
+    def inputs(self, photo: Picture) -> dict[str, Picture]:
+        """Every picture that goes in, by role."""
+        inputs = {"photo": photo}
         for place in self.places:
-            for painting, _ in place.paintings:
-                self.painting_size(painting, longer)
+            inputs |= place.inputs
+        return inputs | ({"init": self.begins_with} if self.begins_with else {})
 
-    def _is_possible(self, size: tuple[int, int]) -> bool:
-        """Whether photo and paintings are large enough for all layers at this size."""
-        try:
-            self.studio.check_size("", size, self.studio.layers)
-            self._check_paintings(max(size))
-        except ImpastoError:
-            return False
-        return True
-
-    def _record(self, photo: Picture, size: tuple[int, int]) -> dict[str, Any]:
+    def record(self, photo: Picture, size: tuple[int, int]) -> dict[str, Any]:
+        """What is known of a picture before it is painted."""
         settings: dict[str, Any] = {
             "content_layer": self.content_layer,
             "style_layers": self.style_shares,
@@ -246,37 +223,40 @@ class Stylizer:
         }
         if self.begins_with:
             settings["init"] = Path(self.begins_with.name).name
-        record = self.studio.record("stylize", size, **settings)
-        record |= {role: named(picture) for role, picture in self._inputs(photo).items()}
-        if self.places[0].mask is None and len(self.places[0].paintings) > 1:
-            record["shares"] = [share for _, share in self.places[0].paintings]
+        record = self.studio.record("stylize", size, self.inputs(photo), **settings)
+        first = self.places[0]
+        if first.mask is None and len(first.paintings) > 1:
+            record["shares"] = [share for _, share in first.paintings]
         return record
 
-    def _inputs(self, photo: Picture) -> dict[str, Picture]:
-        """Every picture that went in, by role."""
-        inputs = {"photo": photo}
-        for place in self.places:
-            inputs |= place.inputs
-        return inputs | ({"init": self.begins_with} if self.begins_with else {})
+    def _paintings_at(self, longer: int) -> list[tuple[str, tuple[int, int]]]:
+        """Each painting's name, and its size where the result's longer side is this."""
+        paintings = [painting for place in self.places for painting, _ in place.paintings]
+        return [(painting.name, self.painting_size(painting, longer)) for painting in paintings]
+
+    def _is_possible(self, size: tuple[int, int]) -> bool:
+        """Whether photo and paintings are large enough for all layers at this size."""
+        try:
+            self.studio.check_size("", size, self.studio.layers)
+            self._paintings_at(max(size))
+        except ImpastoError:
+            return False
+        return True
 
     def _begun(self, photo: Picture, path: PathLike, note: Mapping[str, Any]) -> Checkpoint:
         """The checkpoint, kept at `path`, of a run that has not begun yet."""
         folder = Path(os.path.realpath(path)).parent
-        files = {role: (p.name, p.sha256) for role, p in self._inputs(photo).items()}
+        files = {role: (p.name, p.sha256) for role, p in self.inputs(photo).items()}
         if self.settings.weights is not None and self.studio.weights_file:
             files["weights"] = str(self.settings.weights), self.studio.weights_file["sha256"]
         inputs = {role: checkpoints.input_of(*given, folder) for role, given in files.items()}
         settings = dataclasses.asdict(self.settings)
         settings |= {name: inputs[name]["path"] for name in ("init", "weights") if name in inputs}
-        everywhere = [place for place in self.places if place.mask is None]
-        return Checkpoint(
-            settings,
-            inputs,
-            [
-                (place.role(number), share)
-                for place in everywhere
-                for number, (_, share) in enumerate(place.paintings, 1)
-            ],
-            [(place.mask_role, place.role(1)) for place in self.places if place.mask],
-            note,
-        )
+        paintings = [
+            (place.role(number), share)
+            for place in self.places
+            if place.mask is None
+            for number, (_, share) in enumerate(place.paintings, 1)
+        ]
+        regions = [(place.mask_role, place.role(1)) for place in self.places if place.mask]
+        return Checkpoint(settings, inputs, paintings, regions, dict(note))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,14 +14,12 @@ from impasto import catalog
 from impasto.device import ordinary
 from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
-from impasto.losses.objective import Objective
-from impasto.losses.smoothness import TotalVariationLoss
-from impasto.losses.styles import Exemplar, Statistic
-from impasto.optimise.base import Beyond, Callback, Optimiser, Spectrum
+from impasto.losses.styles import Exemplar, Statistic, Style
+from impasto.optimise.base import Callback
 from impasto.paint.artworks import Artwork
-from impasto.paint.levels import GROWTH, Level, Pyramid, enlarged, plan_levels
+from impasto.paint.levels import GROWTH, Level, enlarged, plan_levels
 from impasto.paint.run import Painting, Problem, finish
-from impasto.paint.studio import Studio, clouds, named
+from impasto.paint.studio import Studio, clouds
 from impasto.pictures import images
 from impasto.pictures.images import Picture, Source
 from impasto.settings import PAINTING_SIZE, TextureSettings, choose
@@ -68,45 +65,7 @@ def texture(
 def start(painting: Source, *, settings: TextureSettings | None = None, **choices: Any) -> Painting:
     """Begin to grow a `texture`: whoever iterates paints, step by step."""
     chosen = choose(TextureSettings, settings, choices)
-    picture = images.read_visible(painting)
-    studio = Studio(chosen, "circular")
-    encoder = studio.encoder
-    shares = encoder.shares(list(encoder.style_layers) if chosen.layers is None else chosen.layers)
-    studio.read(shares)
-    width, height = size = chosen.size[0], chosen.size[1]
-    studio.check_size("the texture", size, list(shares))
-    longer = chosen.painting_size or min(PAINTING_SIZE, max(picture.image.size))
-    looked_at = images.fitted_size(picture.image.size, longer)
-    studio.check_size(picture.name, looked_at, list(shares))
-    period = encoder.min_size(shares)
-    if chosen.tileable and (width % period or height % period):
-        raise ImpastoError(
-            f"a tileable texture of {width} x {height} pixels cannot repeat without a seam; its "
-            f"sides have to be multiples of {period} for these layers, such as "
-            f"{_multiple(width, period)}x{_multiple(height, period)}"
-        )
-    whole = size if chosen.tileable else _repeating(size, period, chosen.levels)
-    studio.pictures = math.prod(picture.image.size)
-    studio.tell_of_memory(whole, paintings=[(picture.name, looked_at)])
-
-    def is_possible(at: tuple[int, int]) -> bool:
-        shrunk = images.fitted_size(picture.image.size, round(longer * max(at) / max(whole)))
-        factors = {own / side for own, side in zip(whole, at, strict=True)}
-        is_whole = len(factors) == 1 and factors.pop().is_integer()
-        fits = min(*at, *shrunk) >= period and not any(side % period for side in at)
-        return fits and is_whole
-
-    levels = plan_levels(whole, chosen.steps, chosen.levels, is_possible, GROWTH)
-    record = studio.record("texture", size, layers=shares, painting_size=longer)
-    record["painting"] = named(picture)
-    problem = _Growth(studio, chosen, picture, longer, shares, whole)
-    return Painting(
-        problem, levels, "the texture", record, size=size, evaluations=chosen.evaluations
-    )
-
-
-def _multiple(length: int, period: int) -> int:
-    return max(period, round(length / period) * period)
+    return Painting(_Growth(images.read_visible(painting), chosen))
 
 
 def _repeating(size: tuple[int, int], period: int, count: int | None) -> tuple[int, int]:
@@ -126,46 +85,64 @@ def _repeating(size: tuple[int, int], period: int, count: int | None) -> tuple[i
 class _Growth(Problem):
     """A texture as `Painting` sees it: noise at first, and no photo."""
 
-    pyramid: Pyramid = GROWTH
-    spectrum: Spectrum = "noise"
-    beyond: Beyond = "repeated"
+    name = "the texture"
+    pyramid, spectrum, beyond = GROWTH, "noise", "repeated"
 
-    def __init__(
-        self,
-        studio: Studio,
-        settings: TextureSettings,
-        painting: Picture,
-        longer: int,
-        shares: Mapping[str, float],
-        whole: tuple[int, int],
-    ) -> None:
-        self.studio = studio
-        self.settings = settings
-        self.painting = painting
-        self.longer = longer
-        self.shares = shares
-        self.whole = whole
+    def __init__(self, painting: Picture, settings: TextureSettings) -> None:
+        self.painting, self.tv = painting, settings.tv
+        self.style: Style = catalog.STYLES[settings.style_loss].made(settings)
+        self.studio = studio = Studio(settings, "circular")
+        shares = studio.encoder.shares(settings.layers or list(studio.encoder.style_layers))
+        studio.read(shares)
+        self.shares, self.size = shares, (settings.size[0], settings.size[1])
+        studio.check_size("the texture", self.size, shares)
+        own = painting.image.size
+        self.longer = settings.painting_size or min(PAINTING_SIZE, max(own))
+        looked_at = images.fitted_size(own, self.longer)
+        studio.check_size(painting.name, looked_at, shares)
+        self.period = studio.encoder.min_size(shares)
+        self.whole = self._whole(settings)
+        studio.make_room(self.whole, [painting], paintings=[(painting.name, looked_at)])
+        self.levels = plan_levels(
+            self.whole, settings.steps, settings.levels, self._is_possible, GROWTH
+        )
+        told = {"layers": shares, "painting_size": self.longer}
+        self.record = studio.record("texture", self.size, {"painting": painting}, **told)
 
-    def limits(self) -> Mapping[str, Any]:
-        return self.studio.limits()
+    def _whole(self, settings: TextureSettings) -> tuple[int, int]:
+        """The (width, height) of what repeats, of which the texture is a part."""
+        width, height = settings.size
+        if not settings.tileable:
+            return _repeating(settings.size, self.period, settings.levels)
+        near = [max(1, round(side / self.period)) * self.period for side in settings.size]
+        if near != [width, height]:
+            raise ImpastoError(
+                f"a tileable texture of {width} x {height} pixels cannot repeat without a seam; "
+                f"its sides have to be multiples of {self.period} for these layers, such as "
+                f"{near[0]}x{near[1]}"
+            )
+        return width, height
+
+    def _painting_at(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The painting's size where the whole has this one."""
+        longer = round(self.longer * max(size) / max(self.whole))
+        return images.fitted_size(self.painting.image.size, longer)
+
+    def _is_possible(self, size: tuple[int, int]) -> bool:
+        """Whether it repeats at this size, and the whole is that size enlarged."""
+        factor = max(self.whole) // max(size)
+        repeats = not any(side % self.period for side in size)
+        fits = min(*size, *self._painting_at(size)) >= self.period
+        return repeats and fits and self.whole == (factor * size[0], factor * size[1])
 
     def content(self, level: Level) -> Tensor:
         width, height = level.size
         return clouds(self.studio.noise((1, 3, height, width)))
 
-    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
-        scale = max(level.size) / max(self.whole)
-        size = images.fitted_size(self.painting.image.size, round(self.longer * scale))
-        image = self.studio.tensor(images.resize(self.painting.colours, size))
-        painting = Exemplar(image, visible=self.studio.visible(self.painting, size))
-        style = catalog.STYLES[self.settings.style_loss].made(self.settings)
-        losses: list[Loss] = [
-            dataclasses.replace(loss, weight=WEIGHT * loss.weight)
-            for loss in style.losses(self._measure, [painting], self.shares)
-        ]
-        if self.settings.tv:
-            losses.append(TotalVariationLoss(self.settings.tv))
-        return self.studio.objective(losses, content), self.studio.optimiser(content)
+    def losses(self, level: Level, content: Tensor) -> list[Loss]:  # noqa: ARG002
+        painting = self.studio.exemplar(self.painting, self._painting_at(level.size))
+        losses: Sequence[Any] = self.style.losses(self._measure, [painting], self.shares)
+        return [dataclasses.replace(loss, weight=WEIGHT * loss.weight) for loss in losses]
 
     def _measure(
         self, paintings: Sequence[Exemplar], statistics: Mapping[str, Statistic]
@@ -188,12 +165,7 @@ class _Growth(Problem):
         area[..., top : height - top, left : width - left] = 1
         return (area / area.mean()).to(self.studio.device)
 
-    def start(self, level: Level, content: Tensor) -> Tensor:
-        del level
-        return content
-
-    def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:
-        del before
+    def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:  # noqa: ARG002
         margin = 4  # what a bicubic filter reaches, and more
         wrapped = F.pad(painted, (margin,) * 4, mode="circular")
         factor = level.size[1] // painted.shape[-2]
@@ -204,6 +176,6 @@ class _Growth(Problem):
     def show(self, level: Level, image: Tensor) -> Tensor:
         width, height = (
             max(1, round(side * own / whole))
-            for side, own, whole in zip(level.size, self.settings.size, self.whole, strict=True)
+            for side, own, whole in zip(level.size, self.size, self.whole, strict=True)
         )
         return image[..., :height, :width].contiguous()
