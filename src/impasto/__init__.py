@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__all__" or not name.startswith("_"):
+    if name == "__all__":
+        return [public for public in vars(__getattr__("api")) if not public.startswith("_")]
+    if not name.startswith("_"):
         if importlib.util.find_spec(f"impasto.{name}"):
             return importlib.import_module(f"impasto.{name}")
-        api = importlib.import_module("impasto.api")
-        if name in ("__all__", *api.__all__):
-            return getattr(api, name)
+        if name in __getattr__("__all__"):
+            return getattr(__getattr__("api"), name)
     raise AttributeError(f"module 'impasto' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *importlib.import_module("impasto.api").__all__]
+    return ["__version__", *__getattr__("__all__")]

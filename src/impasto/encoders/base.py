@@ -63,20 +63,14 @@ class Preprocessing:
         The exact inverse of `invert` on every colour of 8 bits. A grey image
         [batch, 1, height, width] is seen as red = green = blue.
         """
-        rgb = image.expand(-1, 3, -1, -1)
-        return (rgb[:, self.order] * self.scale - self._column(self.mean, rgb)) / self._column(
-            self.std, rgb
-        )
+        mean, std = image.new_tensor([self.mean, self.std]).view(2, 3, 1, 1).unbind()
+        return (image.expand(-1, 3, -1, -1)[:, self.order] * self.scale - mean) / std
 
     def invert(self, pixels: Tensor) -> Tensor:
         """Map the network's input [batch, 3, height, width] back to an RGB image in 0..1."""
-        scaled = pixels * self._column(self.std, pixels) + self._column(self.mean, pixels)
+        mean, std = pixels.new_tensor([self.mean, self.std]).view(2, 3, 1, 1).unbind()
         # `order` is its own inverse: it is the identity or swaps red with blue.
-        return scaled[:, self.order] / self.scale
-
-    @staticmethod
-    def _column(values: tuple[float, float, float], like: Tensor) -> Tensor:
-        return like.new_tensor(values).view(1, 3, 1, 1)
+        return (pixels * std + mean)[:, self.order] / self.scale
 
 
 CAFFE = Preprocessing((2, 1, 0), 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
@@ -110,14 +104,11 @@ class Encoder(ABC):
         cut: str,
     ) -> None:
         self.table = tuple(table)
-        self.content_layer = content_layer
-        self.style_layers = style_layers
-        self.sets = sets
-        self.cut = cut
+        self.content_layer, self.style_layers = content_layer, style_layers
+        self.sets, self.cut = sets, cut
         self.pooling: Pooling = "avg"
         self.padding: Padding = "zeros"
-        self.device = torch.device("cpu")
-        self.dtype = torch.float32
+        self.device, self.dtype = torch.device("cpu"), torch.float32
         self.rows = {row.name: row for row in self.table}
         self.layers = tuple(self.rows)
 
@@ -153,18 +144,20 @@ class Encoder(ABC):
 
     def shares(self, layers: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
         """Each layer's share by its canonical name; none: the style layers. See `sets`."""
-        if layers is None:
-            return dict(self.style_layers)
         if isinstance(layers, str) and layers in self.sets:
-            return dict(self.sets[layers])
+            layers = self.sets[layers]
         total: dict[str, float] = {}
-        for name, share in shares_of(layers).items():
+        for name, share in shares_of(self.style_layers if layers is None else layers).items():
             total[self.layer(name)] = total.get(self.layer(name), 0.0) + share
         return total
 
     def deepest(self, layers: Iterable[str]) -> Layer:
         """The last of some layers."""
         return max((self.rows[self.layer(name)] for name in layers), key=self.table.index)
+
+    def run(self, first: str, last: str) -> tuple[Layer, ...]:
+        """The layers from one to another."""
+        return self.table[self.layers.index(first) : self.layers.index(last) + 1]
 
     def min_size(self, layers: Iterable[str]) -> int:
         """The smallest height and width in pixels at which all `layers` have a position.
@@ -222,13 +215,12 @@ def load_encoder(
     """
     path = None if weights is None else Path(weights)
     with _loading:
-        stamp = path.stat().st_mtime_ns if path is not None and path.exists() else 0
-        encoder = _loaded(name, path, stamp)
-    return encoder.like(pooling=pooling, padding=padding)
+        changed = path.stat().st_mtime_ns if path and path.exists() else 0
+        return _loaded(name, path, changed).like(pooling=pooling, padding=padding)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(name: str, weights: Path | None, _stamp: int) -> Encoder:
+def _loaded(name: str, weights: Path | None, _changed: int) -> Encoder:
     encoder: Encoder = catalog.ENCODERS[name].load()(weights)
     return encoder
 

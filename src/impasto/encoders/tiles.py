@@ -14,31 +14,34 @@ All of it comes from the encoder's table of layers; no layer is known by name he
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from impasto.encoders.base import IMAGE, Encoder
+from impasto.encoders.base import IMAGE, Encoder, Layer
 from impasto.kernels import ops
 
 _FLOAT = 4
 _BUFFERS = 64 * 2**20  # of the kernels' threads, and what else is small
 _LEAST_TILE = 64
 
+Spans = tuple[slice, slice]
+"""(rows, columns) of a layer."""
+
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a layer: `crop` is what is there, `core` the positions that count.
+    """A part of a layer of (height, width): `crop` is what is there, `core` what counts of it.
 
-    size: (height, width) of the whole layer. crop, core: (rows, columns), as slices of it; a crop
-    may reach beyond the layer, where it goes on at the opposite side.
+    A crop may reach beyond the layer, where it goes on at the opposite side.
     """
 
     size: tuple[int, int]
-    crop: tuple[slice, slice]
-    core: tuple[slice, slice]
+    crop: Spans
+    core: Spans
 
     @classmethod
     def whole(cls, features: Tensor) -> Part:
@@ -47,30 +50,29 @@ class Part:
         everything = slice(0, height), slice(0, width)
         return cls((height, width), everything, everything)
 
-    def core_of(self, features: Tensor) -> Tensor:
+    def shrunk(self, stride: int) -> Part:
+        """The same part of a layer that has one position for so many a side."""
+        height, width = self.size
+        crop, core = _shrunk(self.crop, stride), _shrunk(self.core, stride)
+        return Part((height // stride, width // stride), crop, core)
+
+    def core_of(self, crop: Tensor) -> Tensor:
         """The core of this crop of a layer."""
-        if self.core == self.crop:
-            return features
-        return features[(..., *self.core_in_crop)]
+        return crop if self.core == self.crop else crop[(..., *self.core_in_crop)]
 
     def crop_of(self, layer: Tensor) -> Tensor:
         """This crop of a whole layer."""
-        reaches_beyond = any(
-            span.start < 0 or span.stop > side
-            for span, side in zip(self.crop, self.size, strict=True)
-        )
-        if not reaches_beyond:
+        spans = list(zip(self.crop, self.size, strict=True))
+        if all(span.start >= 0 and span.stop <= side for span, side in spans):
             return layer[(..., *self.crop)]
         rows, columns = (
-            torch.arange(span.start, span.stop, device=layer.device) % side
-            for span, side in zip(self.crop, self.size, strict=True)
+            torch.arange(span.start, span.stop, device=layer.device) % side for span, side in spans
         )
-        crop = layer[..., rows[:, None], columns]
-        return crop.contiguous(memory_format=torch.channels_last)
+        return layer[..., rows[:, None], columns].contiguous(memory_format=torch.channels_last)
 
     @property
-    def core_in_crop(self) -> tuple[slice, slice]:
-        """(rows, columns) of the core, as slices of the crop."""
+    def core_in_crop(self) -> Spans:
+        """The core as slices of the crop."""
         rows, columns = (
             slice(core.start - crop.start, core.stop - crop.start)
             for core, crop in zip(self.core, self.crop, strict=True)
@@ -80,55 +82,47 @@ class Part:
     @property
     def positions(self) -> int:
         """How many positions count."""
-        rows, columns = self.core
-        return int((rows.stop - rows.start) * (columns.stop - columns.start))
+        return math.prod(span.stop - span.start for span in self.core)
 
 
-@dataclass(frozen=True)
 class Segment:
-    """Layers computed together: `layers`, from the activations of `start`, in tiles of side `tile`.
+    """Layers computed together: `layers`, from the activations of `start`, in tiles.
 
-    strides: of `start` and of each layer, in positions of `start`. reach: how many of these to
-    each side a layer depends on. grid: tiles begin at multiples of it, so that the compiled
-    convolutions cut them up as they would the whole, and round alike. tile: of the core, in
-    positions of `start`, a multiple of grid. wraps: what lies beyond a border is the opposite side.
+    rows: of the encoder's table, from the start to the last of the layers. strides: of the start
+    and of each layer, in positions of the start, as all lengths here. tile: the side of a core.
+    grid: tiles begin at multiples of it, so that the compiled convolutions cut them up as they
+    would the whole, and round alike. halos: how wide the halo is before and behind a core.
+    wraps: what lies beyond a border is the opposite side.
     """
 
-    start: str
-    layers: tuple[str, ...]
-    strides: dict[str, int]
-    reach: int
-    grid: int
-    tile: int
-    wraps: bool
-
-    @property
-    def halos(self) -> tuple[int, int]:
-        """How wide the halo is before and behind a core."""
-        step = max(self.strides.values())
-        return -(-self.reach // self.grid) * self.grid, -(-self.reach // step) * step
+    def __init__(self, rows: Sequence[Layer], layers: list[str], side: int, wraps: bool) -> None:
+        self.rows, self.layers, self.wraps = rows, layers, wraps
+        first, last = rows[0], rows[-1]
+        self.start = first.name
+        named = [row for row in rows if row.name in (first.name, *layers)]
+        self.strides = {row.name: row.stride // first.stride for row in named}
+        step = last.stride // first.stride
+        convolved = [a.stride for a, b in itertools.pairwise(rows) if b.halo > a.halo]
+        self.grid = max([step, *(ops.GRID * stride // first.stride for stride in convolved)])
+        self.tile = max(1, side // first.stride // self.grid) * self.grid
+        # Losses on the image itself look at the neighbours of a pixel.
+        reach = (last.halo - first.halo) // first.stride + int(first.name == IMAGE)
+        self.halos = -(-reach // self.grid) * self.grid, -(-reach // step) * step
 
     def tiles(self, start: Tensor) -> Iterator[dict[str, Part]]:
         """For each tile of a start [batch, C, height, width], its part of it and of every layer."""
         before, behind = self.halos
-        height, width = size = start.shape[-2], start.shape[-1]
+
+        def crop(core: slice, side: int) -> slice:
+            first, stop = core.start - before, core.stop + behind
+            return slice(first, stop) if self.wraps else slice(max(0, first), min(side, stop))
+
+        height, width = start.shape[-2:]
         for rows in _spans(height, self.tile, self.grid):
             for columns in _spans(width, self.tile, self.grid):
-                core = rows, columns
-                crop = tuple(
-                    slice(span.start - before, span.stop + behind)
-                    if self.wraps
-                    else slice(max(0, span.start - before), min(end, span.stop + behind))
-                    for span, end in zip(core, size, strict=True)
-                )
-                yield {
-                    name: Part(
-                        (height // stride, width // stride),
-                        (_shrunk(crop[0], stride), _shrunk(crop[1], stride)),
-                        (_shrunk(rows, stride), _shrunk(columns, stride)),
-                    )
-                    for name, stride in self.strides.items()
-                }
+                crops = crop(rows, height), crop(columns, width)
+                part = Part((height, width), crops, (rows, columns))
+                yield {name: part.shrunk(stride) for name, stride in self.strides.items()}
 
 
 def plan(
@@ -146,17 +140,17 @@ def plan(
     fits, the most frugal way: `needed` tells what it takes.
     """
     wanted = {encoder.layer(name) for name in layers}
-    if tile is None:
-        if memory is None or needed(encoder, wanted, size, None, batch) <= memory:
-            return None
-        side = max(size)
-        while True:
-            side = max(_LEAST_TILE, int(side / 1.25))
-            # What comes after the cut takes a ninth of the memory a pixel; halos are wider there.
-            segments = _segments(encoder, wanted, side, deep=2 * side)
-            if side == _LEAST_TILE or needed(encoder, wanted, size, segments, batch) <= memory:
-                return segments
-    return _segments(encoder, wanted, tile)
+    if tile is not None:
+        return _segments(encoder, wanted, tile, tile)
+    if memory is None or needed(encoder, wanted, size, None, batch) <= memory:
+        return None
+    side = max(size)
+    while True:
+        side = max(_LEAST_TILE, int(side / 1.25))
+        # What comes after the cut takes a ninth of the memory a pixel; halos are wider there.
+        segments = _segments(encoder, wanted, side, 2 * side)
+        if side == _LEAST_TILE or needed(encoder, wanted, size, segments, batch) <= memory:
+            return segments
 
 
 def sweep(
@@ -181,18 +175,17 @@ def sweep(
                 del crop
                 for name in segment.layers:
                     visit(name, features[name], parts[name])
-                if following:
-                    part, name = parts[following.start], following.start
-                    if name not in starts:
-                        starts[name] = whole_layer(encoder, name, part.size, image)
-                    starts[name][(..., *part.core)] = part.core_of(features[name])
+                    if following and name == following.start:
+                        put(starts, encoder, name, features[name], parts[name])
     return starts
 
 
-def whole_layer(encoder: Encoder, name: str, size: tuple[int, int], like: Tensor) -> Tensor:
-    """An uninitialised layer of (height, width), channels last, for as many pictures as `like`."""
-    empty = like.new_empty(len(like), *size, encoder.channels(name))
-    return empty.permute(0, 3, 1, 2)
+def put(layers: dict[str, Tensor], encoder: Encoder, name: str, crop: Tensor, part: Part) -> None:
+    """Put the core of a crop into the whole layer, channels last, which is made for the first."""
+    if name not in layers:
+        whole = crop.new_empty(len(crop), *part.size, encoder.channels(name))
+        layers[name] = whole.permute(0, 3, 1, 2)
+    layers[name][(..., *part.core)] = part.core_of(crop)
 
 
 def needed(
@@ -207,72 +200,44 @@ def needed(
     pixels = size[0] * size[1] * batch
     kept = encoder.held(wanted) + _BUFFERS + pixels * 6 * _FLOAT
     if segments is None:
-        (whole,) = _segments(encoder, wanted, max(size), cut=False)
-        return kept + pixels * _bytes_per_position(encoder, whole)
+        return kept + pixels * _bytes_per_position(encoder.run(IMAGE, encoder.deepest(wanted).name))
     most = 0.0
     for segment in segments:
-        row = encoder.rows[segment.start]
+        row = segment.rows[0]
         longest = segment.tile + segment.grid + sum(segment.halos)
         ends = (longest if segment.wraps else min(side // row.stride, longest) for side in size)
-        area = batch
-        for end in ends:
-            area *= end
-        most = max(most, area * _bytes_per_position(encoder, segment))
-        if segment.start != IMAGE:
+        most = max(most, batch * math.prod(ends) * _bytes_per_position(segment.rows))
+        if row.name != IMAGE:
             kept += 2 * _FLOAT * row.channels * (pixels // row.stride**2)
     return kept + most
 
 
-def _segments(
-    encoder: Encoder, wanted: set[str], tile: int, *, deep: int | None = None, cut: bool = True
-) -> list[Segment]:
+def _segments(encoder: Encoder, wanted: set[str], side: int, deep: int) -> list[Segment]:
     """Segments in tiles of so many pixels; `deep` for what comes after the cut."""
-    order = encoder.layers
-    last = max(order.index(name) for name in wanted)
-    starts = [IMAGE]
-    if cut and encoder.cut in order[:last]:
-        starts.append(encoder.cut)
+    ends = [IMAGE, encoder.deepest(wanted).name]
+    if encoder.cut in encoder.layers[: encoder.layers.index(ends[1])]:
+        ends.insert(1, encoder.cut)
     segments = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        first = order.index(start) + 1
-        stop = last + 1 if following is None else order.index(following) + 1
-        names = [name for name in order[first:stop] if name in wanted or name == following]
-        if start == IMAGE and IMAGE in wanted:
-            names.insert(0, IMAGE)
-        side = deep if deep and start != IMAGE else tile
-        segments.append(_segment(encoder, start, names, side))
+    for start, end in itertools.pairwise(ends):
+        rows = encoder.run(start, end)
+        found = rows if start == IMAGE else rows[1:]  # a picture may be wanted, too
+        layers = [row.name for row in found if row.name in {*wanted, end}]
+        tile = side if start == IMAGE else deep
+        segments.append(Segment(rows, layers, tile, encoder.padding == "circular"))
     return segments
 
 
-def _segment(encoder: Encoder, start: str, layers: Sequence[str], tile: int) -> Segment:
-    first, last = encoder.rows[start], encoder.deepest(layers)
-    run = encoder.table[encoder.table.index(first) : encoder.table.index(last) + 1]
-    # Losses on the image itself look at the neighbours of a pixel.
-    reach = (last.halo - first.halo) // first.stride + int(start == IMAGE)
-    grid = last.stride // first.stride
-    for before, row in itertools.pairwise(run):
-        if row.halo > before.halo:  # a convolution
-            grid = max(grid, ops.GRID * before.stride // first.stride)
-    side = max(1, tile // first.stride // grid) * grid
-    strides = {row.name: row.stride // first.stride for row in run if row.name in (start, *layers)}
-    wraps = encoder.padding == "circular"
-    return Segment(start, tuple(layers), strides, reach, grid, side, wraps)
-
-
-def _bytes_per_position(encoder: Encoder, segment: Segment) -> float:
-    """What evaluating a segment takes for each position of its start.
+def _bytes_per_position(rows: Sequence[Layer]) -> float:
+    """What evaluating these layers takes for each position of the first.
 
     All activations that the gradient needs, and three of its own largest.
     """
-    first, last = encoder.rows[segment.start], encoder.deepest(segment.layers)
-    run = encoder.table[encoder.table.index(first) : encoder.table.index(last) + 1]
-    values, largest = 0.0, first.channels
-    for before, row in itertools.pairwise(run):
-        if (row.channels, row.stride, row.halo) != (before.channels, before.stride, before.halo):
-            share = row.channels / (row.stride // first.stride) ** 2
-            values += share
-            largest = max(largest, int(share))
-    return _FLOAT * (values + 3 * largest)
+    shares = [
+        row.channels / (row.stride // rows[0].stride) ** 2
+        for before, row in itertools.pairwise(rows)
+        if (row.channels, row.stride, row.halo) != (before.channels, before.stride, before.halo)
+    ]
+    return _FLOAT * (sum(shares) + 3 * max([rows[0].channels, *map(int, shares)]))
 
 
 def _spans(length: int, tile: int, grid: int) -> list[slice]:
@@ -282,5 +247,6 @@ def _spans(length: int, tile: int, grid: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
 
 
-def _shrunk(span: slice, stride: int) -> slice:
-    return slice(span.start // stride, span.stop // stride)
+def _shrunk(spans: Spans, stride: int) -> Spans:
+    rows, columns = (slice(span.start // stride, span.stop // stride) for span in spans)
+    return rows, columns

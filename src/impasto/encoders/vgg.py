@@ -6,13 +6,12 @@ ReLU, each block closed by a 2x2 pooling; the classifier on top is left out.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.resources
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ VGG19 = (2, 2, 4, 4, 4)
 """Convolutions in each of the five blocks."""
 
 _CHANNELS = (64, 128, 256, 512, 512)
+_BYTES = 4  # of a float
 
 # Early layers (colours, fine strokes) cost the content little and are slowest to converge.
 _STYLE = {"relu1_1": 0.3, "relu2_1": 0.25, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1}
@@ -74,7 +74,8 @@ class Vgg(Encoder):
         self.pooling, self.padding = pooling, padding
         # Shared with all that are made `like` this one: prepared weights take a second or two.
         self._kernels = {
-            name: ops.Convolution(functools.partial(_read, state, name)) for name in self._convs()
+            name: ops.Convolution(functools.partial(_read, state, name))
+            for name, *_ in _convolutions(self.table)
         }
         self._plain: dict[object, tuple[Tensor, Tensor]] = {}
 
@@ -88,7 +89,7 @@ class Vgg(Encoder):
 
     def prepare(self, layers: Iterable[str]) -> None:
         """Prepare all weights up to `layers` now, rather than when they are first needed."""
-        for name in self._convs(self.deepest(layers).name):
+        for name, *_ in _convolutions(self.run(IMAGE, self.deepest(layers).name)):
             if self._is_compiled():
                 self._kernels[name].prepare()
             else:
@@ -96,26 +97,25 @@ class Vgg(Encoder):
 
     def held(self, layers: Iterable[str]) -> int:
         """How many bytes the weights take that computing these layers needs, as prepared."""
-        count = 0
-        for name in self._convs(self.deepest(layers).name):
-            inputs = self.table[self.layers.index(name) - 1].channels
-            count += 9 * inputs * self.channels(name)
+        convolutions = _convolutions(self.run(IMAGE, self.deepest(layers).name))
+        held = _BYTES * sum(9 * inputs * outputs for _, inputs, outputs in convolutions)
         # 36 for every 9, for forward and for back
-        kept = 0 if isinstance(self.state, _Bundled) else _BYTES * count
-        return kept + _BYTES * count * (8 if self._is_compiled() else 1)
+        kept = 0 if isinstance(self.state, _Bundled) else held
+        return kept + held * (8 if self._is_compiled() else 1)
 
     def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
         """The activations of `layers`, see `Encoder`."""
         wanted = {self.layer(name) for name in layers}
-        missing = set(wanted)
         features = {IMAGE: x} if IMAGE in wanted else {}
-        missing.discard(IMAGE)
+        missing = wanted - {IMAGE}
         if not missing:
             return features
         if start == IMAGE:
             x = self.preprocessing.apply(x).contiguous(memory_format=torch.channels_last)
         rectified = False
-        for name in self.layers[self.layers.index(start) + 1 :]:
+        last = self.deepest(missing).name
+        for row in self.run(start, last)[1:]:
+            name = row.name
             if name.startswith("conv"):
                 # With its ReLU in one go, unless the value before it was asked for.
                 rectified = name not in wanted
@@ -124,44 +124,36 @@ class Vgg(Encoder):
                 x = x if rectified else F.relu(x)
             else:
                 x = self._pool(x)
-            if name in missing:
-                missing.remove(name)
-                if not missing:
-                    features[name] = x
-                    break
+            if name == last:
+                features[name] = x
+            elif name in wanted:
                 x, features[name] = ops.fork(x) if ops.suits(x) else (x, x)
         return features
 
-    def _convs(self, last: str | None = None) -> list[str]:
-        """The convolutions up to a layer."""
-        stop = len(self.layers) if last is None else self.layers.index(last) + 1
-        return [name for name in self.layers[:stop] if name.startswith("conv")]
-
     def _is_compiled(self) -> bool:
-        return (
-            self.device.type == "cpu" and self.dtype == torch.float32 and bool(ops.status().ready)
-        )
+        is_single = self.device.type == "cpu" and self.dtype == torch.float32
+        return is_single and bool(ops.status().ready)
 
     def _convolve(self, name: str, x: Tensor, rectify: bool) -> Tensor:
-        if self.padding == "zeros":
-            return self._convolve_padded(name, x, rectify)
-        # What zero padding spoils of the wrapped picture is cut off again.
-        y = self._convolve_padded(name, _wrapped(x), rectify)[..., 1:-1, 1:-1]
-        return y.contiguous(memory_format=torch.channels_last)
-
-    def _convolve_padded(self, name: str, x: Tensor, rectify: bool) -> Tensor:
+        wraps = self.padding == "circular"
+        x = _wrapped(x) if wraps else x
         if ops.suits(x):
-            return self._kernels[name](x, rectify=rectify)
-        y = F.conv2d(x, *self._weights(name), padding=1)
-        return F.relu(y, inplace=True) if rectify else y
+            y = self._kernels[name](x, rectify=rectify)
+        else:
+            y = F.conv2d(x, *self._weights(name), padding=1)
+            y = F.relu(y, inplace=True) if rectify else y
+        if not wraps:
+            return y
+        # What zero padding spoils of the wrapped picture is cut off again.
+        return y[..., 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
 
     @ordinary()  # as they are kept
     def _weights(self, name: str) -> tuple[Tensor, Tensor]:
         """A convolution's weight and bias for torch itself, on the encoder's device."""
         key = name, self.device, self.dtype
         if key not in self._plain:
-            weight, bias = _read(self.state, name)
             # Convolutions read channels-last without reordering: a fifth faster on a CPU.
+            weight, bias = _read(self.state, name)
             weight = weight.to(memory_format=torch.channels_last)
             self._plain[key] = weight.to(self.device, self.dtype), bias.to(self.device, self.dtype)
         return self._plain[key]
@@ -170,9 +162,6 @@ class Vgg(Encoder):
         if self.pooling == "max":
             return F.max_pool2d(x, 2)
         return ops.average_pool(x) if ops.suits(x) else F.avg_pool2d(x, 2)
-
-
-_BYTES = 4  # of a float
 
 
 def load(weights: Path | None = None) -> Vgg:
@@ -191,29 +180,16 @@ def load(weights: Path | None = None) -> Vgg:
         ) from None
 
 
-class _Bundled(Mapping[str, Tensor]):
+class _Bundled(dict[str, Tensor]):
     """The weights inside the package, read when they are asked for and not kept."""
 
-    def __getitem__(self, name: str) -> Tensor:
-        with self._opened() as file:
-            tensor: Tensor = file.get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        with self._opened() as file:
-            return iter(list(file.keys()))
-
-    def __len__(self) -> int:
-        return len(list(self))
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _opened() -> Iterator[Any]:
+    def __missing__(self, name: str) -> Tensor:
         from safetensors import safe_open
 
         bundled = importlib.resources.files("impasto") / "data" / "vgg16_features.safetensors"
         with importlib.resources.as_file(bundled) as path, safe_open(path, "pt") as file:
-            yield file
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
 
 
 def _read(state: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
@@ -244,20 +220,22 @@ def _table(blocks: tuple[int, ...]) -> list[Layer]:
     return rows
 
 
+def _convolutions(table: Sequence[Layer]) -> Iterator[tuple[str, int, int]]:
+    """The name, input and output channels of every convolution."""
+    for before, row in itertools.pairwise(table):
+        if row.name.startswith("conv"):
+            yield row.name, before.channels, row.channels
+
+
 def _check_shapes(state: Mapping[str, Tensor], blocks: tuple[int, ...]) -> None:
-    before = 3
-    for row in _table(blocks):
-        if not row.name.startswith("conv"):
-            continue
-        expected = {"weight": (row.channels, before, 3, 3), "bias": (row.channels,)}
-        for kind, shape in expected.items():
-            name = f"{row.name}.{kind}"
-            if name not in state:
-                raise _WrongWeights(f"{name} is missing")
-            found = tuple(state[name].shape)
-            if found != shape:
-                raise _WrongWeights(f"{name} has the shape {found} instead of {shape}")
-        before = row.channels
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, inputs, outputs in _convolutions(_table(blocks)):
+        expected |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
+    for name, shape in expected.items():
+        if name not in state:
+            raise _WrongWeights(f"{name} is missing")
+        if (found := tuple(state[name].shape)) != shape:
+            raise _WrongWeights(f"{name} has the shape {found} instead of {shape}")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -289,10 +267,10 @@ def _from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     blocks = {sum(VGG16): VGG16, sum(VGG19): VGG19}.get(len(numbers))
     if blocks is None:
         raise _WrongWeights(f"it has {len(numbers)} convolutions instead of 13 or 16")
-    convs = [row.name for row in _table(blocks) if row.name.startswith("conv")]
+    convolutions = zip(sorted(numbers), _convolutions(_table(blocks)), strict=True)
     return {
         f"{name}.{kind}": state[f"features.{number}.{kind}"]
-        for name, number in zip(convs, sorted(numbers), strict=True)
+        for number, (name, *_) in convolutions
         for kind in ("weight", "bias")
         if f"features.{number}.{kind}" in state
     }

@@ -80,22 +80,20 @@ def squared_error(x: Tensor, target: Tensor) -> Tensor:
     return exact_sum((x - target).square())
 
 
-def inverse_energy(target: Tensor, least: float = 0.0) -> Tensor:
-    """1 / sum target^2 of each entry, or 1 / `least` where that is less.
+def relative(distance: Tensor, energy: Tensor, least: float = 0.0) -> Tensor:
+    """A distance relative to the energy of its target, or to `least` where that is less.
 
-    A target of zeros (a layer that stays silent) is compared as it is.
+    Where the target has none (a layer that stays silent), the distance as it is.
     """
-    energy = exact_sum(target.square())
-    return energy.where(energy > 0, 1.0).clamp_min(least).reciprocal()
+    return energy.where(energy > 0, 1.0).clamp_min(least).reciprocal() * distance
 
 
-def check_batch(loss: object, count: int) -> None:
+def check_batch(loss: Loss, count: int) -> None:
     """Raise an `ImpastoError` unless a loss has a target for each of so many pictures, or one."""
     for name in ("target", "area"):
         tensor = getattr(loss, name, None)
         if isinstance(tensor, Tensor) and len(tensor) not in (1, count):
-            what = getattr(loss, "name", "a loss")
             raise ImpastoError(
-                f"{what} has {len(tensor)} entries in its {name}, and there are {count} pictures; "
-                "give one for each, or one for all"
+                f"{loss.name} has {len(tensor)} entries in its {name}, and there are {count} "
+                "pictures; give one for each, or one for all"
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from impasto.encoders.tiles import Part
-from impasto.losses.base import SumLoss, inverse_energy, squared_error
+from impasto.losses.base import SumLoss, exact_sum, relative, squared_error
 from impasto.settings import Scaling
 
 
@@ -37,8 +37,7 @@ class ContentLoss(SumLoss):
         return f"content {self.layer}"
 
     def sums(self, features: Tensor, part: Part) -> Tensor:
-        target = self.target[(..., *part.core)]
-        return squared_error(part.core_of(features), target)
+        return squared_error(part.core_of(features), self.target[(..., *part.core)])
 
     def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:  # noqa: ARG002
         values = self.target[0].numel()
@@ -46,4 +45,4 @@ class ContentLoss(SumLoss):
             return 0.5 * sums
         if self.scaling == "lecture":
             return 1 / values * sums
-        return inverse_energy(self.target, self.floor * values) * sums
+        return relative(sums, exact_sum(self.target.square()), self.floor * values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
@@ -21,7 +21,8 @@ from impasto import catalog
 from impasto.device import ordinary
 from impasto.encoders.tiles import Part
 from impasto.errors import ImpastoError
-from impasto.losses.styles import Exemplar, MeanStyle, Measure, Statistic, gram
+from impasto.losses.base import exact_sum, relative, squared_error
+from impasto.losses.styles import Area, MeanStyle, Measure, Paintings, Statistic, average, gram
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,12 @@ class LinearMmd(MeanStyle):
 
     name = "mmd-linear"
 
-    def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        return _average(features, weights)
-
 
 class _TwoMoments(MeanStyle):
-    """A style whose statistic is E[f f^T] above E[f], [batch, C + 1, C]."""
+    """A style whose statistic is E[f f^T] above E[f], [batch, C + 1, C]; see `_split`."""
 
-    def mean(
-        self, features: Tensor, part: Part | None = None, area: Tensor | None = None
-    ) -> Tensor:
-        first = super().mean(features, part, area)
-        return torch.cat([gram(features, part, area), first], 1)
-
-    def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        return _average(features, weights)
+    def mean(self, features: Tensor, part: Part | None = None, area: Area = None) -> Tensor:
+        return torch.cat([gram(features, part, area), super().mean(features, part, area)], 1)
 
 
 @dataclass(frozen=True)
@@ -62,14 +54,11 @@ class PolynomialMmd(_TwoMoments):
     name = "mmd-poly"
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
-        (second, first), (target_second, target_first) = _split(statistic), _split(target)
-        c = _trace(target_second)
-
-        def squared(matrix: Tensor, vector: Tensor) -> Tensor:
-            return _total(matrix.square()) + 2 * c * _total(vector.square())
-
-        distance = squared(second - target_second, first - target_first)
-        return _relative(distance, squared(target_second, target_first))
+        (second, first), (wanted_second, wanted_first) = _split(statistic), _split(target)
+        c = _trace(wanted_second)
+        distance = squared_error(second, wanted_second) + 2 * c * squared_error(first, wanted_first)
+        energy = exact_sum(wanted_second.square()) + 2 * c * exact_sum(wanted_first.square())
+        return relative(distance, energy)
 
 
 @dataclass(frozen=True)
@@ -103,20 +92,19 @@ class GaussianMmd(MeanStyle):
         if self.sigma is None:
             raise ImpastoError("the Gaussian kernel has no bandwidth yet; give GaussianMmd a sigma")
         waves = (_waves(features.shape[1], self.seed) / self.sigma).to(features)
-        positions = features.flatten(2).transpose(1, 2)
-        columns = torch.ones_like(positions[..., :1])
+        counts = torch.ones_like(features[:, :1])
         if weights is not None:
-            columns = columns * weights.flatten(2).transpose(1, 2)
-        total = torch.zeros(len(features), 2, waves.shape[1], dtype=torch.float64, device="cpu")
+            counts = counts * weights
         # Some thousand positions at a time, computed again for the gradient: all of their waves
         # at once would take several times the memory of the activations.
-        parts = (torch.split(x, 4096, 1) for x in (positions, columns))
-        for some, counts in zip(*parts, strict=True):
-            both = checkpoint(_waves_of, some, waves, counts, use_reentrant=False)
-            total = total + both.cpu().double()
-        return (total / positions.shape[1]).to(features)
+        parts = (torch.split(x.flatten(2).mT, 4096, 1) for x in (features, counts))
+        sums: list[Tensor] = [
+            checkpoint(_waves_of, some, waves, counted, use_reentrant=False).cpu().double()
+            for some, counted in zip(*parts, strict=True)
+        ]
+        return (functools.reduce(torch.add, sums) / counts[0].numel()).to(features)
 
-    def fitted(self, measure: Measure, paintings: Sequence[Exemplar], layer: str) -> Self:
+    def fitted(self, measure: Measure, paintings: Paintings, layer: str) -> Self:
         """With the bandwidth that these paintings have."""
         if self.sigma is not None:
             return self
@@ -144,22 +132,19 @@ class BatchNorm(MeanStyle):
     name = "bn"
 
     def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        return torch.cat([_average(features, weights), _average(features.square(), weights)], 1)
+        return torch.cat([average(features, weights), average(features.square(), weights)], 1)
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
-        first, second = statistic.cpu().double().unbind(1)
-        target_first, target_second = target.cpu().double().unbind(1)
         # Far below what matters: a channel that never varies would have no slope.
-        floor = 1e-6 * target_second.mean(1, keepdim=True) + 1e-12
+        floor = 1e-6 * _split(target)[1].mean(2, keepdim=True) + 1e-12
 
-        def deviation(mean: Tensor, square: Tensor) -> Tensor:
-            result: Tensor = ((square - mean.square()).clamp_min(0) + floor).sqrt()
-            return result
+        def normal(moments: Tensor) -> Tensor:
+            """Means above deviations."""
+            first, second = _split(moments)
+            deviation = ((second - first.square()).clamp_min(0) + floor).sqrt()
+            return torch.cat([first, deviation], 1)
 
-        target_deviation = deviation(target_first, target_second)
-        distance = _total((first - target_first).square())
-        distance = distance + _total((deviation(first, second) - target_deviation).square())
-        return _relative(distance, _total(target_first.square() + target_deviation.square()))
+        return super().distance(normal(statistic), normal(target))
 
 
 @dataclass(frozen=True)
@@ -173,11 +158,11 @@ class Covariance(_TwoMoments):
     name = "covariance"
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
-        covariance, target_covariance = (_centred(*_split(s)) for s in (statistic, target))
-        distance = _total((covariance - target_covariance).square())
+        covariance, wanted = (_centred(*_split(moments)) for moments in (statistic, target))
         # Of a flat painting there is nothing left but rounding errors.
-        least = 1e-6 * _trace(_split(target)[0]).square() / covariance.shape[-1]
-        return _relative(distance, _total(target_covariance.square()).maximum(least))
+        least = 1e-6 * _trace(_split(target)[0]).square() / wanted.shape[-1]
+        energy = exact_sum(wanted.square()).maximum(least)
+        return relative(squared_error(covariance, wanted), energy)
 
 
 @dataclass(frozen=True)
@@ -195,19 +180,17 @@ class Wasserstein(_TwoMoments):
     name = "wasserstein"
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
-        (second, first), (target_second, target_first) = _split(statistic), _split(target)
-        target_covariance = _centred(target_second, target_first)
-        ridge = 1e-3 * target_covariance.diagonal(dim1=1, dim2=2).mean(1)
-        ridge = ridge.maximum(1e-6 * _trace(target_second) + 1e-12)[:, None, None]
-        added = ridge * torch.eye(first.shape[1], dtype=ridge.dtype, device=ridge.device)
-        covariance = _centred(second, first) + added
-        target_covariance = target_covariance + added
+        (second, first), (wanted_second, wanted_first) = _split(statistic), _split(target)
+        covariance, wanted = _centred(second, first), _centred(wanted_second, wanted_first)
+        energy = _trace(wanted_second)
+        ridge = (1e-3 * _trace(wanted) / wanted.shape[-1]).maximum(1e-6 * energy + 1e-12)
+        for matrices in (covariance, wanted):
+            matrices.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
         # L^T S_x L has the eigenvalues of S_y^1/2 S_x S_y^1/2, and L costs a tenth of the root.
-        factor = torch.linalg.cholesky(target_covariance)
+        factor = torch.linalg.cholesky(wanted)
         roots = torch.linalg.eigvalsh(factor.mT @ covariance @ factor).clamp_min(1e-30).sqrt()
-        spread = _trace(covariance) + _trace(target_covariance) - 2 * roots.sum(1)
-        distance = _total((first - target_first).square()) + spread
-        return _relative(distance, _trace(target_second))
+        spread = _trace(covariance) + _trace(wanted) - 2 * roots.sum(1)
+        return relative(squared_error(first, wanted_first) + spread, energy)
 
 
 STYLES: Mapping[str, MeanStyle] = MappingProxyType(
@@ -234,29 +217,15 @@ def _waves_of(positions: Tensor, waves: Tensor, counts: Tensor) -> Tensor:
     return torch.stack([(counts * angles.cos()).sum(1), (counts * angles.sin()).sum(1)], 1)
 
 
-def _average(features: Tensor, weights: Tensor | None) -> Tensor:
-    """E[f], [batch, 1, C]."""
-    weighted = features if weights is None else features * weights
-    return weighted.flatten(2).mean(-1)[:, None]
-
-
 def _split(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """E[f f^T] and E[f] of a statistic of `_TwoMoments`, in float64 on the CPU."""
+    """What is above the last row of a statistic, and that row, in float64 on the CPU."""
     exact = moments.cpu().double()
-    return exact[:, :-1], exact[:, -1]
+    return exact[:, :-1], exact[:, -1:]
 
 
 def _centred(second: Tensor, first: Tensor) -> Tensor:
-    return second - first[:, :, None] * first[:, None, :]
+    return second - first.mT * first
 
 
 def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2).sum(1)
-
-
-def _total(x: Tensor) -> Tensor:
-    return x.flatten(1).sum(1)
-
-
-def _relative(distance: Tensor, energy: Tensor) -> Tensor:
-    return distance / energy.where(energy > 0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from impasto import device as machine
 from impasto.device import ordinary, recordable
 from impasto.encoders.base import Encoder
-from impasto.encoders.tiles import Part, Segment, plan, sweep, whole_layer
+from impasto.encoders.tiles import Part, Segment, plan, put, sweep
 from impasto.errors import ImpastoError
 from impasto.kernels import ops
 from impasto.losses.base import Loss, SumLoss, check_batch
@@ -54,19 +55,16 @@ class Objective:
     ) -> None:
         if not losses:
             raise ImpastoError("an objective needs at least one loss; give it content or style")
-        names = [loss.name for loss in losses]
-        if len(set(names)) < len(names):
-            raise ImpastoError(f"two losses of an objective share a name: {', '.join(names)}")
         self.encoder = encoder
         self.losses = tuple(losses)
         self.layers = {loss.name: [encoder.layer(name) for name in loss.layers] for loss in losses}
+        if len(self.layers) < len(losses):
+            names = ", ".join(loss.name for loss in losses)
+            raise ImpastoError(f"two losses of an objective share a name: {names}")
         self.read = {layer for layers in self.layers.values() for layer in layers}
         self.tile = tile
-        held = sum(
-            target.numel() * target.element_size()
-            for loss in losses
-            if isinstance(target := getattr(loss, "target", None), Tensor)
-        )
+        targets = [getattr(loss, "target", None) for loss in losses]
+        held = sum(target.nbytes for target in targets if isinstance(target, Tensor))
         self.memory = None if memory is None else memory - held
 
     @ordinary()
@@ -119,11 +117,10 @@ class Objective:
         shapes: dict[str, tuple[int, int, int]] = {}
 
         def add(layer: str, features: Tensor, part: Part) -> None:
-            for loss in self._losses_of(layer):
+            for loss in self._readers(layer):
                 shapes[loss.name] = (features.shape[1], *part.size)
                 if part.positions:
-                    term = loss.sums(features, part)
-                    sums[loss.name] = sums[loss.name] + term if loss.name in sums else term
+                    sums[loss.name] = sums.get(loss.name, 0) + loss.sums(features, part)
 
         starts = sweep(self.encoder, images, segments, add)
         with torch.enable_grad():
@@ -131,14 +128,13 @@ class Objective:
                 total.requires_grad_(True)
             terms = {
                 loss.name: loss.value(sums[loss.name], shapes[loss.name])
-                for loss in self.losses
-                if isinstance(loss, SumLoss)
+                for loss in self._readers(*self.read)
             }
             each = self._weighted(terms)
             slopes = torch.autograd.grad(each.sum(), list(sums.values()))
+        by_name = dict(zip(sums, slopes, strict=True))
         gradient: Tensor | None = None
         for segment in reversed(segments):
-            by_name = dict(zip(sums, slopes, strict=True))
             gradient = self._pull_back(starts.pop(segment.start), segment, by_name, gradient)
         assert gradient is not None
         return _evaluation(each, gradient, terms)
@@ -161,33 +157,31 @@ class Objective:
             # Around a picture that repeats a pixel may be in a crop more than once.
             place = ... if segment.wraps else (..., *parts[segment.start].crop)
             variables = start[place].detach().requires_grad_(True)
-            outputs, factors = [], []
+            pulls: list[tuple[Tensor, Tensor]] = []
             with torch.enable_grad():
                 crop = parts[segment.start].crop_of(variables) if segment.wraps else variables
                 features = encoder(crop, segment.layers, segment.start)
                 for layer in segment.layers:
-                    if not parts[layer].positions:
-                        continue
-                    for loss in self._losses_of(layer):
+                    for loss in self._readers(layer) if parts[layer].positions else ():
                         term = loss.sums(features[layer], parts[layer])
                         if term.requires_grad:  # it does not where no pixel counts
-                            outputs.append(term)
-                            factors.append(slopes[loss.name])
-                last = segment.layers[-1]
-                if following is not None and parts[last].positions:
-                    outputs.append(parts[last].core_of(features[last]))
-                    factors.append(following[(..., *parts[last].core)])
-            del features, crop
-            if outputs:
-                (pulled,) = torch.autograd.grad(outputs, variables, factors)
+                            pulls.append((term, slopes[loss.name]))
+                part, last = parts[segment.layers[-1]], features[segment.layers[-1]]
+                if following is not None and part.positions:
+                    pulls.append((part.core_of(last), following[(..., *part.core)]))
+            del features, crop, last
+            if pulls:
+                terms, factors = zip(*pulls, strict=True)
+                (pulled,) = torch.autograd.grad(terms, variables, factors)
                 gradient[place] += pulled
         return gradient
 
-    def _losses_of(self, layer: str) -> list[SumLoss]:
+    def _readers(self, *layers: str) -> list[SumLoss]:
+        """The losses of these layers, in order."""
         return [
             loss
             for loss in self.losses
-            if isinstance(loss, SumLoss) and self.layers[loss.name] == [layer]
+            if isinstance(loss, SumLoss) and self.layers[loss.name][0] in layers
         ]
 
 
@@ -219,14 +213,12 @@ def measure(
 
     def visit(layer: str, activations: Tensor, part: Part) -> None:
         if layer in kept:
-            if layer not in found:
-                found[layer] = whole_layer(encoder, layer, part.size, image)
-            found[layer][(..., *part.core)] = part.core_of(activations)
-        share = part.positions / (part.size[0] * part.size[1])
+            put(found, encoder, layer, activations, part)
+        share = part.positions / math.prod(part.size)
         for name, statistic in statistics.items():
             if read[name] == layer and part.positions:
-                term = share * statistic(activations, part).cpu().double()
-                found[name] = found[name] + term if name in found else term
+                mean = statistic(activations, part).cpu().double()
+                found[name] = found.get(name, 0) + share * mean
 
     with torch.no_grad(), ops.torch_on_one_thread():
         if segments:

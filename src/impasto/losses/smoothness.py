@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -53,8 +54,7 @@ class TotalVariationLoss(_Variation):
         return "total variation"
 
     def sums(self, image: Tensor, part: Part) -> Tensor:
-        height, width = part.size
-        return _squared_steps(image, part, range(height - 1), range(width - 1))
+        return _squared_steps(image, part, [range(side - 1) for side in part.size])
 
 
 @dataclass(frozen=True)
@@ -72,34 +72,23 @@ class BorderLoss(_Variation):
         return "border"
 
     def sums(self, image: Tensor, part: Part) -> Tensor:
-        ends = [[range(n - 1)[:BORDER], range(n - 1)[-BORDER:]] for n in part.size]
-        first, last = zip(*ends, strict=True)
-        return _squared_steps(image, part, *first) + _squared_steps(image, part, *last)
+        steps = [range(side - 1) for side in part.size]
+        first = _squared_steps(image, part, [along[:BORDER] for along in steps])
+        return first + _squared_steps(image, part, [along[-BORDER:] for along in steps])
 
 
-def _squared_steps(image: Tensor, part: Part, rows: range, columns: range) -> Tensor:
+def _squared_steps(image: Tensor, part: Part, steps: list[range]) -> Tensor:
     """Squared differences from the core's pixels to the next below and right, summed.
 
-    Only those from the given rows down and from the given columns right.
+    Only those from these rows down and from these columns right.
     """
-    top, left = (span.start for span in part.crop)
-    core_rows, core_columns = part.core
-    down = range(max(rows.start, core_rows.start), min(rows.stop, core_rows.stop))
-    right = range(max(columns.start, core_columns.start), min(columns.stop, core_columns.stop))
-    across = slice(core_columns.start - left, core_columns.stop - left)
-    along = slice(core_rows.start - top, core_rows.stop - top)
     total = exact_sum(image.new_zeros(len(image), 1, 1))
-    if down:
-        rows_read = slice(down.start - top, down.stop - top + 1)
-        total = total + exact_sum(_cut(image, rows_read, across).diff(dim=-2).square())
-    if right:
-        columns_read = slice(right.start - left, right.stop - left + 1)
-        total = total + exact_sum(_cut(image, along, columns_read).diff(dim=-1).square())
+    for axis, (along, core) in enumerate(zip(steps, part.core, strict=True)):
+        first, stop = max(along.start, core.start), min(along.stop, core.stop)
+        if first < stop:
+            rows, columns = part.core
+            both_ends = slice(first, stop + 1)
+            read = (rows, both_ends) if axis else (both_ends, columns)
+            pixels = dataclasses.replace(part, core=read).core_of(image)
+            total = total + exact_sum(pixels.diff(dim=axis - 2).square())
     return total
-
-
-def _cut(image: Tensor, rows: slice, columns: slice) -> Tensor:
-    """A part of an image; all of it as it is, which saves a copy of its gradient."""
-    height, width = image.shape[-2:]
-    is_whole = (rows, columns) == (slice(0, height), slice(0, width))
-    return image if is_whole else image[..., rows, columns]

@@ -19,7 +19,6 @@ maximum mean discrepancy with a kernel k (Gretton et al. 2012, JMLR 13, lemma 6)
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, Self
@@ -30,8 +29,14 @@ from impasto.device import recordable
 from impasto.encoders.tiles import Part
 from impasto.errors import ImpastoError
 from impasto.kernels import ops
-from impasto.losses.base import Loss, SumLoss, inverse_energy, squared_error
+from impasto.losses.base import Loss, SumLoss, exact_sum, relative, squared_error
 from impasto.settings import Scaling
+
+Area = Tensor | None
+"""How much each position of a layer counts, [1 or batch, 1, height, width], of mean 1.
+
+None: all of them alike.
+"""
 
 
 class Exemplar(NamedTuple):
@@ -48,21 +53,19 @@ class Exemplar(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistic:
-    """A style's statistic of one layer; in an area of the picture, where one is given.
-
-    area: weights [1 or batch, 1, height, width] at the layer's positions, of mean 1. No style
-    means Gram matrices.
-    """
+    """A style's statistic of a layer, in an area of it; no style means Gram matrices."""
 
     layer: str
     style: MeanStyle | None = None
-    area: Tensor | None = None
+    area: Area = None
 
     def __call__(self, features: Tensor, part: Part | None = None) -> Tensor:
         return (self.style or GRAM).mean(features, part, self.area)
 
 
-Measure = Callable[[Sequence[Exemplar], Mapping[str, Statistic]], dict[str, Tensor]]
+Paintings = Sequence[Exemplar]
+Shares = Mapping[str, float]
+Measure = Callable[[Paintings, Mapping[str, Statistic]], dict[str, Tensor]]
 """Measures statistics of paintings, by name, and mixes them by the paintings' shares."""
 
 
@@ -76,49 +79,38 @@ class Style(Protocol):
     @property
     def name(self) -> str: ...
     def losses(
-        self,
-        measure: Measure,
-        paintings: Sequence[Exemplar],
-        shares: Mapping[str, float],
-        scaling: Scaling = "relative",
+        self, measure: Measure, paintings: Paintings, shares: Shares, scaling: Scaling = "relative"
     ) -> Sequence[Loss]: ...
 
 
-class MeanStyle(ABC):
+class MeanStyle:
     """A style whose statistic is a mean over positions.
 
     `mean` is the statistic [batch, rows, C] of activations [batch, C, height, width]: the mean
-    over the positions of `part` (none: over all), each weighted by `area`
-    [1 or batch, 1, height, width], which covers the whole layer. `distance` is the loss, [batch]
-    in float64 on the CPU, of a statistic and the painting's.
+    over the positions of `part` (none: over all), each weighted by `area`, which covers the whole
+    layer. `distance` is the loss, [batch] in float64 on the CPU, of a statistic and the painting's.
     """
 
     name: ClassVar[str]
 
-    def mean(
-        self, features: Tensor, part: Part | None = None, area: Tensor | None = None
-    ) -> Tensor:
-        return self.moments(*within(features, part, area))
+    def mean(self, features: Tensor, part: Part | None = None, area: Area = None) -> Tensor:
+        part = part or Part.whole(features)
+        return self.moments(part.core_of(features), _weights(area, part, features))
 
-    @abstractmethod
     def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        """The statistic of all positions of `features`, weighted if there are weights."""
+        """The statistic of all these positions, weighted if there are weights: E[f], a row."""
+        return average(features, weights)
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
         """sum (statistic - target)^2 / sum target^2, unless a style says otherwise."""
-        return squared_error(statistic, target) * inverse_energy(target)
+        return relative(squared_error(statistic, target), exact_sum(target.square()))
 
-    def fitted(self, measure: Measure, paintings: Sequence[Exemplar], layer: str) -> Self:
+    def fitted(self, measure: Measure, paintings: Paintings, layer: str) -> Self:  # noqa: ARG002
         """The same style with what it has to know of the paintings."""
-        del measure, paintings, layer
         return self
 
     def losses(
-        self,
-        measure: Measure,
-        paintings: Sequence[Exemplar],
-        shares: Mapping[str, float],
-        scaling: Scaling = "relative",
+        self, measure: Measure, paintings: Paintings, shares: Shares, scaling: Scaling = "relative"
     ) -> list[StyleLoss]:
         """A `StyleLoss` for each layer; their weights sum up to 1. Gatys et al. 2015, eq. 5."""
         styles = {layer: self.fitted(measure, paintings, layer) for layer in shares}
@@ -140,13 +132,8 @@ class Gram(MeanStyle):
 
     name = "gram"
 
-    def mean(
-        self, features: Tensor, part: Part | None = None, area: Tensor | None = None
-    ) -> Tensor:
+    def mean(self, features: Tensor, part: Part | None = None, area: Area = None) -> Tensor:
         return gram(features, part, area)
-
-    def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        return gram(features, area=weights)
 
 
 GRAM = Gram()
@@ -179,7 +166,7 @@ class StyleLoss(SumLoss):
     weight: float = 1.0
     scaling: Scaling = "relative"
     style: MeanStyle = GRAM
-    area: Tensor | None = None
+    area: Area = None
     place: str = ""
 
     def __post_init__(self) -> None:
@@ -202,9 +189,8 @@ class StyleLoss(SumLoss):
         """The loss, [batch], as a function of the statistic alone."""
         if self.scaling == "relative":
             return self.style.distance(statistic, self.target)
-        channels = self.target.shape[-1]
-        values = self.target[0].numel()
-        each = 4 * channels**2 if self.scaling == "gatys" else channels**2 * values
+        entries = self.target[0].numel()  # C^2
+        each = 4 * entries if self.scaling == "gatys" else entries**2
         return squared_error(statistic, self.target) / each
 
     def sums(self, features: Tensor, part: Part) -> Tensor:
@@ -215,7 +201,7 @@ class StyleLoss(SumLoss):
         return self.distance((sums / (height * width)).to(self.target))
 
 
-def gram(features: Tensor, part: Part | None = None, area: Tensor | None = None) -> Tensor:
+def gram(features: Tensor, part: Part | None = None, area: Area = None) -> Tensor:
     """Gram matrices [batch, C, C] of features [batch, C, height, width]: G = F F^T / N.
 
     Which channels are active together, wherever that is: positions are summed out. Gatys et al.
@@ -224,24 +210,23 @@ def gram(features: Tensor, part: Part | None = None, area: Tensor | None = None)
     layer, every position counts as much as that says (Gatys et al. 2017, arXiv:1611.07865, eq. 2:
     guided Gram matrices; there with the guide squared).
     """
-    if area is not None:
-        features, weights = within(features, part, area)
-        assert weights is not None
-        features, part = features * weights.sqrt(), None
+    part = part or Part.whole(features)
+    weights = _weights(area, part, features)
+    if weights is not None:
+        features = part.core_of(features) * weights.sqrt()
+        part = Part.whole(features)
     if ops.suits(features) and features.shape[1] >= 64:
-        return ops.gram(features, part.core_in_crop if part else None)
-    if part:
-        features = part.core_of(features)
+        return ops.gram(features, part.core_in_crop)
     # Positions first: the layout in which channels-last features lie in memory.
-    f = features.flatten(2).transpose(1, 2)
+    f = part.core_of(features).flatten(2).transpose(1, 2)
     return f.transpose(1, 2) @ f / f.shape[1]
 
 
-def within(
-    features: Tensor, part: Part | None, area: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """The positions that count, and their weights."""
-    if part is None:
-        return features, None if area is None else recordable(area.to(features))
-    weights = None if area is None else recordable(area[(..., *part.core)].to(features))
-    return part.core_of(features), weights
+def average(features: Tensor, weights: Tensor | None) -> Tensor:
+    """E[f], [batch, 1, C]."""
+    weighted = features if weights is None else features * weights
+    return weighted.flatten(2).mean(-1)[:, None]
+
+
+def _weights(area: Area, part: Part, like: Tensor) -> Tensor | None:
+    return None if area is None else recordable(area[(..., *part.core)].to(like))
