@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -54,17 +55,18 @@ def test_one_photo() -> None:
 
 
 def test_the_same_command_gives_the_same_bytes() -> None:
-    for name in ("a.png", "b.png"):
-        assert run("stylize", PHOTO, *STYLE, *QUICK, "-o", name).returncode == 0
+    command = ["stylize", PHOTO, *STYLE, *QUICK, "-o"]
+    assert run(*command, "a.png").returncode == 0
+    assert main([*command, "b.png"]) == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
 def test_on_two_threads_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # What went wrong now and then did so in the first step of a process.
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    for name in ("a.png", "b.png", "c.png"):
+    for name in ("a.png", "b.png"):
         assert run("stylize", PHOTO, *STYLE, *QUICK, "-o", name, "--size", "96").returncode == 0
-    assert Path("a.png").read_bytes() == Path("b.png").read_bytes() == Path("c.png").read_bytes()
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
 def test_a_terminal_gets_a_bar() -> None:
@@ -105,7 +107,7 @@ def test_help_and_version_do_not_wait_for_torch() -> None:
         "heavy = {'torch', 'scipy', 'numpy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    for arguments in (["--help"], ["stylize", "--help"], ["--version"], ["samples"]):
+    for arguments in (["--help"], ["stylize", "--help"], ["--version"], ["samples"], []):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
         )
@@ -114,8 +116,7 @@ def test_help_and_version_do_not_wait_for_torch() -> None:
 
 
 def test_help_names_every_option(capsys: Captured) -> None:
-    with pytest.raises(SystemExit):
-        main(["stylize", "--help"])
+    assert main(["stylize", "--help"]) == 0
     text = capsys.readouterr().out
     options = (
         "style output size strength detail steps optimizer init content-layer style-layer pooling "
@@ -175,7 +176,7 @@ def test_json_is_one_object(capsys: Captured) -> None:
 def test_options_reach_the_painting() -> None:
     options = (
         "--strength 0.7 --detail 0.3 --optimizer cg --init noise --content-layer block3_conv3 "
-        "--style-layer relu1_1 relu2_1:2 --style-layer relu3_1 --pooling max --tv 0.5 "
+        "--style-layer relu1_1,relu2_1:2 --style-layer relu3_1 --pooling max --tv 0.5 "
         "--style-scale 1.5 --keep-colors --seed 3 --device cpu -o a.png"
     )
     assert main(["stylize", PHOTO, *STYLE, *QUICK, *options.split()]) == 0
@@ -272,7 +273,7 @@ BAD = {
     "PHOTO --style strip.png": "strip.png would be 512 x 1 pixels",
     "PHOTO --content-layer relu4_7": "no layer 'relu4_7'; did you mean 'relu4_",
     "PHOTO --style-layer conv6_1": "no layer 'conv6_1'; did you mean 'conv",
-    "PHOTO --style-layer relu1_1:x": "is no layer",
+    "PHOTO --style-layer relu1_1:x": "the share of layer relu1_1 is x; give a number of at least",
     "PHOTO -o out.xyz": "out.xyz has no extension that impasto can write; use one of .png",
     "PHOTO -o out": "out has no extension",
     "PHOTO -o nowhere/out.png": "there is no folder nowhere",
@@ -286,11 +287,11 @@ BAD = {
     "PHOTO -o /proc/new/": "cannot be created",
     "PHOTO --strength 1.01": "strength is 1.01; give a number from 0 to 1",
     "PHOTO --strength nan": "strength is nan",
-    "PHOTO --strength some": "invalid float value: 'some'",
+    "PHOTO --strength some": "strength is some; give a number from 0 to 1",
     "PHOTO --steps -3": "steps is -3; give a whole number of at least 0",
-    "PHOTO --steps 1.5": "invalid int value: '1.5'",
+    "PHOTO --steps 1.5": "steps is '1.5'; give a whole number of at least 0",
     "PHOTO --size 0": "size is 0",
-    "PHOTO --size tiny": "'tiny' is no size",
+    "PHOTO --size tiny": "size is 'tiny'; give a whole number from 1 to 65535 or 'full'",
     "PHOTO --tv nan": "tv is nan",
     "PHOTO --style-scale 0": "style_scale is 0",
     "PHOTO --seed -1": "seed is -1",
@@ -301,7 +302,17 @@ BAD = {
     "PHOTO --device tpu": "no device 'tpu'",
     "PHOTO --weights missing.pth": "no weights file missing.pth",
     "PHOTO --weights bad.pth": "bad.pth cannot be read as weights",
-    "PHOTO --unknown 3": "unrecognized arguments: --unknown",
+    "PHOTO --unknown 3": "there is no option --unknown; see impasto stylize --help",
+    "PHOTO --stregth 3": "there is no option --stregth; did you mean --strength?; see impasto",
+    "PHOTO --steps": "--steps needs a value; see impasto stylize --help",
+    "PHOTO --steps --quiet": "--steps needs a value",
+    "PHOTO --strengt 0.5": "there is no option --strengt",  # nothing is abbreviated
+    "PHOTO --quiet=maybe": "--quiet",
+    "PHOTO --format gif -o out.png": "out.png is no gif by its extension",
+    "PHOTO --format xyz": "there is no format 'xyz'; use one of png",
+    "PHOTO -o -": "standard output needs a format",
+    "PHOTO PHOTO -o - --format png": "standard output is a file, and 2 photos need a folder",
+    "PHOTO -o - --format png --stills 1": "stills lie beside a picture",
 }
 
 
@@ -311,10 +322,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(arguments: str, capsys: Cap
     before = files()
     words = arguments.replace("PHOTO", PHOTO).replace("LONG", "x" * 251).split()
     style = [] if "--style" in words else STYLE
-    try:
-        code: object = main(["stylize", *words, *style])
-    except SystemExit as exit_:
-        code = exit_.code
+    code = main(["stylize", *words, *style])
     told = capsys.readouterr()
     assert code == 2
     assert BAD[arguments] in told.err
@@ -325,11 +333,18 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(arguments: str, capsys: Cap
 
 
 def test_no_command_and_a_wrong_one() -> None:
-    for arguments in ([], ["paint"], ["stylize"]):
+    for arguments, told in (
+        (["paint"], "there is no command paint; see impasto --help"),
+        (["styliz"], "there is no command styliz; did you mean stylize?; see impasto --help"),
+        (["stylize"], "PHOTOS is missing; see impasto stylize --help"),
+        (["samples", "a", "b"], "b is one name too many; see impasto samples --help"),
+    ):
         done = run(*arguments)
         assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert "Traceback" not in done.stderr
+        assert done.stderr == f"impasto: {told}\n"
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: impasto COMMAND")
 
 
 def test_an_input_is_never_overwritten(capsys: Captured) -> None:
@@ -426,23 +441,38 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "--style-layer relu1_1 relu2_1:2 PHOTO",
         "--style-layer relu1_1,relu2_1:2 PHOTO",
+        "--style-layer relu1_1 PHOTO --style-layer relu2_1:2",
         "PHOTO --style-layer relu1_1 --style-layer=relu2_1:2",
-        "--style-layer=relu1_1 relu2_1:2 PHOTO",
+        "--style-layer=relu1_1,relu2_1:2 PHOTO --keep-colors",
+        "--style-layer=relu1_1,relu2_1:2 --keep-colors PHOTO",
     ],
 )
 def test_no_option_swallows_a_photo(words: str) -> None:
     given = words.replace("PHOTO", PHOTO).split()
     assert main(["stylize", *given, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
-    assert read_record("a.png")["settings"]["style_layers"] == {"relu1_1": 1, "relu2_1": 2}
+    settings = read_record("a.png")["settings"]
+    assert settings["style_layers"] == {"relu1_1": 1, "relu2_1": 2}
+    assert settings["keep_colors"] == ("luminance" if "--keep-colors" in words else None)
     assert read_record("a.png")["photo"]["name"] == "kingfisher.jpg"
 
 
 def test_a_mistyped_layer_is_no_photo(capsys: Captured) -> None:
     for layer in ("relu10_1", "RELU2_1"):
-        assert main(["stylize", "--style-layer", "relu1_1", layer, PHOTO, *STYLE, *QUICK]) == 2
+        assert main(["stylize", "--style-layer", f"relu1_1,{layer}", PHOTO, *STYLE, *QUICK]) == 2
         assert f"there is no layer '{layer}'" in capsys.readouterr().err
+    # Nor is a layer, or a number, behind one; nothing is painted without it.
+    for words, told in (
+        ("stylize --style-layer relu1_1 relu2_1:2", "as in --style-layer relu1_1,relu2_1:2; see"),
+        ("reconstruct --layer relu1_1 relu2_1", "as in --layer relu1_1,relu2_1; see"),
+        ("reconstruct --weight 1 0.5", "as in --weight 1,0.5; see impasto reconstruct --help"),
+    ):
+        assert main([*words.split(), PHOTO, *QUICK]) == 2
+        assert told in capsys.readouterr().err
+    Path("relu2_1").write_bytes(Path(PHOTO).read_bytes())
+    files = ["relu2_1", "-o", "a.png", *STYLE, *QUICK, "--quiet"]
+    assert main(["stylize", "--style-layer", "relu1_1", *files]) == 0
+    assert read_record("a.png")["photo"]["name"] == "relu2_1"
 
 
 def test_names_that_begin_with_a_dash() -> None:
@@ -459,14 +489,14 @@ def test_names_that_begin_with_a_dash() -> None:
 def test_a_defect_in_one_photo_does_not_take_the_others_along(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paint = Stylizer.paint
+    start = Stylizer.start
 
     def failing(self: Stylizer, photo: Any, **options: Any) -> Any:
         if photo == OTHER:
             raise ZeroDivisionError("by chance")
-        return paint(self, photo, **options)
+        return start(self, photo, **options)
 
-    monkeypatch.setattr(Stylizer, "paint", failing)
+    monkeypatch.setattr(Stylizer, "start", failing)
     assert main(["stylize", OTHER, PHOTO, *STYLE, *QUICK, "-o", "out/", "--json"]) == 1
     told = capsys.readouterr()
     failed, painted = json.loads(told.out)["results"]
@@ -474,16 +504,17 @@ def test_a_defect_in_one_photo_does_not_take_the_others_along(
     assert Path(painted["output"]).is_file()
 
 
-def test_standard_input() -> None:
+def test_standard_input(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "impasto", "stylize", "-", *STYLE, *QUICK]
     with Path(PHOTO).open("rb") as photo:
         done = subprocess.run(command, stdin=photo, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("stdin-cafe_terrace_at_night.png  (32 x 18")
     assert files() == ["stdin-cafe_terrace_at_night.png"]
-    again = subprocess.run([*command, "--style", "-"], input=b"", capture_output=True, check=False)
-    assert again.returncode == 2
-    assert b"impasto: standard input is empty; send a picture to it" in again.stderr
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    assert main(["stylize", PHOTO, "--style", "-", *QUICK]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("impasto: standard input is empty; send a picture to it")
 
 
 def test_what_exists_is_skipped(capsys: Captured) -> None:
@@ -553,7 +584,7 @@ def test_another_run_is_not_gone_on_with(capsys: Captured) -> None:
 
 
 def test_stills_beside_the_picture(capsys: Captured) -> None:
-    settings = ["--size", "400", "--levels", "2", "--steps", "9", "--style-layer", "relu1_1"]
+    settings = ["--size", "208", "--levels", "2", "--steps", "9", "--style-layer", "relu1_1"]
     command = ["stylize", PHOTO, *STYLE, *settings, "-o", "a.png", "--stills", "2", "--json"]
     assert main(command) == 0
     told = [f"a-step000{n}.png" for n in (2, 4, 6, 8)]
@@ -561,7 +592,7 @@ def test_stills_beside_the_picture(capsys: Captured) -> None:
     assert files() == [*told, "a.png"]
     for name in told:  # as large as the picture, those of the coarse level, too
         with Image.open(name) as still:
-            assert still.size == (400, 225)
+            assert still.size == (208, 117)
     assert read_record(told[0])["step"] == 2
     assert main([*command[:-1], "--quiet"]) == 0  # again: not among those of the first run
     assert {f"a-2-step000{n}.png" for n in (2, 4, 6, 8)} < set(files())
@@ -572,11 +603,15 @@ def test_stills_beside_the_picture(capsys: Captured) -> None:
     assert "stills is 0; give a whole number of at least 1" in capsys.readouterr().err
 
 
-def test_info_says_what_runs_and_why() -> None:
-    done = run("info")
-    assert done.returncode == 0
-    assert re.search(r"^kernels +compiled \(compiled for this processor, .+\)$", done.stdout, re.M)
-    assert re.search(r"^memory +[\d.]+ GB may be used, of [\d.]+ GB free$", done.stdout, re.M)
+def test_info_says_what_runs_and_why(capsys: Captured) -> None:
+    assert main(["info"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^kernels +compiled \(compiled for this processor, .+\)$", told, re.M)
+    assert re.search(r"^memory +[\d.]+ GB may be used, of [\d.]+ GB free$", told, re.M)
+    assert re.search(r"^encoder +vgg: VGG-16 .+$", told, re.M)
+    assert re.search(r"^layers +image conv1_1 relu1_1 .+ pool5$", told, re.M)
+    assert re.search(r"^content +relu4_2$", told, re.M)
+    assert re.search(r"^style +relu1_1:0.3 .+ relu5_1:0.1$", told, re.M)
     plain = subprocess.run(
         [sys.executable, "-m", "impasto", "info", "--json"],
         capture_output=True,
@@ -587,6 +622,7 @@ def test_info_says_what_runs_and_why() -> None:
     facts = json.loads(plain.stdout)
     assert facts["kernels"] == "plain (switched off by IMPASTO_KERNELS=plain)"
     assert facts["impasto"] == __version__
+    assert facts["content"] == "relu4_2"
 
 
 def test_resuming_what_cannot_be_resumed(capsys: Captured) -> None:
@@ -616,6 +652,5 @@ def test_a_bound_that_cannot_be_kept_is_said(capsys: Captured) -> None:
 
 
 def test_times_for_checkpoints(capsys: Captured) -> None:
-    with pytest.raises(SystemExit):
-        main(["stylize", PHOTO, *STYLE, "--checkpoint-every", "often"])
-    assert "'often' is no time: give seconds, such as 30" in capsys.readouterr().err
+    assert main(["stylize", PHOTO, *STYLE, "--checkpoint-every", "often"]) == 2
+    assert "'often' is no number of at least 0; give one such as 0.5" in capsys.readouterr().err

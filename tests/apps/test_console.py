@@ -12,7 +12,9 @@ import sys
 import termios
 import threading
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -20,6 +22,8 @@ from PIL import Image
 from impasto import read_record, sample
 from impasto.apps.cli import console
 from impasto.apps.cli.main import main
+from impasto.errors import LOGGER
+from impasto.pages import compare, layout
 
 PHOTO, OTHER = str(sample("owl")), str(sample("kingfisher"))
 STYLE = ["--style", str(sample("great_wave"))]
@@ -65,7 +69,7 @@ def test_pipes_and_streams_that_are_gone(line: str) -> None:
 
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
-    for arguments in (["show", "a.png"], ["info"], ["stylize", "--help"]):
+    for arguments in (["show", "a.png"], ["samples"], ["stylize", "--help"]):
         done = in_a_shell('"$@" | head -c 1', *arguments)
         assert (done.returncode, done.stderr, len(done.stdout)) == (0, b"", 1)
     done = in_a_shell('"$@" > /dev/full', "show", "a.png")  # what it prints is all that it does
@@ -125,7 +129,7 @@ def test_a_terminal_that_is_closed() -> None:
 def interrupted(signals: list[signal.Signals], apart: float) -> subprocess.CompletedProcess[str]:
     """Send signals, so many seconds apart, to a run that has made some steps."""
     # Large enough that its checkpoint takes a while.
-    settings = ["--size", "500", "--levels", "1", "--steps", "9999", "-o", "a.png"]
+    settings = ["--size", "400", "--levels", "1", "--steps", "9999", "-o", "a.png"]
     process = subprocess.Popen(
         [*COMMAND, "stylize", PHOTO, *STYLE, *settings],
         stdout=subprocess.PIPE,
@@ -136,7 +140,7 @@ def interrupted(signals: list[signal.Signals], apart: float) -> subprocess.Compl
     while not Path("a.png.checkpoint").exists():
         assert process.poll() is None
         time.sleep(0.02)
-    time.sleep(1)
+    time.sleep(0.3)
     for number in signals:
         process.send_signal(number)
         time.sleep(apart)
@@ -189,3 +193,51 @@ def test_what_is_held_is_finished_first() -> None:
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)  # again: nothing
         interruptions.check()  # what Python may have lost is raised again
+
+
+def test_two_at_once_in_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "b.png"):
+        assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", name, "--quiet"]) == 0
+    capsys.readouterr()
+    codes: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda name=name: codes.append(
+                main(["stylize", PHOTO, *STYLE, *QUICK, "-o", name])
+            )
+        )
+        for name in ("a.png", "b.png")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0, 0]
+    told = capsys.readouterr().err
+    for name in ("a", "b"):  # each is told of once, by its own
+        assert told.count(f"note: {name}.png exists already; {name}-2.png was written") == 1
+        assert is_whole(f"{name}-2.png")
+
+
+def test_ctrl_c_while_the_page_is_drawn_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = layout.contact_sheet
+
+    def pressed(*given: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return draw(*given, **options)
+
+    monkeypatch.setattr(compare, "contact_sheet", pressed)
+    command = ["compare", PHOTO, *STYLE, "--vary", "seed=1,2", *QUICK, "-o", "a.png", "--quiet"]
+    assert main(command) == 0
+    assert is_whole("a.png")
+    assert [run["stopped"] for run in read_record("a.png")["runs"]] == ["budget"] * 2
+
+
+def test_nothing_is_left_behind_in_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT), warnings.filters[:], LOGGER.handlers[:]
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
+    assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
+    assert main(["stylize", "missing.jpg", *STYLE]) == 2
+    assert "note" not in capsys.readouterr().err
+    assert before == (signal.getsignal(signal.SIGINT), warnings.filters[:], LOGGER.handlers[:])

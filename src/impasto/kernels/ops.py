@@ -22,12 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from impasto.device import ordinary
 from impasto.kernels import build, sharing
-from impasto.kernels.build import CACHE as CACHE
-from impasto.kernels.build import SWITCH as SWITCH
-from impasto.kernels.build import Status as Status
-from impasto.kernels.build import kernels
-from impasto.kernels.sharing import Floats, empty, ranges, run, values
-from impasto.kernels.sharing import clear as clear
+from impasto.kernels.build import CACHE as CACHE, SWITCH as SWITCH, Status as Status, kernels
+from impasto.kernels.sharing import Floats, clear as clear, empty, ranges, run, values
 
 GRID = 4
 """Side of the tiles that convolutions are computed in."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
-from impasto.errors import ImpastoError
+from impasto.errors import LOGGER, ImpastoError
 
 
 def prepare() -> None:
@@ -88,6 +90,25 @@ def _write(name: str, text: str) -> Exception | None:
     return None
 
 
+class Notices(logging.Handler):
+    """While it is entered, says the notices of this thread, as plain sentences, unless quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__()
+        self.quiet, self.thread = quiet, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        if not self.quiet and record.thread == self.thread:
+            say(f"note: {record.getMessage()}")
+
+    def __enter__(self) -> None:
+        LOGGER.addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        LOGGER.removeHandler(self)
+
+
 class Interruptions:
     """Ctrl-C, SIGTERM and a closed terminal, all alike: the first one ends the work, once.
 
@@ -95,16 +116,18 @@ class Interruptions:
     change nothing: however often the key is pressed, what is being saved is saved. Signals only
     arrive in a program's main thread; in another one this does nothing.
 
-    lasting: when the work is over, what is left of the process is not to be disturbed any more.
+    hold: whether it has to wait for the next `check`. lasting: when the work is over, what is left
+    of the process is not to be disturbed any more.
     """
 
     def __init__(self, *, lasting: bool = False) -> None:
         self.asked = False
+        self.hold = False
         self.lasting = lasting
-        self._held = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptions:
+        _CURRENT.set(self)
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)
@@ -119,20 +142,28 @@ class Interruptions:
             signal.signal(number, signal.SIG_IGN if self.lasting else handler)
 
     def check(self) -> None:
-        """End the work if that was asked for: Python loses what is raised in some places."""
-        if self.asked and not self._held:
+        """End the work if that was asked for: it was held, or Python lost what was raised."""
+        if self.asked:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Let something be finished first, such as a file; `asked` tells afterwards."""
-        self._held = True
+        self.hold = True
         try:
             yield
         finally:
-            self._held = False
+            self.hold = False
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
-        if first and not self._held:
+        if first and not self.hold:
             raise KeyboardInterrupt
+
+
+_CURRENT: ContextVar[Interruptions] = ContextVar("interruptions")
+
+
+def interruptions() -> Interruptions:
+    """Those of the command that runs in this thread."""
+    return _CURRENT.get()

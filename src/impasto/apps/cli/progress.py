@@ -16,17 +16,16 @@ if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
 
 
 class Progress:
-    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet.
+    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet; for a run at a time.
 
     What can't be shown is not shown; painting goes on.
     """
 
-    def __init__(self, title: str, *, quiet: bool, lines: int = 10) -> None:
-        self.title = title
+    def __init__(self, *, quiet: bool, lines: int = 10) -> None:
         self.quiet = quiet
         self.lines = lines
-        self.began: float | None = None
-        self.begun = 0.0
+        self.title = ""
+        self.began, self.begun = 0.0, 0.0
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -37,11 +36,13 @@ class Progress:
             with self._quiet_if_it_fails():
                 self.bar.refresh()
                 self.bar.close()
+        self.bar = None
 
-    def update(self, step: Step) -> None:
-        """Show a step."""
-        if self.began is None:
-            self.began, self.begun = time.monotonic(), step.done
+    def update(self, title: str, step: Step) -> None:
+        """Show a step of the run called `title`."""
+        if title != self.title:
+            self.__exit__()
+            self.title, self.began, self.begun = title, time.monotonic(), step.done
         if not self.quiet:
             with self._quiet_if_it_fails():
                 self._show(step)
@@ -83,32 +84,10 @@ class Progress:
 
     def _left(self, step: Step) -> str:
         """How long it will take; steps at small sizes are quick, and count for little."""
-        if self.began is None or step.done <= self.begun:
+        if step.done <= self.begun:
             return ""
         elapsed = time.monotonic() - self.began
         return f", about {elapsed * (1 - step.done) / (step.done - self.begun):.0f} s left"
-
-
-class ProgressOfRuns:
-    """One `Progress` after another: for every run that is told of, its own, of two lines."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.run: Progress | None = None
-
-    def __enter__(self) -> ProgressOfRuns:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.run:
-            self.run.__exit__()
-
-    def update(self, title: str, step: Step) -> None:
-        """Show a step of the run called `title`."""
-        if self.run is None or self.run.title != title:
-            self.__exit__()
-            self.run = Progress(title, quiet=self.quiet, lines=2)
-        self.run.update(step)
 
 
 def _columns() -> int:

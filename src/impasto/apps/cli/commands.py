@@ -1,0 +1,339 @@
+"""The commands: what each is given, and what it makes of that.
+
+Whatever loads torch is imported within them: `impasto --help` must not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from impasto import __version__, catalog
+from impasto.apps.cli import series, texts
+from impasto.apps.cli.console import print_out
+from impasto.apps.cli.making import INTERRUPTED, Output, PictureOutput
+from impasto.apps.cli.options import File, Help, converted, settings_of, several, varied
+from impasto.apps.cli.series import kept_beside, name_of, stem_of
+from impasto.errors import ImpastoError
+from impasto.pictures.files import STANDARD, check_folder, numbered
+from impasto.settings import (
+    CHECKPOINT_EVERY,
+    AtlasSettings,
+    CompareSettings,
+    ReconstructSettings,
+    Settings,
+    TextureSettings,
+)
+
+PAGE, PICTURE = Output(), PictureOutput()
+
+app = App(
+    name="impasto",
+    help="Repaint a photograph in the manner of a painting, and see how that works.\n\n"
+    "Try: impasto stylize $(impasto samples kingfisher) --style $(impasto samples great_wave)",
+    help_format="plaintext",
+    help_formatter=Help(),
+    version=f"impasto {__version__}",
+    default_parameter=Parameter(negative=(), allow_repeating=True, show_default=False),
+    exit_on_error=False,
+    print_error=False,
+)
+app.register_install_completion_command(help="Teach your shell to complete what you type.")
+
+Photos = Annotated[File, Parameter(required=True)]
+Paintings = Annotated[
+    tuple[tuple[File, float], ...], several(texts.weighted, metavar="PAINTING[:WEIGHT]")
+]
+Regions = Annotated[tuple[tuple[File, File], ...], several(texts.region, metavar="MASK:PAINTING")]
+Variations = Annotated[
+    tuple[tuple[str, list[str]], ...], several(texts.variation, metavar="OPTION=A,B,...")
+]
+Weights = Annotated[tuple[float, ...], converted(texts.numbers, metavar=texts.NUMBERS)]
+Seconds = Annotated[float, converted(lambda given: texts.numbers(given)[-1], metavar="SECONDS")]
+
+
+@app.command(sort_key=0)
+@settings_of(Settings)
+def stylize(
+    *photos: Photos,
+    style: Paintings = (),
+    region: Regions = (),
+    out: PictureOutput = PICTURE,
+    skip_existing: bool = False,
+    checkpoint_every: Seconds = CHECKPOINT_EVERY,
+    **choices: Any,
+) -> int:
+    """Repaint photos, each in the manner of a painting, or of several.
+
+    Args:
+        photos: painted one after another; - reads one from standard input.
+        style: the painting; or several, mixed by weight (1 where none is given).
+        region: where the picture MASK is white, paint after this painting; any number of times.
+            The rest keeps to --style, or stays the photo where there is none.
+        skip_existing: leave out photos whose output is there already, and go on with those that an
+            earlier run has left a checkpoint of.
+        checkpoint_every: how often to keep the run in a file beside the output, to resume it
+            (default 30).
+    """
+    from impasto.paint.stylize import Stylizer
+
+    if skip_existing and out.force:
+        raise ImpastoError("--skip-existing keeps what is there, --force replaces it; give one")
+    paintings = [name for name, _ in style] or [name for _, name in region]
+    names: list[str] = []
+    for photo in photos:
+        stem = "-".join(map(stem_of, [photo, *paintings]))
+        free = map(str, numbered(Path(f"{stem}.{out.format or 'png'}")))
+        names.append(next(name for name in free if name not in names))
+    targets = out.placed(names)
+    if out.film and len(targets) > 1:
+        raise ImpastoError("a film shows a single picture; give one photo, or no --film")
+    stylizer = Stylizer(style, regions=region, **choices)
+    inputs = _inputs(choices, style, region)
+    out.check(targets, [*photos, *inputs], out.film)
+
+    paint = partial(
+        series.paint_or_go_on,
+        stylizer,
+        skip_existing=skip_existing and not out.is_standard,
+        every=checkpoint_every,
+        resumable=not out.is_standard and STANDARD not in inputs,
+    )
+    return series.one_after_another(photos, targets, paint, out)
+
+
+@app.command
+@settings_of(ReconstructSettings, layers="layer")
+def reconstruct(
+    *photos: Photos, weight: Weights = (), out: PictureOutput = PICTURE, **choices: Any
+) -> int:
+    """Show what a layer keeps of a photo.
+
+    From noise, find the picture whose activations are those of the photo; of several, their mean.
+
+    Args:
+        photos: one; or several, averaged.
+        weight: how much each photo counts in the mean, in their order.
+    """
+    from impasto.encoders.base import load_encoder
+    from impasto.paint.reconstruct import start
+
+    layers = choices.get("layers") or load_encoder().content_layer
+    name = "-".join([*map(stem_of, photos), *([layers] if isinstance(layers, str) else layers)])
+    target = _placed(name, out, [*photos, *_inputs(choices)], out.film)
+    painting = start(list(photos), weights_of_photos=weight or None, **choices)
+    return out.made(painting, ", ".join(map(name_of, photos)), target)
+
+
+@app.command
+@settings_of(TextureSettings)
+def texture(painting: File, /, *, out: PictureOutput = PICTURE, **choices: Any) -> int:
+    """Grow a texture from a painting.
+
+    From noise, grow a picture that has the style of the painting and nothing else of it.
+
+    Args:
+        painting: or any picture.
+    """
+    from impasto.paint.texture import start
+
+    inputs = [painting, *_inputs(choices)]
+    target = _placed(f"{stem_of(painting)}-texture", out, inputs, out.film)
+    return out.made(start(painting, **choices), name_of(painting), target)
+
+
+@app.command
+@settings_of(AtlasSettings)
+def atlas(
+    photo: File,
+    painting: File | None = None,
+    /,
+    *,
+    channels: str | None = None,
+    out: Output = PAGE,
+    **choices: Any,
+) -> int:
+    """Show what every layer keeps, on one page.
+
+    The photo reconstructed from every layer, and textures of the painting up to every layer. With
+    --channels, what a layer's channels look at instead.
+
+    Args:
+        painting: needed for the whole page.
+        channels: make a grid of this layer's most active channels instead.
+    """
+    from impasto import api
+
+    name = f"{stem_of(photo)}-{channels or stem_of(painting or '') + '-atlas'}"
+    target = _placed(name, out, [photo, painting or photo, *_inputs(choices)])
+    if channels:
+        sheet = api.channels(photo, channels, **choices)
+    elif painting:
+        sheet = out.sheet(partial(api.atlas, photo, painting, **choices))
+    else:
+        raise ImpastoError("an atlas needs a photo and a painting; give both, or --channels LAYER")
+    return out.save_sheet(sheet, [partial(sheet.save, target, format=out.format)])
+
+
+@app.command
+@settings_of(CompareSettings)
+def compare(
+    photo: File,
+    /,
+    *,
+    vary: Variations,
+    style: Paintings = (),
+    region: Regions = (),
+    out: Output = PAGE,
+    csv: File | None = None,
+    plot: File | None = None,
+    **choices: Any,
+) -> int:
+    """Paint with every value of an option, side by side.
+
+    One labelled page of every combination of one or two options, with a table of the losses.
+
+    Args:
+        vary: an option of stylize (without --) and its values; once or twice. + joins what is one
+            value (style-layer=relu1_1+relu2_1,relu4_1), none leaves the option out.
+        style: the painting; or several, mixed by weight.
+        region: paint after this painting where the picture MASK is white.
+        csv: where the table goes (default: beside the page).
+        plot: curves of the loss, as a .png or another picture.
+    """
+    from impasto import api
+    from impasto.pictures.images import check_writable
+
+    values = varied(vary)
+    parts = [part for _, given in vary for text in given for part in texts.parted(text)]
+    name = "-".join([stem_of(photo), "by", *(option for option, _ in vary)])
+    (target,) = out.placed([f"{name}.{out.format or 'png'}"])
+    table = Path(csv) if csv else None if out.is_standard else target.with_suffix(".csv")
+    if table:
+        check_folder(table)
+        if table.suffix.lower() != ".csv":
+            raise ImpastoError(f"{table} is no name for a table; end it with .csv")
+    if plot:
+        check_writable(plot)
+    inputs = [photo, *_inputs(choices, style, region), *(texts.weighted(p)[0] for p in parts)]
+    out.check([target], inputs, table, plot)
+    sheet = out.sheet(partial(api.compare, photo, style, regions=region, vary=values, **choices))
+    assert isinstance(sheet, api.Comparison)
+    saves = [partial(sheet.save, target, format=out.format)]
+    saves += [partial(sheet.save_table, table)] if table else []
+    saves += [partial(sheet.save_curves, plot)] if plot else []
+    return out.save_sheet(sheet, saves)
+
+
+@app.command
+def resume(
+    file: File,
+    /,
+    *,
+    out: PictureOutput = PICTURE,
+    checkpoint_every: Seconds = CHECKPOINT_EVERY,
+) -> int:
+    """Go on with a painting that broke off.
+
+    From the checkpoint that it left; by default the picture gets its old name, beside it.
+
+    Args:
+        file: the .checkpoint file, or the picture's name.
+        checkpoint_every: how often to keep the run in that file (default 30).
+    """
+    from impasto.paint.checkpoints import SUFFIX, read_record
+    from impasto.pictures.images import FORMATS
+
+    path = Path(file)
+    if not path.name:
+        raise ImpastoError(f"{path} is a folder; give a checkpoint in it, or a picture's name")
+    if path.suffix != SUFFIX and os.path.exists(kept_beside(path)):  # noqa: PTH110
+        path = kept_beside(path)  # the name of the picture will do
+    note = read_record(path).get("note") or {}
+    name = Path(str(note.get("output") or path.name.removesuffix(SUFFIX))).name
+    if Path(name).suffix.lower() not in FORMATS:
+        name = f"{name}.{out.format or 'png'}"
+    (target,) = out.placed([name]) if out.output else [path.with_name(name)]
+    out = replace(out, force=out.force or bool(note.get("force")))
+    result = series.go_on(path, target, None, checkpoint_every, out)
+    out.tell_results(result)
+    return INTERRUPTED if result["stopped"] == "interrupted" else 0
+
+
+@app.command
+def show(file: File, /) -> None:
+    """Print the settings, inputs and losses that a PNG of impasto carries."""
+    from impasto.pictures.images import read_record
+
+    record = read_record(file)
+    losses = record.pop("losses", [])
+    text = json.dumps(record, ensure_ascii=False, indent=2)
+    if losses:
+        text += f"\nlosses, step 0 to {len(losses) - 1}:\n"
+        text += " ".join(f"{loss:.6g}" for loss in losses)
+    print_out(text)
+
+
+@app.command
+def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """Print what impasto runs on: versions, device, memory, kernels, and the encoder's layers.
+
+    The first call may have to compile the kernels.
+
+    Args:
+        as_json: print one JSON object.
+    """
+    import torch
+
+    from impasto import device as machine
+    from impasto.encoders.base import load_encoder
+    from impasto.kernels import ops
+
+    device, kernels, encoder = machine.choose_device("auto"), ops.status(), load_encoder()
+    free = machine.free(device)
+    facts = {
+        "impasto": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "device": str(device),
+        "threads": str(torch.get_num_threads()),
+        "memory": f"{machine.SHARE * free / 1e9:.1f} GB may be used, of {free / 1e9:.1f} GB free",
+        "kernels": f"{'compiled' if kernels.ready else 'plain'} ({kernels.reason})",
+        "cache": str(kernels.cache or "none"),
+        "encoder": "vgg: " + catalog.ENCODERS["vgg"].help,
+        "layers": " ".join(encoder.layers),
+        "content": encoder.content_layer,
+        "style": " ".join(f"{layer}:{share:g}" for layer, share in encoder.style_layers.items()),
+    }
+    lines = "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
+    print_out(json.dumps(facts) if as_json else lines)
+
+
+@app.command
+def samples(name: str | None = None, /) -> None:
+    """List the names of the sample pictures, or print the file of one."""
+    from impasto.pictures.samples import sample, sample_names
+
+    listed = "\n".join(f"{kind}: {' '.join(names)}" for kind, names in sample_names().items())
+    print_out(str(sample(name)) if name else listed)
+
+
+def _placed(name: str, out: Output, inputs: list[str], film: str | None = None) -> Path:
+    """The file, checked, of the one picture that is to be made; `name` where there is no other."""
+    (target,) = out.placed([f"{name}.{out.format or 'png'}"])
+    out.check([target], inputs, film)
+    return target
+
+
+def _inputs(choices: dict[str, Any], style: Paintings = (), region: Regions = ()) -> list[str]:
+    """The files that go in beside the photos."""
+    others = filter(None, map(choices.get, ("init", "weights")))
+    return [*(name for name, _ in style), *chain(*region), *others]

@@ -1,0 +1,236 @@
+"""The options of the commands, read off the settings.
+
+A setting is an option, whoever adds it: its name, its default, what it may be and what it means
+are all in `impasto.settings`. Only what was given reaches a command, so that presets and defaults
+stay what they are. A text that means nothing goes on as it is; the settings say what they allow.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    get_args as arguments_of,
+    get_origin as origin_of,
+)
+
+from cyclopts import Group, Parameter
+from cyclopts.help import PlainFormatter
+
+from impasto import settings
+from impasto.apps.cli import texts as read
+from impasto.errors import ImpastoError, nearest
+from impasto.settings import Among, Parsed, RunSettings, Settings, hints
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_NAMES = {"style_layers": "style-layer"}  # where an option is not called as its setting is
+_SHAPES = {int: "N", float: "X", Path: "FILE", str: "NAME", tuple[int, int]: "WxH"}
+_PARSED = {settings.shares_of: read.LAYERS, settings.parse_memory: "SIZE"}
+
+
+class Help(PlainFormatter):
+    """Every option, and what it means beside it or, where that does not fit, beneath."""
+
+    def __call__(self, console: Any, options: Any, panel: Any) -> None:
+        """Print one group of options."""
+        del options
+        left = 26 if console.width >= 70 else 8
+        lines = [f"{panel.title}:"] if panel.entries else []
+        for entry in panel.entries:
+            label = "  " + ", ".join(entry.display_labels_with_metavar)
+            with console.capture() as told:
+                console.print(entry.description, width=10**6)
+            width = max(console.width - left, 20)
+            text = textwrap.wrap(" ".join(told.get().split()), width, break_on_hyphens=False)
+            beside = len(label) + 2 <= left and text
+            lines.append(f"{label:<{left}}{text.pop(0)}" if beside else label)
+            lines += [" " * left + line for line in text]
+        console.print(*lines, "", sep="\n", markup=False, highlight=False, soft_wrap=True)
+
+
+def converted(parse: Callable[[list[str]], Any], **told: Any) -> Parameter:
+    """A parameter of one word each time it is given; `parse` is what all of them mean."""
+
+    def convert(_kind: Any, tokens: Sequence[Any]) -> Any:
+        return parse([token.value for token in tokens])
+
+    return Parameter(converter=convert, n_tokens=1, **told)
+
+
+def several(parse: Callable[[str], Any], **told: Any) -> Parameter:
+    """Likewise; `parse` is what each of them means."""
+    return converted(lambda given: tuple(map(parse, given)), **told)
+
+
+if TYPE_CHECKING:
+    File = str
+else:
+    # A shell completes it as a path; the command gets what was typed, where `out/` is a folder.
+    File = Annotated[Path, converted(lambda texts: texts[-1])]
+
+
+def settings_of(kind: type[RunSettings], **names: str) -> Callable[[_Command], _Command]:
+    """Give a command the settings of a kind as options; some of them called by other names.
+
+    Those that were given come as its `**choices`.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        make: Any = TypedDict  # mypy wants to see what is in one
+        options = make("Choices", _options(kind, {**_NAMES, **names}), total=False)
+        command.__annotations__["choices"] = Unpack[options]
+        command.__dict__["kind"] = kind
+        return command
+
+    return decorate
+
+
+def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any]:
+    """Every setting of a kind as a parameter of a command."""
+    told = _explained(kind)
+    own, common = Group("Settings", sort_key=3), Group("Settings of every run", sort_key=4)
+    options: dict[str, Any] = {}
+    for name, annotation in _annotations(kind).items():
+        option = names.get(name, _dashed(name))
+        default = [_shown(getattr(kind, name, None))]
+        default += [f"{p}: {_shown(v[name])}" for p, v in settings.PRESETS.items() if name in v]
+        words = _words(annotation)
+        among = [f"{word} ({row.help})" for word, row in words.items() if hasattr(row, "help")]
+        text = f"{told[name]} One of {', '.join(among)}." if among else told[name]
+        about: dict[str, Any] = {
+            "name": f"--{option}",
+            "help": f"{text} (default {'; '.join(default)})",
+            "group": common if name in RunSettings.__dataclass_fields__ else own,
+        }
+        if annotation is bool:
+            negative = f"--no-{option}" if getattr(kind, name) else ()
+            options[name] = Annotated[bool, Parameter(negative=negative, **about)]
+            continue
+        about["metavar"] = "NAME" if among else _metavar(annotation)
+        is_file = Path in settings.options(annotation)
+        hint = Literal[tuple(words)] if words else Path if is_file else tuple[str, ...]
+        parse = functools.partial(meaning, annotation)
+        options[name] = Annotated[hint, converted(parse, show_choices=False, **about)]
+    return options
+
+
+def _annotations(kind: Any) -> dict[str, Any]:
+    preset = {"preset": Annotated[str, Among(settings.PRESETS)]}
+    return {**(preset if issubclass(kind, Settings) else {}), **hints(kind)}
+
+
+def _explained(kind: type[RunSettings]) -> dict[str, str]:
+    """What the docstrings of a kind of settings, and of those it is made of, say of each."""
+    told = {"preset": "settings as published, instead of impasto's own"}
+    for base in reversed(kind.__mro__):
+        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
+        for names, text in re.findall(
+            r"^ {4}(\w[\w, ]*): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE
+        ):
+            told |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    known = {name: f"--{_NAMES.get(name, _dashed(name))}" for name in told}
+    return {
+        name: re.sub(r"`(\w+)`", lambda word: known.get(word[1], word[1]), text).rstrip(".") + "."
+        for name, text in told.items()
+    }
+
+
+def _words(annotation: Any) -> dict[str, Any]:
+    """The names that a setting may be, and what there is to know of each."""
+    words: dict[str, Any] = {}
+    for member in settings.options(annotation):
+        if origin_of(member) is Literal:
+            words |= dict.fromkeys(arguments_of(member))
+        for extra in getattr(member, "__metadata__", ()):
+            words |= extra.names if isinstance(extra, Among) else {}
+    return words
+
+
+def _parts(annotation: Any) -> list[tuple[Any, Any]]:
+    """What each member of an annotation is at bottom, and what it is parsed by, if it is."""
+    parts = []
+    for member in settings.options(annotation):
+        extras = getattr(member, "__metadata__", ())
+        parse = next((extra.parse for extra in extras if isinstance(extra, Parsed)), None)
+        parts.append((arguments_of(member)[0] if extras else member, parse))
+    return parts
+
+
+def _metavar(annotation: Any) -> str:
+    shapes = [_PARSED.get(parse) or _SHAPES.get(base) for base, parse in _parts(annotation)]
+    found = [*filter(None, dict.fromkeys(shapes)), *_words(annotation)]
+    return "|".join(part for part in found if part != "NAME" or len(found) == 1)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def meaning(annotation: Any, given: Sequence[str]) -> Any:
+    """What texts mean to a setting; of several, the last counts, but for layers."""
+    text, parts = given[-1], _parts(annotation)
+    if text == "none" and (NoneType, None) in parts:
+        return None
+    for base, parse in parts:
+        if parse is settings.shares_of:
+            return read.layers(given)
+        if base in (int, float):
+            return read.number(base, text)
+        if base == tuple[int, int]:
+            return read.sides(text)
+        if base is bool and text in read.YES_OR_NO:
+            return read.YES_OR_NO[text]
+    return text
+
+
+def varied(variations: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, Any]]:
+    """The arguments of stylize that are varied, each with its values by their texts.
+
+    `+` joins what is several for one value; `none` (None) leaves the option out.
+
+    Raises:
+        ImpastoError: there is no such option, or it varies twice.
+    """
+    known = _annotations(Settings)
+    names = {_NAMES.get(name, _dashed(name)): name for name in known}
+    names |= {"style": "painting", "region": "regions"}
+    parses: dict[str, Callable[[str], Any]] = {
+        "style": lambda text: [*map(read.weighted, read.parted(text))],
+        "region": lambda text: [*map(read.region, read.parted(text))],
+        "style-layer": lambda text: read.layers([text.replace("+", ",")]),
+    }
+    result: dict[str, dict[str, Any]] = {}
+    for option, values in variations:
+        if option not in names:
+            near = nearest(option, sorted(names))
+            raise ImpastoError(f"there is no option {option!r} to vary; did you mean {near!r}?")
+        if names[option] in result:
+            raise ImpastoError(f"{option} varies twice; give all of its values at once")
+        found = result[names[option]] = dict.fromkeys(values)
+        for text in values:
+            if text != "none" and option in parses:
+                found[text] = parses[option](text)
+            elif text != "none":
+                found[text] = meaning(known[names[option]], [text])
+    return result
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

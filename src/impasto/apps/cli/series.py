@@ -1,0 +1,139 @@
+"""Photos painted one after another, each kept as it goes, left out or gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impasto.apps.cli.console import interruptions, say
+from impasto.apps.cli.making import INTERRUPTED, PictureOutput
+from impasto.errors import ImpastoError, notice
+from impasto.pictures.files import STANDARD, numbered
+
+if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
+    from impasto.paint.stylize import Stylizer
+
+SOME_FAILED = 1
+
+Paint = Callable[[str, Path, str, PictureOutput], dict[str, Any]]
+"""Makes a picture of a photo, under a title; returns what is told of it as JSON."""
+
+
+def one_after_another(
+    photos: Sequence[str], targets: Sequence[Path], paint: Paint, out: PictureOutput
+) -> int:
+    """Paint photos; whatever is wrong with one, the others are painted. Returns the exit code."""
+    results: list[dict[str, Any]] = []
+    failed = interrupted = False
+    for number, (photo, target) in enumerate(zip(photos, targets, strict=True), 1):
+        name = name_of(photo)
+        title = name if len(targets) == 1 else f"{name} ({number} of {len(targets)})"
+        try:
+            results.append({**paint(photo, target, title, out), "photo": photo})
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            say("impasto: interrupted; what was painted before is kept")
+            interrupted = True
+        except Exception as error:
+            if len(targets) == 1:
+                raise
+            reason = str(error)
+            if not isinstance(error, ImpastoError):
+                reason = f"{name} failed ({type(error).__name__}: {error}); that is a defect of "
+                reason += "impasto, please report it"
+            say(f"impasto: {reason}")
+            results.append({"photo": photo, "error": reason})
+            failed = True
+        # Ctrl-C may have come while a picture was saved.
+        late = interruptions().asked and number < len(targets)
+        if interrupted or late or results[-1].get("stopped") == "interrupted":
+            interrupted = True
+            break
+    out.tell_results(*results)
+    return INTERRUPTED if interrupted else SOME_FAILED if failed else 0
+
+
+def paint_or_go_on(
+    stylizer: Stylizer,
+    photo: str,
+    target: Path,
+    title: str,
+    out: PictureOutput,
+    *,
+    skip_existing: bool,
+    resumable: bool,
+    every: float,
+) -> dict[str, Any]:
+    """Paint a photo, or leave it out, or go on with it."""
+    checkpoint, kept = None, kept_beside(target)
+    if skip_existing:
+        exists = os.path.exists(target)  # noqa: PTH110 # Path.exists raises
+        if exists and not _is_unfinished(target):
+            out.tell(f"{target}  (skipped: it is there already)")
+            return {"output": str(target), "skipped": True}
+        out = replace(out, force=exists)
+        if os.path.exists(kept) and stylizer.is_kept_in(kept, photo):  # noqa: PTH110
+            notice(f"{target} is finished from {kept.name}")
+            return go_on(kept, target, title, every, out)
+    if photo == STANDARD or not resumable:
+        if not out.is_standard:
+            notice("a run on standard input can't be resumed; paint a file to be able to")
+    else:
+        checkpoint = next(n for n in numbered(kept) if not os.path.exists(n))  # noqa: PTH110
+        if checkpoint != kept:
+            advice = f"to go on with it: impasto resume {kept}"
+            notice(f"an earlier run is kept in {kept}; {advice}")
+    note = {"output": os.path.abspath(target), "force": out.force}  # noqa: PTH100
+    painting = stylizer.start(photo, checkpoint=checkpoint, checkpoint_every=every, note=note)
+    return out.painted(painting, title, target)
+
+
+def go_on(
+    kept: Path, target: Path, title: str | None, every: float, out: PictureOutput
+) -> dict[str, Any]:
+    """Go on with a run from its checkpoint; the photo's name is its title where none is given."""
+    from impasto.paint.checkpoints import located, read_record
+    from impasto.paint.stylize import start_again
+
+    inputs = {role: str(path) for role, path in located(kept, read_record(kept)).items()}
+    photo = inputs["photo"]
+    out.check([target], list(inputs.values()), out.film)
+    painting = start_again(kept, checkpoint_every=every)
+    return {"photo": photo, **out.painted(painting, title or name_of(photo), target)}
+
+
+def kept_beside(target: Path) -> Path:
+    """Where a run that makes a picture is kept."""
+    from impasto.paint.checkpoints import SUFFIX
+
+    return target.with_name(f"{target.name}{SUFFIX}")
+
+
+def _is_unfinished(target: Path) -> bool:
+    """Whether a picture is one that an interrupted run has left as it was.
+
+    A PNG says so; any other was saved right after the run's checkpoint.
+    """
+    from impasto.pictures.images import read_record
+
+    try:
+        return read_record(target).get("stopped") == "interrupted"
+    except ImpastoError:
+        with contextlib.suppress(OSError):
+            return target.stat().st_mtime_ns >= kept_beside(target).stat().st_mtime_ns
+        return False
+
+
+def name_of(file: str) -> str:
+    """What messages call a picture."""
+    return "standard input" if file == STANDARD else Path(file).name
+
+
+def stem_of(file: str) -> str:
+    """What the name of a picture begins with that is made from this one."""
+    return "stdin" if file == STANDARD else Path(file).stem
