@@ -8,12 +8,16 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import impasto
 from impasto import ContentLoss, Objective, StyleLoss, catalog, load_encoder, measure, sample
+from impasto.apps.cli.commands import app
+from impasto.apps.cli.main import main
 from impasto.encoders.base import Encoder
 from impasto.losses.styles import Statistic
 from tests.conftest import sample_tensor, tolerated
@@ -28,7 +32,8 @@ def extended() -> Iterator[None]:
     """The house with everything in it that the page adds; afterwards as it was."""
     tables = (catalog.STYLES, catalog.OPTIMIZERS, catalog.ENCODERS)
     before = [dict(table) for table in tables]
-    added = []
+    added: list[str] = []
+    old: dict[str, dict[str, Any]] = {}
     for path, code in BLOCKS:
         name = "impasto." + path.removesuffix(".py").replace("/", ".")
         try:
@@ -36,8 +41,13 @@ def extended() -> Iterator[None]:
         except ModuleNotFoundError:
             module = sys.modules[name] = types.ModuleType(name)
             added.append(name)
+        old.setdefault(name, dict(module.__dict__))
         exec(compile(code, path, "exec", dont_inherit=True), module.__dict__)
     yield
+    del app["calm"]
+    for name, names in old.items():
+        for new in sys.modules[name].__dict__.keys() - names.keys():
+            delattr(sys.modules[name], new)
     for name in added:
         del sys.modules[name]
     for table, rows in zip(tables, before, strict=True):
@@ -57,6 +67,7 @@ def test_the_page_says_how_many_files_it_takes() -> None:
         "## A style loss": 2,
         "## An optimiser": 2,
         "## An encoder": 2,
+        "## A command": 3,
     }
 
 
@@ -105,3 +116,21 @@ def test_the_encoder() -> None:
     assert tiles.loss == pytest.approx(whole.loss, rel=1e-6)
     difference = (tiles.gradient - whole.gradient).norm() / whole.gradient.norm()
     assert difference.item() < 1e-5
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "calm.png"
+    command = ["calm", str(PHOTO), "--size", "64", "--steps", "8", "-o", str(target), "--quiet"]
+    assert main([*command, "--tv", "80"]) == 0
+    record = impasto.read_record(target)
+    assert record["command"] == "calm"
+    assert record["settings"]["tv"] == 80
+    with Image.open(target) as calm:
+        image = impasto.to_tensor(calm)
+    photo = sample_tensor("kingfisher", 64)
+    assert impasto.total_variation(image) < 0.5 * impasto.total_variation(photo)
+    assert main(["calm", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the more of it, the flatter. (default 50)" in told
+    assert main([*command, "--tv", "much"]) == 2
+    assert "tv is much; give a number" in capsys.readouterr().err
