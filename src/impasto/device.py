@@ -13,13 +13,14 @@ import contextlib
 import ctypes
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import psutil
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from impasto.errors import ImpastoError, nearest
@@ -69,20 +70,8 @@ def fitting(what: str) -> Iterator[None]:
 
 def give_back() -> None:
     """Let the C library return what was freed, where it would keep it (glibc does)."""
-    trim = _trim()
-    if trim:
-        trim(0)
-
-
-@functools.cache
-def _trim() -> Callable[[int], int] | None:
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return None
-    trim.argtypes = [ctypes.c_size_t]
-    found: Callable[[int], int] = trim
-    return found
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
 def choose_device(name: str) -> torch.device:
@@ -91,25 +80,20 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ImpastoError: the device is unknown or not on this machine.
     """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    accelerators = {"cuda": torch.cuda, "mps": torch.backends.mps}
+    there = [*(kind for kind, module in accelerators.items() if module.is_available()), "cpu"]
     if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
-    if name not in there:
+        return torch.device(there[0])
+    if name not in get_args(Device):
         known = nearest(name, get_args(Device))
         raise ImpastoError(f"there is no device {name!r}; did you mean {known!r}?")
-    if not there[name]:
+    if name not in there:
         raise ImpastoError(f"the device {name!r} is not on this machine; use 'cpu' or 'auto'")
     return torch.device(name)
 
 
 @functools.cache
 def _openmp() -> Any:
-    from threadpoolctl import ThreadpoolController
-
     return ThreadpoolController().select(user_api="openmp")
 
 
@@ -120,10 +104,7 @@ def one_thread() -> Iterator[int]:
     `torch.set_num_threads` would change that of every thread that begins meanwhile, for good.
     """
     threads = torch.get_num_threads()
-    if threads == 1:
-        yield threads
-        return
-    with _openmp().limit(limits=1):
+    with _openmp().limit(limits=1) if threads > 1 else contextlib.nullcontext():
         yield threads
 
 

@@ -34,11 +34,10 @@ class ImpastoNotice(str):
 def notice(sentence: str) -> None:
     """Tell of something that is no error."""
     told = _told.get()
+    if told is None or sentence not in told:
+        LOGGER.warning(ImpastoNotice(sentence))
     if told is not None:
-        if sentence in told:
-            return
         told.add(sentence)
-    LOGGER.warning(ImpastoNotice(sentence))
 
 
 @contextlib.contextmanager

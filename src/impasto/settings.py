@@ -299,34 +299,29 @@ class AtlasSettings(RunSettings):
     size: Pixels = 256
 
 
+# As both have it: from white noise, at the final size alone, with no prior on the picture.
+_PLAIN = {"levels": 1, "tv": 0.0, "margin": False, "detail": 1.0, "init": "noise"}
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # Gatys, Ecker & Bethge 2015 (arXiv:1508.06576), eqs. 1 to 7: alpha / beta = 1e-3, every
-        # style layer 1/5, from white noise.
+        # style layer 1/5.
         "gatys": {
+            **_PLAIN,
             "scaling": "gatys",
-            "levels": 1,
-            "tv": 0.0,
-            "margin": False,
-            "detail": 1.0,
             "style_layers": "first",
             "content_weight": 1.0,
             "style_weight": 1000.0,
-            "init": "noise",
             "steps": 500,
         },
         # The form widely taught: plain means, five style layers summed, content divided by 10,
         # 10 rounds of 20 evaluations, each of which starts the optimiser anew.
         "lecture": {
+            **_PLAIN,
             "scaling": "lecture",
-            "levels": 1,
-            "tv": 0.0,
-            "margin": False,
-            "detail": 1.0,
             "style_layers": "second",
             "content_weight": 0.1,
             "style_weight": 5.0,
-            "init": "noise",
             "steps": 200,
             "evaluations": 200,
             "restart": 20,
@@ -404,11 +399,10 @@ def _check(name: str, value: object, annotation: Any) -> None:
         if base in (int, float):
             _check_number(name, value, base, extras, words)
             return
-    if bool in members:
-        if isinstance(value, bool):
-            return
-        if not isinstance(value, str) or not words:
-            raise ImpastoError(f"{name} is {value!r}; give True or False")
+    if isinstance(value, bool) and bool in members:
+        return
+    if bool in members and (not words or not isinstance(value, str)):
+        raise ImpastoError(f"{name} is {value!r}; give True or False")
     if words:
         raise ImpastoError(
             f"there is no {name} {str(value)!r}; did you mean {nearest(str(value), words)!r}? "
@@ -428,13 +422,9 @@ def _check_number(
 ) -> None:
     least = next((bound.ge for bound in bounds if hasattr(bound, "ge")), -math.inf)
     most = next((bound.le for bound in bounds if getattr(bound, "le", None) is not None), math.inf)
-    types_of = int if kind is int else (int, float)
-    fits = isinstance(value, types_of) and not isinstance(value, bool)
+    fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
     if not fits or not least <= value <= most or value == math.inf:  # type: ignore[operator]
-        allowed = f"from {least:g} to {most:g}" if kind is float else f"from {least} to {most}"
-        if most == math.inf:
-            allowed = f"of at least {least}"
+        what, shown = ("a whole number", repr(value)) if kind is int else ("a number", str(value))
+        allowed = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
         alternative = "".join(f" or {word!r}" for word in words)
-        what = "a whole number" if kind is int else "a number"
-        shown = f"{value!r}" if kind is int else f"{value}"
         raise ImpastoError(f"{name} is {shown}; give {what} {allowed}{alternative}")

@@ -140,16 +140,12 @@ class Objective:
         return _evaluation(each, gradient, terms)
 
     def _pull_back(
-        self,
-        start: Tensor,
-        segment: Segment,
-        slopes: Mapping[str, Tensor],
-        following: Tensor | None,
+        self, start: Tensor, segment: Segment, slopes: Mapping[str, Tensor], later: Tensor | None
     ) -> Tensor:
         """The gradient with respect to a segment's start.
 
-        slopes: the derivative with respect to each loss's sums. following: the gradient with
-        respect to the start of the next segment, which is the last of this one's layers.
+        slopes: the derivative with respect to each loss's sums. later: the gradient with respect
+        to the start of the next segment, which is the last of this one's layers.
         """
         gradient = torch.zeros_like(start)
         encoder = self.encoder.like(padding="zeros")
@@ -157,7 +153,7 @@ class Objective:
             # Around a picture that repeats a pixel may be in a crop more than once.
             place = ... if segment.wraps else (..., *parts[segment.start].crop)
             variables = start[place].detach().requires_grad_(True)
-            pulls: list[tuple[Tensor, Tensor]] = []
+            outputs, factors = [], []
             with torch.enable_grad():
                 crop = parts[segment.start].crop_of(variables) if segment.wraps else variables
                 features = encoder(crop, segment.layers, segment.start)
@@ -165,14 +161,15 @@ class Objective:
                     for loss in self._readers(layer) if parts[layer].positions else ():
                         term = loss.sums(features[layer], parts[layer])
                         if term.requires_grad:  # it does not where no pixel counts
-                            pulls.append((term, slopes[loss.name]))
+                            outputs.append(term)
+                            factors.append(slopes[loss.name])
                 part, last = parts[segment.layers[-1]], features[segment.layers[-1]]
-                if following is not None and part.positions:
-                    pulls.append((part.core_of(last), following[(..., *part.core)]))
+                if later is not None and part.positions:
+                    outputs.append(part.core_of(last))
+                    factors.append(later[(..., *part.core)])
             del features, crop, last
-            if pulls:
-                terms, factors = zip(*pulls, strict=True)
-                (pulled,) = torch.autograd.grad(terms, variables, factors)
+            if outputs:
+                (pulled,) = torch.autograd.grad(outputs, variables, factors)
                 gradient[place] += pulled
         return gradient
 

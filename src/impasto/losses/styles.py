@@ -154,8 +154,8 @@ class StyleLoss(SumLoss):
     published scalings are those of Gram matrices only.
 
     target: the painting's statistic, [1 or batch, rows, C]. area: weights
-    [1 or batch, 1, height, width] at the layer's positions, of mean 1, where only a part of the
-    picture is to have this style; place: its name.
+    [1 or batch, 1, height, width], of mean 1, where only a part of the picture is to have this
+    style; place: its name.
 
     Raises:
         ImpastoError: a published scaling with another style than Gram matrices.

@@ -109,7 +109,8 @@ def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any
         default += [f"{p}: {_shown(v[name])}" for p, v in settings.PRESETS.items() if name in v]
         words = _words(annotation)
         among = [f"{word} ({row.help})" for word, row in words.items() if hasattr(row, "help")]
-        text = f"{told[name]} One of {', '.join(among)}." if among else told[name]
+        text = told.get(name, "")  # python -OO has no docstrings
+        text += f" One of {', '.join(among)}." if among else ""
         about: dict[str, Any] = {
             "name": f"--{option}",
             "help": f"{text} (default {'; '.join(default)})",
