@@ -94,5 +94,5 @@ def test_what_does_not_fit_together_is_said(encoder: Encoder, pictures: Tensor) 
     losses = terms(encoder, EACH[0], pictures)
     with pytest.raises(ImpastoError, match=r"content relu3_2 has 3 entries .* 2 pictures; give"):
         Objective(encoder, losses)(pictures[:2])
-    with pytest.raises(ImpastoError, match=r"one image .* at a time"):
+    with pytest.raises(ImpastoError, match=r"one image .*a batch"):
         lbfgs(Objective(encoder, losses), pictures, steps=2)

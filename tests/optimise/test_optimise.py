@@ -15,6 +15,7 @@ from impasto import (
     ContentLoss,
     Evaluation,
     ImpastoError,
+    Lbfgs,
     Objective,
     Step,
     StyleLoss,
@@ -241,3 +242,66 @@ def test_the_same_again_is_the_same(
     )
     assert one.loss == two.loss
     assert np.array_equal(one.image.numpy(), two.image.numpy())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_whoever_iterates_may_stop_and_go_on_elsewhere(name: str) -> None:
+    objective, start = (
+        quadratic(random(1, 1, 3, 5, 4), random(2, 1, 3, 5, 4) + 0.1),
+        random(0, 1, 3, 5, 4),
+    )
+    whole = list(OPTIMISERS[name].start(objective, start, steps=9))
+    descent = OPTIMISERS[name].start(objective, start, steps=9)
+    some = [next(descent) for _ in range(4)]
+    state = {key: value.clone() for key, value in some[-1].state().items()}
+    rest = list(OPTIMISERS[name].start(objective, some[-1].image, steps=6, state=state))
+    assert [step.loss for step in some] == [step.loss for step in whole[:4]]
+    assert rest[-1].loss == pytest.approx(whole[-1].loss, rel=0.05, abs=1e-9)
+    descent.close()
+    assert list(descent) == []
+    assert some[-1].state() == {}
+    assert descent.outcome.final is some[-1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_is_raised_in_the_midst_of_a_step_changes_nothing(name: str) -> None:
+    plain = quadratic(random(1, 1, 3, 5, 4), random(2, 1, 3, 5, 4) + 0.1)
+    calls: list[int] = []
+
+    def pressed(image: Tensor) -> Evaluation:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return plain(image)
+
+    start = random(0, 1, 3, 5, 4)
+    expected = [step.loss for step in OPTIMISERS[name].start(plain, start, steps=8)]
+    descent = OPTIMISERS[name].start(pressed, start, steps=8)
+    losses: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        losses.extend(step.loss for step in descent)
+    losses = []
+    assert descent.last is not None
+    before = descent.last.step
+    for step in descent:  # it tries the same step again
+        losses.append(step.loss)
+    assert before + len(losses) + 1 == len(expected)
+    assert losses[-1] == pytest.approx(expected[-1], rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_in_turns_are_as_one_after_the_other(name: str) -> None:
+    objectives = [quadratic(random(n, 1, 3, 5, 4), random(9, 1, 3, 5, 4) + 0.1) for n in (1, 2)]
+    start = random(0, 1, 3, 5, 4)
+    alone = [[s.loss for s in OPTIMISERS[name].start(o, start, steps=6)] for o in objectives]
+    pairs = zip(*(OPTIMISERS[name].start(o, start, steps=6) for o in objectives), strict=False)
+    for number, (one, other) in enumerate(pairs):
+        assert [one.loss, other.loss] == [alone[0][number], alone[1][number]]
+
+
+def test_an_optimiser_has_its_own_numbers(photo: Tensor) -> None:
+    objective = quadratic(photo.flip(-1), torch.linspace(0.01, 10, photo.numel()).view_as(photo))
+    short, usual = (Lbfgs(history=n)(objective, photo, steps=30).final.loss for n in (1, 20))
+    assert usual < short
+    with pytest.raises(ImpastoError, match=r"one image .*a batch"):
+        adam(objective, torch.cat([photo, photo]), steps=1)

@@ -39,7 +39,8 @@ class _TwoMoments(MeanStyle):
     """A style whose statistic is E[f f^T] above E[f], [batch, C + 1, C]; see `_split`."""
 
     def mean(self, features: Tensor, part: Part | None = None, area: Area = None) -> Tensor:
-        return torch.cat([gram(features, part, area), super().mean(features, part, area)], 1)
+        first = super().mean(features, part, area)
+        return torch.cat([gram(features, part, area), first], 1)
 
 
 @dataclass(frozen=True)

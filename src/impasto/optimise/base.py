@@ -1,9 +1,8 @@
 """What all optimisers share: evaluations, steps, and when to stop.
 
-An optimiser moves an image down an objective and knows nothing of what that means: it is any
-function from an image [1, channels, height, width] to an `Evaluation`. Pixels stay in [0, 1]
-*during* the optimisation: clipping only at the end would throw away what was paid for out there
-(on a bright painting, most of the style).
+An objective is any function from an image [1, channels, height, width] to an `Evaluation`. Pixels
+stay in [0, 1] *during* the optimisation: clipping only at the end would throw away what was paid
+for out there (on a bright painting, most of the style).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,11 +52,11 @@ class Step:
     """Where an optimiser has got to; step 0 is the start.
 
     `evaluations` counts the values and gradients spent so far, trial points included. `image` is
-    [1, channels, height, width] in 0..1 and is not changed afterwards. `state`, called before the
-    next step, is `Descent.state`. After the next step, or once the run is over, it gives nothing:
-    whoever keeps steps keeps pictures, and not the optimiser's memory. `done` is about how much
-    of the work of a whole painting is done, 0..1, `planned` how many steps it takes at most, and
-    `size` the (width, height) that it has at its end.
+    [1, channels, height, width] in 0..1 and is not changed afterwards. `state` is `Descent.state`
+    before the next step, and gives nothing after it, or once the run is over: whoever keeps steps
+    keeps pictures, not the optimiser's memory. `done` is about how much of the work of a whole
+    painting is done, 0..1, `planned` how many steps it takes at most, and `size` the (width,
+    height) that it has at its end.
     """
 
     step: int
@@ -85,8 +84,7 @@ class Outcome:
     reason: Literal["budget", "flat"]
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A point that an optimiser has settled on."""
 
     loss: float
@@ -98,8 +96,12 @@ class RoundOver(Exception):
     """The round is over, the run may not be."""
 
 
+class _Spent(Exception):
+    """No evaluation is left."""
+
+
 class Round(ABC):
-    """What an optimiser does from one restart to the next."""
+    """What an optimiser does from one restart to the next. It knows nothing of its descent."""
 
     @abstractmethod
     def step(self, evaluate: Evaluate) -> Found:
@@ -126,13 +128,12 @@ Rounds = Callable[[Tensor, State | None], Round]
 class Optimiser(ABC):
     """An object with its own numbers, that moves images down objectives.
 
-    vectors: as large as the image, that it needs beside what it remembers of past steps.
-    libraries: bytes that the interpreter takes with all libraries of a run, and what the
-    allocator loses between pieces: 360 MB and 80 measured on Linux.
+    vectors: as large as the image, that it needs beside its history. libraries: bytes that the
+    interpreter takes with all libraries of a run, and what the allocator loses between pieces.
     """
 
     vectors: ClassVar[int]
-    libraries: ClassVar[int] = 430 * 2**20
+    libraries: ClassVar[int] = 430 * 2**20  # 360 MB and 80, measured on Linux
 
     def start(
         self,
@@ -154,36 +155,27 @@ class Optimiser(ABC):
             steps: how many steps to accept at most.
             evaluations: how many values and gradients to spend at most; none for no limit.
             restart: forget what was learned of the curvature after so many evaluations.
-            state: of the `Step` whose image this is, to go on from there. It is taken over: its
-                tensors are not to be used again.
+            state: of the `Step` whose image this is, to go on from there. It is taken over.
             spectrum: what the image begins as, see `variables`.
-            beyond: what lies beyond the image's borders, to the variables: its mirror image, or
-                the image again (one that is to repeat without a seam).
+            beyond: what lies beyond its borders, to the variables: its mirror image, or the image
+                again (one that is to repeat without a seam).
 
         Raises:
-            ImpastoError: the image is a batch. When iterated: the image, the loss or its gradient
-                is not of finite numbers.
+            ImpastoError: the image is a batch; or, later, something is no finite number.
         """
         if image.ndim != 4 or len(image) != 1:
-            raise ImpastoError(
-                f"an optimiser moves one image [1, channels, height, width] at a time, not "
-                f"{list(image.shape)}; start one for each"
-            )
+            what = f"one image [1, channels, height, width], not {list(image.shape)}"
+            raise ImpastoError(f"an optimiser moves {what}; start a run for each of a batch")
         with ordinary():
             rounds = self.rounds(image.shape, spectrum, beyond)
             first = rounds(image.detach(), state)
-        return Descent(objective, rounds, first, (steps, evaluations, restart))
+        return Descent(objective, rounds, first, steps, evaluations, restart)
 
     def __call__(
-        self,
-        objective: Evaluate,
-        image: Tensor,
-        *,
-        callback: Callback | None = None,
-        **choices: Any,
+        self, objective: Evaluate, image: Tensor, *, callback: Callback | None = None, **how: Any
     ) -> Outcome:
-        """Make a run to its end; `callback` is called with every step. See `start`."""
-        descent = self.start(objective, image, **choices)
+        """Make a run to its end, as `start` has it; `callback` is called with every step."""
+        descent = self.start(objective, image, **how)
         for step in descent:
             if callback:
                 callback(step)
@@ -201,21 +193,16 @@ class Descent(Iterator[Step]):
     out of `next` and changes nothing: `last` and `state()` are still there, and `next` tries the
     same step again. The optimiser's memory goes when the run ends, with `close`, or with this.
 
-    A run begins in a round of the optimiser. Where that ends, of itself or for a restart, there
-    is another; one that makes no step ends the run.
+    A run is made of rounds, which end by themselves or for a restart; one without a step ends it.
     """
 
     def __init__(
-        self,
-        objective: Evaluate,
-        rounds: Rounds,
-        first: Round,
-        limits: tuple[int, int | None, int | None],
+        self, objective: Evaluate, rounds: Rounds, first: Round, *limits: int | None
     ) -> None:
         self.last: Step | None = None
         self.evaluations = 0
         self._objective, self._rounds = objective, rounds
-        self._round: Round | None = first  # holds nothing of this: no circle, no collector
+        self._round: Round | None = first  # none: the run is over
         self._steps, self._most, self._restart = limits
         self._round_evaluations = self._steps_before = 0
         self._losses: list[float] = []
@@ -229,10 +216,9 @@ class Descent(Iterator[Step]):
         if found is None:
             self.close()
             raise StopIteration
-        step = len(self._losses)
-        state = partial(_learned, weakref.ref(self), step)
+        state = partial(_learned, weakref.ref(self), step := len(self._losses))
         self._losses.append(found.loss)
-        self.last = Step(step, self.evaluations, found.loss, found.parts, found.image, state)
+        self.last = Step(step, self.evaluations, *found, state)
         return self.last
 
     @property
@@ -266,29 +252,26 @@ class Descent(Iterator[Step]):
             return self.last is not None
         before, since = self._losses[:-FLAT_STEPS], self._losses[-FLAT_STEPS:]
         is_flat = before and min(since) > min(before) - FLAT_DECREASE * abs(min(before))
-        if is_flat or self.last.loss == 0:
-            self._reason = "flat"
+        self._reason = "flat" if is_flat or self.last.loss == 0 else "budget"
         return self._reason == "flat"
 
     def _found(self, current: Round) -> Found | None:
         """The next step, be it in another round; none where there is no more."""
-        last = self.last.image if self.last else None
         while True:
             try:
                 found = current.step(self._evaluate)
+                if self.last is None or found.image is not self.last.image:
+                    return found  # else it is where a round began anew
             except _Spent:
                 return None
             except RoundOver:
-                assert last is not None
-                image = current.end(last)
-                if image is last and len(self._losses) <= max(self._steps_before, 1):
+                assert self.last
+                image = current.end(self.last.image)
+                if image is self.last.image and len(self._losses) <= max(self._steps_before, 1):
                     self._reason = "flat"
                     return None
                 current = self._round = self._rounds(image, None)
                 self._round_evaluations, self._steps_before = 0, len(self._losses)
-            else:
-                if found.image is not last:  # as it is where a round begins anew
-                    return found
 
     def _evaluate(self, image: Tensor) -> Evaluation:
         if self._restart and self._round_evaluations >= self._restart:
@@ -298,23 +281,16 @@ class Descent(Iterator[Step]):
         evaluation = self._objective(image)
         self.evaluations += 1
         self._round_evaluations += 1
-        # A sum is finite where all of its terms are.
+        after = f"after {self.evaluations} evaluations"
+        # A sum is finite where all of its terms are. The loss may be so even where the picture is
+        # not: a ReLU can take what is no number for zero.
         if not image.detach().sum().isfinite():
-            # The loss may well be finite: a ReLU can take what is no number for zero.
-            raise ImpastoError(
-                f"the picture has values that are no finite numbers after {self.evaluations} "
-                "evaluations; start from one without them"
-            )
+            what = f"the picture has values that are no finite numbers {after}"
+            raise ImpastoError(f"{what}; start from one without them")
         if not (math.isfinite(evaluation.loss) and evaluation.gradient.sum().isfinite()):
-            raise ImpastoError(
-                f"the loss is not a finite number after {self.evaluations} evaluations; "
-                "use smaller weights, or pictures without such values"
-            )
+            mend = "use smaller weights, or pictures without such values"
+            raise ImpastoError(f"the loss is not a finite number {after}; {mend}")
         return evaluation
-
-
-class _Spent(Exception):
-    """No evaluation is left."""
 
 
 def _learned(descent: weakref.ref[Descent], step: int) -> State:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from impasto.optimise.base import Beyond, Optimiser, Rounds, Spectrum, State
-from impasto.optimise.line_search import Length, Search
+from impasto.optimise.line_search import Search
 from impasto.optimise.variables import Basis
 
 _KEPT_BYTES = 256 * 2**20  # of the history, in a state
@@ -62,6 +62,8 @@ class _Round(Search):
         """
         if self.gone is not None:
             (step, length, before), self.gone = self.gone, None
+            if length == 0:  # it was interrupted
+                return step
             difference = before.neg_().add_(slope)
             step.mul_(float(length))
             product = difference.dot(step)
@@ -81,10 +83,6 @@ class _Round(Search):
         for (difference, step, factor), share in zip(self.pairs, reversed(shares), strict=True):
             direction.add_(step, alpha=float(share - difference.dot(direction) * factor))
         return direction
-
-    def _first_length(self, along: Tensor) -> Length:
-        del along
-        return 1.0
 
     def state(self) -> State:
         state = super().state()

@@ -1,9 +1,9 @@
 """Steps along a line, as far as the strong Wolfe conditions ask for.
 
-The line search is Nocedal & Wright 2006, algorithms 3.5 and 3.6, by cubic interpolation: step by
-step what torch's L-BFGS does (`torch.optim.lbfgs`), so that it ends where that ends. It differs in
-what it holds: torch keeps a gradient for both ends of its bracket, and copies of them; here only
-the lower end has one, because only there the search can end.
+By cubic interpolation (Nocedal & Wright 2006, algorithms 3.5 and 3.6): step by step what torch's
+L-BFGS does (`torch.optim.lbfgs`), so that it ends where that ends. It differs in what it holds:
+torch keeps a gradient for both ends of its bracket, and copies of them; here only the lower end
+has one, because only there the search can end.
 """
 
 from __future__ import annotations
@@ -23,14 +23,9 @@ from impasto.optimise.variables import Basis, Variables
 DECREASE, CURVATURE = 1e-4, 0.9
 """c1 and c2 of the strong Wolfe conditions."""
 
-LEAST_CHANGE = 1e-9
-"""Of a variable: a bracket is not narrowed further."""
-
-MOST_LOOKS = 25
-"""Evaluations for one step."""
-
-LEVEL = 1e-12
-"""What falls by less along a direction does not fall."""
+_LEAST_CHANGE = 1e-9  # of a variable: a bracket is not narrowed further
+_LEVEL = 1e-12  # what falls by less along a direction does not fall
+_LOOKS = 25  # evaluations at most for one step
 
 Seen = TypeVar("Seen")
 Length = float | Tensor
@@ -62,20 +57,18 @@ class _Trial:
 
 
 class Search(Round):
-    """Rounds of steps along a line each, on the variables of an image.
+    """Rounds of steps along a line each, on the variables of an image; none raises the loss.
 
-    An accepted step never raises the loss. A round ends of itself when its line search finds
-    nothing lower. With nothing remembered the next may; when that can't make a single step either,
-    there is no more to be had.
+    A round ends of itself when its line search finds nothing lower. With nothing remembered the
+    next may; when that can't make a single step either, there is no more to be had.
     """
 
     curvature: ClassVar[float] = CURVATURE
 
     def __init__(self, basis: Basis, image: Tensor, state: State | None) -> None:
-        self.image: Tensor | None = image  # where it begins, until that is evaluated
         self.variables = Variables(image, basis, state["angles"] if state else None)
         self.home = torch.zeros(image.numel(), dtype=torch.float32)
-        self.here: _Trial | None = None
+        self.here: _Trial | Tensor = image  # until that is evaluated
         # The last step: its direction, how far it went, and the slope where it began.
         self.gone: tuple[Tensor, Length, Tensor] | None = None
         self.change = 0.0  # of the scaled loss, in that step
@@ -88,32 +81,33 @@ class Search(Round):
     def _direction(self, slope: Tensor) -> Tensor | None:
         """Where to go from here; none where nothing is known but the slope."""
 
-    @abstractmethod
     def _first_length(self, along: Tensor) -> Length:
-        """How far along that direction to look first, where the loss bends so much."""
+        """How far along that direction to look first; `along` is the derivative there."""
+        del along
+        return 1.0
 
     def step(self, evaluate: Evaluate) -> Found:
         """See `Round.step`."""
-        if self.here is None:
-            return self._start(evaluate)
+        if isinstance(self.here, Tensor):
+            self.here = self._started(self.here, evaluate)
+            return self.here.found
         here, slope = self.here, self.here.slope
         loss = here.found.loss * self.variables.scale
         if not slope.any():
             raise RoundOver
         direction = self._direction(slope)
-        length: Length
         if direction is None:
             direction = slope.neg()
-            # Of length 1; torch has the gradient's 1-norm for that.
-            longest = 1.0 / slope.abs().sum()
-            most = longest if longest < 1.0 else 1.0
-            length = most * float(slope.abs().sum() / slope.norm())
             along = slope.dot(direction)
+            # Of length 1; torch has the gradient's 1-norm for that.
+            total = slope.abs().sum()
+            most = 1.0 / total if total > 1.0 else 1.0
+            length: Length = most * float(total / slope.norm())
         else:
             along = slope.dot(direction)
             length = self._first_length(along)
             self.gone = direction, 0.0, slope  # interrupted now, it begins with this once more
-        if along > -LEVEL:
+        if along > -_LEVEL:
             raise RoundOver
         known: WeakValueDictionary[bytes, _Trial] = WeakValueDictionary()
         known[_place(self.home)] = here
@@ -133,34 +127,25 @@ class Search(Round):
             loss = trial.found.loss * self.variables.scale
             return Point(End(length, loss, trial.slope.dot(direction)), trial)
 
-        point = strong_wolfe(
-            look,
-            Point(End(0.0, loss, along), here),
-            length,
-            largest=float(direction.abs().max()),
-            most=MOST_LOOKS - 1,
-            curvature=self.curvature,
-        )
+        start, largest = Point(End(0.0, loss, along), here), float(direction.abs().max())
+        point = strong_wolfe(look, start, length, largest, _LOOKS - 1, curvature=self.curvature)
         if point.seen.found.loss >= here.found.loss:
             raise RoundOver
         self.home.add_(direction, alpha=float(point.end.length))
         self.gone, self.change = (direction, point.end.length, slope), point.end.loss - loss
         self.here = point.seen
-        return self.here.found
+        return point.seen.found
 
-    def _start(self, evaluate: Evaluate) -> Found:
+    def _started(self, image: Tensor, evaluate: Evaluate) -> _Trial:
         # The image itself, without the margin: it may be the minimum.
-        assert self.image is not None
-        evaluation = evaluate(self.image)
+        evaluation = evaluate(image)
         if self.variables.scale == 1.0:
             self.variables.scale_by(self.variables.slope_at(self.home, evaluation.gradient))
         slope = self.variables.slope_at(self.home, evaluation.gradient)
-        self.here = _Trial(Found(evaluation.loss, evaluation.parts, self.image), slope)
-        self.image = None
-        return self.here.found
+        return _Trial(Found(evaluation.loss, evaluation.parts, image), slope)
 
     def state(self) -> State:
-        """Nothing is copied: what there is changes with the next step."""
+        """See `Round.state`. Nothing is copied: what there is changes with the next step."""
         state = {
             "angles": self.variables.angles_at(self.home),
             "scale": torch.tensor(self.variables.scale, dtype=torch.float64),
@@ -181,7 +166,6 @@ def strong_wolfe(
     look: Callable[[Length], Point[Seen]],
     start: Point[Seen],
     first: Length,
-    *,
     largest: float,
     most: int,
     decrease: float = DECREASE,
@@ -193,96 +177,58 @@ def strong_wolfe(
     first time. decrease, curvature: c1 and c2. The point returned is the lowest that was found,
     or `start`.
     """
-    wolfe = _Conditions(start.end, decrease, curvature)
-    low, high, looks = _bracket(look, start, first, most, wolfe)
-    del start
-    stuck = False
-    while high is not None and looks < most:
-        looks += 1
-        shortest, longest = _in_order(low.end.length, high.length)
-        if (longest - shortest) * largest < LEAST_CHANGE:
+    origin = start.end
+    # Between two ends lies what is looked for, once there is a `high`, whose loss is the higher.
+    low, length, stuck = start, first, False
+    high: End | None = None
+    for looks in range(most + 1):
+        new = look(length)
+        end = new.end
+        if high is None and looks == most:
+            return start if origin.loss <= end.loss else new
+        is_low = bool(end.loss <= origin.loss + decrease * end.length * origin.along)
+        is_higher = end.loss >= low.end.loss
+        is_past = not is_low or (is_higher and (high is not None or looks > 1))
+        if not is_past and abs(end.along) <= -curvature * origin.along:
+            return new
+        if high is None and not (is_past or end.along >= 0):
+            bounds = end.length + 0.01 * (end.length - low.end.length), end.length * 10
+            length = _cubic_minimum(low.end, end, *bounds)
+            low = new
+            del new  # nothing is kept that the search cannot come back to
+            continue
+        if is_higher:
+            high = end
+        elif high is None or not is_low:
+            low, high = new, low.end
+        else:
+            high = low.end if end.along * (high.length - low.end.length) >= 0 else high
+            low = new
+        del new
+        shortest, longest = low.end.length, high.length
+        if shortest > longest:
+            shortest, longest = longest, shortest
+        if (longest - shortest) * largest < _LEAST_CHANGE:
             break
-        length = _cubic_minimum(low.end, high)
+        length = _cubic_minimum(low.end, high, shortest, longest)
         # Too close to an end there is little progress: once may be, not twice.
         least = 0.1 * (longest - shortest)
         is_close = bool(longest - length < least) or bool(length - shortest < least)
         is_at_end = bool(length <= shortest) or bool(length >= longest)
-        if is_close and (stuck or is_at_end):
+        is_moved = is_close and (stuck or is_at_end)
+        if is_moved:
             is_upper = bool(longest - length < length - shortest)
             length = longest - least if is_upper else shortest + least
-            stuck = False
-        else:
-            stuck = is_close
-        new = look(length)
-        is_low = wolfe.is_low(new.end)
-        if new.end.loss >= low.end.loss:
-            high = new.end
-        elif not is_low:
-            low, high = new, low.end
-        else:
-            if wolfe.is_level(new.end):
-                high = None
-            elif new.end.along * (high.length - low.end.length) >= 0:
-                high = low.end
-            low = new
-        del new
+        stuck = is_close and not is_moved
     return low
 
 
-@dataclass(frozen=True)
-class _Conditions:
-    """Those of Wolfe, for points of a line that begins at `origin`."""
-
-    origin: End
-    decrease: float
-    curvature: float
-
-    def is_low(self, end: End) -> bool:
-        bound = self.origin.loss + self.decrease * end.length * self.origin.along
-        return bool(end.loss <= bound)
-
-    def is_level(self, end: End) -> bool:
-        return bool(abs(end.along) <= -self.curvature * self.origin.along)
-
-
-def _bracket(
-    look: Callable[[Length], Point[Seen]],
-    start: Point[Seen],
-    first: Length,
-    most: int,
-    wolfe: _Conditions,
-) -> tuple[Point[Seen], End | None, int]:
-    """The lower and the higher end of a part of the line that has what is looked for in it.
-
-    No higher end where the lower one is what is looked for. Third, how often was looked.
-    """
-    before, new = start, look(first)
-    for looks in range(most):
-        is_past = not wolfe.is_low(new.end) or (looks > 1 and new.end.loss >= before.end.loss)
-        if not is_past and wolfe.is_level(new.end):
-            return new, None, looks
-        if is_past or new.end.along >= 0:
-            if before.end.loss <= new.end.loss:
-                return before, new.end, looks
-            return new, before.end, looks
-        span = new.end.length - before.end.length
-        bounds = new.end.length + 0.01 * span, new.end.length * 10
-        length = _cubic_minimum(before.end, new.end, *bounds)
-        before = new
-        del new  # nothing is kept that the search cannot come back to
-        new = look(length)
-    return (start if start.end.loss <= new.end.loss else new), None, most
-
-
-def _cubic_minimum(
-    one: End, other: End, least: Length | None = None, most: Length | None = None
-) -> Length:
+def _cubic_minimum(one: End, other: End, least: Length, most: Length) -> Length:
     """Where the cubic through two ends, with their derivatives, is lowest within bounds.
 
-    Nocedal & Wright 2006, eq. 3.59. Without bounds between the two.
+    Nocedal & Wright 2006, eq. 3.59.
     """
     near, far = (one, other) if one.length <= other.length else (other, one)
-    least, most = near.length if least is None else least, far.length if most is None else most
     d1 = near.along + far.along - 3 * (near.loss - far.loss) / (near.length - far.length)
     squared = d1**2 - near.along * far.along
     if not squared >= 0:  # which may be no number
@@ -293,7 +239,3 @@ def _cubic_minimum(
     if length <= least:
         return least
     return most if length >= most else length
-
-
-def _in_order(one: Length, other: Length) -> tuple[Length, Length]:
-    return (one, other) if one <= other else (other, one)

@@ -7,6 +7,7 @@ so that the loss bends about alike for all of these (docs/design.md).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,36 +40,30 @@ class Basis:
         )
         frequency: Array = torch.hypot(rows[:, None], columns).double().numpy()
         frequency[0, 0] = 1 / (2 * max(height, width))  # the mean counts as the longest wave
-        self.gains = _spectral_gains(channels, frequency, spectrum).astype(np.float32)
+        gains = _spectral_gains(channels, frequency, spectrum).astype(np.float32)
+        self.gains = gains if self.is_mirrored else gains[..., : width // 2 + 1]
         self.opponents = _OPPONENTS if channels == 3 and spectrum != "photo" else None
 
     def weighed(self, x: Tensor) -> Tensor:
         """P x for x [1, channels, height, width] on the CPU."""
+        from scipy.fft import dctn, idctn, irfft2, rfft2
+
         if self.opponents is not None:
             x = torch.tensordot(self.opponents, x[0], dims=1)[None]
-        transform = self._mirrored if self.is_mirrored else self._repeated
-        result = torch.from_numpy(transform(x.numpy()))
+        size, workers = x.shape[-2:], torch.get_num_threads()
+        if self.is_mirrored:
+            along: dict[str, Any] = {"axes": (-2, -1), "norm": "ortho", "workers": workers}
+            waves = dctn(x.numpy(), **along)
+            waves *= self.gains
+            found = idctn(waves, overwrite_x=True, **along)
+        else:
+            waves = rfft2(x.numpy(), workers=workers)
+            waves *= self.gains
+            found = irfft2(waves, size, workers=workers, overwrite_x=True)
+        x = torch.from_numpy(found)
         if self.opponents is not None:
-            result = torch.tensordot(self.opponents.T, result[0], dims=1)[None]
-        return result
-
-    def _mirrored(self, x: Array) -> Array:
-        from scipy.fft import dctn, idctn
-
-        workers = torch.get_num_threads()
-        waves = dctn(x, axes=(-2, -1), norm="ortho", workers=workers)
-        waves *= self.gains
-        found: Array = idctn(waves, axes=(-2, -1), norm="ortho", workers=workers, overwrite_x=True)
-        return found
-
-    def _repeated(self, x: Array) -> Array:
-        from scipy.fft import irfft2, rfft2
-
-        workers = torch.get_num_threads()
-        waves = rfft2(x, workers=workers)
-        waves *= self.gains[..., : waves.shape[-1]]
-        found: Array = irfft2(waves, x.shape[-2:], workers=workers, overwrite_x=True)
-        return found
+            x = torch.tensordot(self.opponents.T, x[0], dims=1)[None]
+        return x
 
 
 class Variables:
