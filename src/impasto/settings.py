@@ -124,7 +124,8 @@ class RunSettings:
         pooling: average pooling spreads the gradient evenly; max is how the network was trained.
         seed: of the noise, and of whatever else is drawn.
         device: where to compute; auto takes the first of CUDA, MPS and the CPU that is there.
-        weights: a file with other weights of the encoder, see `load_encoder`.
+        weights: a .safetensors or .pth file with other weights of the encoder: a state dict of
+            torchvision's vgg16 or vgg19.
         memory: how much memory the process may take over the whole run, in bytes or as text
             like 2G or 800M, libraries included (they take 0.8G by themselves). None for three
             quarters of what is free. Larger pictures are painted in tiles; where the smallest do
