@@ -379,6 +379,17 @@ def options(annotation: Any) -> list[Any]:
     return list(get_args(annotation)) if is_union else [annotation]
 
 
+def words_of(annotation: Any) -> dict[str, Any]:
+    """The names that a setting may be, and what there is to know of each."""
+    words: dict[str, Any] = {}
+    for member in options(annotation):
+        if get_origin(member) is Literal:
+            words |= dict.fromkeys(get_args(member))
+        for extra in getattr(member, "__metadata__", ()):
+            words |= extra.names if isinstance(extra, Among) else {}
+    return words
+
+
 def check_count(name: str, value: object, least: int) -> None:
     """Raise an `ImpastoError` unless a value is a whole number of at least so much."""
     _check(name, value, Annotated[int, Ge(least)])
@@ -386,10 +397,9 @@ def check_count(name: str, value: object, least: int) -> None:
 
 def _check(name: str, value: object, annotation: Any) -> None:
     """Raise an `ImpastoError` unless a value is as an annotation has it."""
-    members = options(annotation)
+    members, words = options(annotation), words_of(annotation)
     if value is None and type(None) in members:
         return
-    words = [word for member in members for word in _words(member)]
     if isinstance(value, str) and value in words:
         return
     for member in members:
@@ -411,15 +421,8 @@ def _check(name: str, value: object, annotation: Any) -> None:
         )
 
 
-def _words(member: Any) -> Iterable[str]:
-    """The names that a member of an annotation allows."""
-    if get_origin(member) is Literal:
-        return get_args(member)
-    return [name for e in get_args(member) if isinstance(e, Among) for name in e.names]
-
-
 def _check_number(
-    name: str, value: object, kind: type, bounds: Sequence[Any], words: Sequence[str]
+    name: str, value: object, kind: type, bounds: Sequence[Any], words: Iterable[str]
 ) -> None:
     least = next((bound.ge for bound in bounds if hasattr(bound, "ge")), -math.inf)
     most = next((bound.le for bound in bounds if getattr(bound, "le", None) is not None), math.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -17,7 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto import Artwork, Painting, Settings, Step, Stylizer, resume, sample, stylize
+from impasto import (
+    Artwork,
+    Evaluation,
+    Objective,
+    Painting,
+    Settings,
+    Step,
+    Stylizer,
+    resume,
+    sample,
+    stylize,
+)
 from impasto.errors import LOGGER
 from impasto.paint import checkpoints, reconstruct, texture
 
@@ -63,9 +73,9 @@ def test_whoever_stops_has_a_picture_and_a_checkpoint(
     assert resumed.losses[-1] == pytest.approx(whole.losses[-1], rel=0.02)
 
 
-def test_stopped_from_another_thread_within_a_step() -> None:
+def test_stopped_from_another_thread_between_steps() -> None:
     painting = Stylizer(PAINTING, **SETTINGS).start(PHOTO)
-    third = threading.Event()
+    third, stopped = threading.Event(), threading.Event()
     seen: list[int] = []
 
     def paint() -> None:
@@ -73,19 +83,48 @@ def test_stopped_from_another_thread_within_a_step() -> None:
             seen.append(step.step)
             if step.step == 3:
                 third.set()
+                stopped.wait(60)
 
-    def stop() -> None:
-        third.wait()
-        painting.stop()
-
-    threads = [threading.Thread(target=work) for work in (paint, stop)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen[:4] == [0, 1, 2, 3]
-    assert len(seen) <= 6  # the step it was in the middle of, and one that was just beginning
+    worker = threading.Thread(target=paint)
+    worker.start()
+    assert third.wait(60)
+    painting.stop()
+    stopped.set()
+    worker.join(60)
+    assert seen == [0, 1, 2, 3]
     assert painting.artwork.stopped == "interrupted"
+
+
+def test_stopped_from_another_thread_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that is being made is the last."""
+    painting = Stylizer(PAINTING, **SETTINGS).start(PHOTO)
+    steps = list(itertools.islice(painting, 4))
+    evaluate = Objective.__call__
+
+    def meanwhile(self: Objective, image: torch.Tensor) -> Evaluation:
+        other = threading.Thread(target=painting.stop)
+        other.start()
+        other.join()
+        return evaluate(self, image)
+
+    monkeypatch.setattr(Objective, "__call__", meanwhile)
+    steps += list(painting)
+    assert [step.step for step in steps] == [0, 1, 2, 3, 4]
+    assert painting.artwork.losses == [step.loss for step in steps]
+
+
+def test_one_stylizer_for_two_paintings_at_once() -> None:
+    """Begun together and painted in turns, they are what they are alone; and so is what is told."""
+    stylizer = Stylizer(PAINTING, size="full", steps=4, levels=1)
+    photos = [Image.open(PHOTO).resize(size) for size in ((64, 36), (96, 54))]
+    alone = [stylize(photo, PAINTING, size="full", steps=4, levels=1) for photo in photos]
+    paintings = [stylizer.start(photo) for photo in photos]
+    for _ in zip(*paintings, strict=False):
+        pass
+    for painting, one in zip(paintings, alone, strict=True):
+        list(painting)
+        assert painting.artwork.image.tobytes() == one.image.tobytes()
+        assert painting.artwork.record == one.record
 
 
 def test_what_is_raised_on_the_way_leaves_the_picture(
@@ -227,5 +266,3 @@ def test_a_painting_that_nobody_finishes_goes_away(tmp_path: Path) -> None:
     del painting
     assert len(checkpoints.read(checkpoint).progress.losses) == 3
     assert [step.state() for step in steps] == [{}, {}, {}]
-    with contextlib.suppress(StopIteration):
-        Stylizer(PAINTING, **SETTINGS).start(PHOTO)  # one that never began

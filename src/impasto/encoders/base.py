@@ -215,12 +215,12 @@ def load_encoder(
     """
     path = None if weights is None else Path(weights)
     with _loading:
-        changed = path.stat().st_mtime_ns if path and path.exists() else 0
-        return _loaded(name, path, changed).like(pooling=pooling, padding=padding)
+        version = (path.resolve(), path.stat().st_mtime_ns) if path and path.exists() else None
+        return _loaded(name, path, version).like(pooling=pooling, padding=padding)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(name: str, weights: Path | None, _changed: int) -> Encoder:
+def _loaded(name: str, weights: Path | None, _version: object) -> Encoder:
     encoder: Encoder = catalog.ENCODERS[name].load()(weights)
     return encoder
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -59,7 +61,9 @@ class Repainting(Problem):
     refined = "painted"
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
-        self.stylizer, self.studio, self.photo = stylizer, stylizer.studio, photo
+        self.stylizer, self.photo = stylizer, photo
+        # What a picture takes of memory is its own: others may be painted at the same time.
+        self.studio = copy.copy(stylizer.studio)
         self.settings = stylizer.settings
         self.levels, self.size, self.name = levels, levels[-1].size, photo.name
         self.record = stylizer.record(photo, self.size)
@@ -88,11 +92,14 @@ class Repainting(Problem):
             covered = sum(loss.weight for loss in style) or 1.0
             style_weight /= max(own / covered, MIN_STYLE_DISTANCE)
         target, weight = measured[content_layer], self._content_weight(level)
-        floor = self.studio.floor(content_layer)
         return [
-            ContentLoss(content_layer, target, weight, settings.scaling, floor),
+            ContentLoss(content_layer, target, weight, settings.scaling, self._floor),
             *(dataclasses.replace(loss, weight=style_weight * loss.weight) for loss in style),
         ]
+
+    @functools.cached_property
+    def _floor(self) -> float:
+        return self.studio.floor(self.stylizer.content_layer)
 
     def _content_weight(self, level: Level) -> float:
         """Less at levels where the content layer sees the photo's texture and no shapes any more.

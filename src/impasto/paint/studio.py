@@ -65,7 +65,7 @@ class Studio:
         self.weights_file = _hashed(settings.weights)
         self.optimiser: Optimiser = catalog.OPTIMIZERS[settings.optimizer].made(settings)
         self._pictures = self._shown = 0  # bytes, bytes a pixel; see `make_room`
-        self._limited = False
+        self._settled = self._limited = False
 
     def read(self, layers: Iterable[str], targets: Iterable[str] = ()) -> None:
         """Say which layers the losses read, and whose activations are targets as a whole."""
@@ -288,9 +288,10 @@ class Studio:
 
     def _settle(self) -> None:
         """Prepare the kernels, once, so that what they take is there when the rest is counted."""
-        if self.device.type == "cpu" and ops.status().ready:
+        if not self._settled and self.device.type == "cpu" and ops.status().ready:
             self.encoder.prepare(self.layers)
             machine.give_back()
+        self._settled = True
 
     @functools.cached_property
     def _memory(self) -> int:

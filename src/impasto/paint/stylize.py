@@ -180,7 +180,7 @@ class Stylizer:
         shown = 12 if settings.margin else 0  # without the margin
         if problem.grey or not problem.is_everywhere or len(self.places) > 1:
             shown += 24 + 8 * len(self.places)  # in colour; masks and their areas
-        self.studio.make_room(
+        problem.studio.make_room(
             size,
             inputs.values(),
             channels=1 if problem.grey else 3,

@@ -57,7 +57,12 @@ Variations = Annotated[
     tuple[tuple[str, list[str]], ...], several(texts.variation, metavar="OPTION=A,B,...")
 ]
 Weights = Annotated[tuple[float, ...], converted(texts.numbers, metavar=texts.NUMBERS)]
-Seconds = Annotated[float, converted(lambda given: texts.numbers(given)[-1], metavar="SECONDS")]
+Seconds = Annotated[
+    float,
+    converted(
+        lambda given: texts.numbers(given)[-1], metavar="SECONDS", show_default="{:g}".format
+    ),
+]
 
 
 @app.command(sort_key=0)
@@ -80,8 +85,7 @@ def stylize(
             The rest keeps to --style, or stays the photo where there is none.
         skip_existing: leave out photos whose output is there already, and go on with those that an
             earlier run has left a checkpoint of.
-        checkpoint_every: how often to keep the run in a file beside the output, to resume it
-            (default 30).
+        checkpoint_every: how often to keep the run in a file beside the output, to resume it.
     """
     from impasto.paint.stylize import Stylizer
 
@@ -247,7 +251,7 @@ def resume(
 
     Args:
         file: the .checkpoint file, or the picture's name.
-        checkpoint_every: how often to keep the run in that file (default 30).
+        checkpoint_every: how often to keep the run in that file.
     """
     from impasto.paint.checkpoints import SUFFIX, read_record
     from impasto.pictures.images import FORMATS

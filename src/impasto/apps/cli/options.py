@@ -23,7 +23,6 @@ from typing import (
     TypeVar,
     Unpack,
     get_args as arguments_of,
-    get_origin as origin_of,
 )
 
 from cyclopts import Group, Parameter
@@ -54,7 +53,9 @@ class Help(PlainFormatter):
             with console.capture() as told:
                 console.print(entry.description, width=10**6)
             width = max(console.width - left, 20)
-            text = textwrap.wrap(" ".join(told.get().split()), width, break_on_hyphens=False)
+            default = f"(default {entry.default})" if entry.default else ""
+            words = [*told.get().split(), default]
+            text = textwrap.wrap(" ".join(words).strip(), width, break_on_hyphens=False)
             beside = len(label) + 2 <= left and text
             lines.append(f"{label:<{left}}{text.pop(0)}" if beside else label)
             lines += [" " * left + line for line in text]
@@ -107,7 +108,7 @@ def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any
         option = names.get(name, _dashed(name))
         default = [_shown(getattr(kind, name, None))]
         default += [f"{p}: {_shown(v[name])}" for p, v in settings.PRESETS.items() if name in v]
-        words = _words(annotation)
+        words = settings.words_of(annotation)
         among = [f"{word} ({row.help})" for word, row in words.items() if hasattr(row, "help")]
         text = told.get(name, "")  # python -OO has no docstrings
         text += f" One of {', '.join(among)}." if among else ""
@@ -149,17 +150,6 @@ def _explained(kind: type[RunSettings]) -> dict[str, str]:
     }
 
 
-def _words(annotation: Any) -> dict[str, Any]:
-    """The names that a setting may be, and what there is to know of each."""
-    words: dict[str, Any] = {}
-    for member in settings.options(annotation):
-        if origin_of(member) is Literal:
-            words |= dict.fromkeys(arguments_of(member))
-        for extra in getattr(member, "__metadata__", ()):
-            words |= extra.names if isinstance(extra, Among) else {}
-    return words
-
-
 def _parts(annotation: Any) -> list[tuple[Any, Any]]:
     """What each member of an annotation is at bottom, and what it is parsed by, if it is."""
     parts = []
@@ -172,7 +162,7 @@ def _parts(annotation: Any) -> list[tuple[Any, Any]]:
 
 def _metavar(annotation: Any) -> str:
     shapes = [_PARSED.get(parse) or _SHAPES.get(base) for base, parse in _parts(annotation)]
-    found = [*filter(None, dict.fromkeys(shapes)), *_words(annotation)]
+    found = [*filter(None, dict.fromkeys(shapes)), *settings.words_of(annotation)]
     return "|".join(part for part in found if part != "NAME" or len(found) == 1)
 
 
