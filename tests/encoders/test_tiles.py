@@ -26,6 +26,7 @@ from impasto import (
     load_encoder,
     measure,
 )
+from impasto.encoders.base import Padding
 from impasto.encoders.tiles import needed, plan
 from tests.conftest import sample_tensor
 
@@ -158,6 +159,17 @@ def test_memory_decides(encoder: Encoder) -> None:
     frugal = plan(encoder, layers, size, memory=1)
     assert frugal
     assert needed(encoder, layers, size, frugal) > 1
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_memory_counts_tiles_as_large_as_they_are(encoder: Encoder, padding: Padding) -> None:
+    """A side of 720 pixels is not cut for tiles of 544, so there is one tile of 720."""
+    layers, size = ["image", "relu4_2", *STYLE], (720, 720)
+    padded = encoder.like(padding=padding)
+    asked, made = (
+        needed(padded, layers, size, plan(padded, layers, size, tile=tile)) for tile in (544, 720)
+    )
+    assert asked == made
 
 
 def test_a_gram_loss_at_its_own_target(encoder: Encoder, noise: Tensor) -> None:

@@ -1,14 +1,13 @@
-"""How a picture that does not fit into memory is cut: segments of the encoder, tiles of each.
+"""How to compute a picture that does not fit into memory: segments of the encoder, cut into tiles.
 
 A *segment* is a run of layers that are computed together, from the activations of one layer to
-those of another. A *tile* is a part of a segment's input: its *core*, whose positions it answers
-for, and a *halo* around it, as wide as the core's outputs reach. Tiles begin at multiples of the
-segment's stride, so each computes the very positions that the whole would have; where a tile ends
-at the picture's border, zero padding is the encoder's own, and wherever else it ends, what the
-padding spoils lies in the halo. With circular padding there is no border: halos go on at the
-opposite side.
+those of another. A *tile* is a part of a segment's input: a *core*, for whose positions the tile
+gives results, and a *halo* around it, as wide as these results depend on. Tiles begin at multiples
+of the segment's stride, so each computes exactly the positions that the whole would have. At the
+picture's border a tile has the encoder's own zero padding; at its other sides, padding spoils only
+the halo. With circular padding there is no border: halos continue at the opposite side.
 
-All of it comes from the encoder's table of layers; no layer is known by name here.
+All of this is read off the encoder's table of layers; no layer is known by name here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from impasto.encoders.base import IMAGE, Encoder, Layer
 from impasto.kernels import ops
 
 _FLOAT = 4
-_BUFFERS = 64 * 2**20  # of the kernels' threads, and what else is small
+_BUFFERS = 64 * 2**20  # for the threads of the kernels, and other small things
 _LEAST_TILE = 64
 
 Spans = tuple[slice, slice]
@@ -34,9 +33,9 @@ Spans = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a layer of (height, width): `crop` is what is there, `core` what counts of it.
+    """A part of a layer of (height, width): a tensor holds its `crop`, but only the `core` counts.
 
-    A crop may reach beyond the layer, where it goes on at the opposite side.
+    A crop may reach beyond the layer, where it continues at the opposite side.
     """
 
     size: tuple[int, int]
@@ -51,17 +50,15 @@ class Part:
         return cls((height, width), everything, everything)
 
     def shrunk(self, stride: int) -> Part:
-        """The same part of a layer that has one position for so many a side."""
+        """The same part of a layer whose stride is `stride` times as large."""
         height, width = self.size
         crop, core = _shrunk(self.crop, stride), _shrunk(self.core, stride)
         return Part((height // stride, width // stride), crop, core)
 
     def core_of(self, crop: Tensor) -> Tensor:
-        """The core of this crop of a layer."""
         return crop if self.core == self.crop else crop[(..., *self.core_in_crop)]
 
     def crop_of(self, layer: Tensor) -> Tensor:
-        """This crop of a whole layer."""
         spans = list(zip(self.crop, self.size, strict=True))
         if all(span.start >= 0 and span.stop <= side for span, side in spans):
             return layer[(..., *self.crop)]
@@ -81,18 +78,18 @@ class Part:
 
     @property
     def positions(self) -> int:
-        """How many positions count."""
+        """How many positions the core has."""
         return math.prod(span.stop - span.start for span in self.core)
 
 
 class Segment:
     """Layers computed together: `layers`, from the activations of `start`, in tiles.
 
-    rows: of the encoder's table, from the start to the last of the layers. strides: of the start
-    and of each layer, in positions of the start, as all lengths here. tile: the side of a core.
-    grid: tiles begin at multiples of it, so that the compiled convolutions cut them up as they
-    would the whole, and round alike. halos: how wide the halo is before and behind a core.
-    wraps: what lies beyond a border is the opposite side.
+    Lengths are in positions of the start. rows: the encoder's table from the start to the last
+    layer. strides: of the start and of each layer. tile: the side of a core. grid: tiles begin at
+    multiples of it, so that the compiled convolutions cut them up as they would the whole, and
+    round alike. halos: the halo's widths before and behind a core. wraps: at a border, the picture
+    continues with its opposite side.
     """
 
     def __init__(self, rows: Sequence[Layer], layers: list[str], side: int, wraps: bool) -> None:
@@ -110,7 +107,7 @@ class Segment:
         self.halos = -(-reach // self.grid) * self.grid, -(-reach // step) * step
 
     def tiles(self, start: Tensor) -> Iterator[dict[str, Part]]:
-        """For each tile of a start [batch, C, height, width], its part of it and of every layer."""
+        """For each tile of a start [batch, C, height, width], its part of it and of each layer."""
         before, behind = self.halos
 
         def crop(core: slice, side: int) -> slice:
@@ -124,6 +121,12 @@ class Segment:
                 part = Part((height, width), crops, (rows, columns))
                 yield {name: part.shrunk(stride) for name, stride in self.strides.items()}
 
+    def longest(self, side: int) -> int:
+        """The length of the longest crop along a side of the start, with some to spare."""
+        core = max(span.stop - span.start for span in _spans(side, self.tile, self.grid))
+        length = core + self.grid + sum(self.halos)
+        return length if self.wraps else min(side, length)
+
 
 def plan(
     encoder: Encoder,
@@ -134,10 +137,10 @@ def plan(
     tile: int | None = None,
     batch: int = 1,
 ) -> list[Segment] | None:
-    """How to compute `layers` of pictures of (height, width) in `memory` bytes; none: as a whole.
+    """Segments to compute `layers` of pictures of (height, width); None: compute them as a whole.
 
-    With `tile`, in tiles of about that side in pixels instead, whatever the memory. Where nothing
-    fits, the most frugal way: `needed` tells what it takes.
+    They fit into `memory` bytes if possible; if not, they have the smallest tiles, and `needed`
+    tells what these take. `tile` asks for tiles of about that side in pixels, whatever the memory.
     """
     wanted = {encoder.layer(name) for name in layers}
     if tile is not None:
@@ -147,7 +150,7 @@ def plan(
     side = max(size)
     while True:
         side = max(_LEAST_TILE, int(side / 1.25))
-        # What comes after the cut takes a ninth of the memory a pixel; halos are wider there.
+        # After the cut, a pixel takes a ninth of the memory, and halos are wider.
         segments = _segments(encoder, wanted, side, 2 * side)
         if side == _LEAST_TILE or needed(encoder, wanted, size, segments, batch) <= memory:
             return segments
@@ -161,8 +164,8 @@ def sweep(
 ) -> dict[str, Tensor]:
     """Compute the layers of all segments without gradient, tile by tile.
 
-    `visit` gets each layer's name, a crop of its activations and which part of the layer that is.
-    Returns the start of every segment, whole.
+    `visit` gets each layer's name, a crop of its activations, and which part of the layer that is.
+    Returns the whole start of every segment, by name.
     """
     starts = {IMAGE: image.detach()}
     padded = encoder.like(padding="zeros")
@@ -181,7 +184,7 @@ def sweep(
 
 
 def put(layers: dict[str, Tensor], encoder: Encoder, name: str, crop: Tensor, part: Part) -> None:
-    """Put the core of a crop into the whole layer, channels last, which is made for the first."""
+    """Put the core of a crop into the whole layer (channels last), which the first call makes."""
     if name not in layers:
         whole = crop.new_empty(len(crop), *part.size, encoder.channels(name))
         layers[name] = whole.permute(0, 3, 1, 2)
@@ -195,7 +198,7 @@ def needed(
     segments: Sequence[Segment] | None,
     batch: int = 1,
 ) -> float:
-    """About how many bytes one evaluation takes, with all that stays: weights, image, gradient."""
+    """About how many bytes one evaluation takes, including weights, image and gradient."""
     wanted = {encoder.layer(name) for name in layers}
     pixels = size[0] * size[1] * batch
     kept = encoder.held(wanted) + _BUFFERS + pixels * 6 * _FLOAT
@@ -204,23 +207,22 @@ def needed(
     most = 0.0
     for segment in segments:
         row = segment.rows[0]
-        longest = segment.tile + segment.grid + sum(segment.halos)
-        ends = (longest if segment.wraps else min(side // row.stride, longest) for side in size)
-        most = max(most, batch * math.prod(ends) * _bytes_per_position(segment.rows))
+        positions = math.prod(segment.longest(side // row.stride) for side in size)
+        most = max(most, batch * positions * _bytes_per_position(segment.rows))
         if row.name != IMAGE:
             kept += 2 * _FLOAT * row.channels * (pixels // row.stride**2)
     return kept + most
 
 
 def _segments(encoder: Encoder, wanted: set[str], side: int, deep: int) -> list[Segment]:
-    """Segments in tiles of so many pixels; `deep` for what comes after the cut."""
+    """Segments in tiles of `side` pixels before the cut, and of `deep` pixels after it."""
     ends = [IMAGE, encoder.deepest(wanted).name]
     if encoder.cut in encoder.layers[: encoder.layers.index(ends[1])]:
         ends.insert(1, encoder.cut)
     segments = []
     for start, end in itertools.pairwise(ends):
         rows = encoder.run(start, end)
-        found = rows if start == IMAGE else rows[1:]  # a picture may be wanted, too
+        found = rows if start == IMAGE else rows[1:]  # the image itself may be wanted
         layers = [row.name for row in found if row.name in {*wanted, end}]
         tile = side if start == IMAGE else deep
         segments.append(Segment(rows, layers, tile, encoder.padding == "circular"))
@@ -228,10 +230,7 @@ def _segments(encoder: Encoder, wanted: set[str], side: int, deep: int) -> list[
 
 
 def _bytes_per_position(rows: Sequence[Layer]) -> float:
-    """What evaluating these layers takes for each position of the first.
-
-    All activations that the gradient needs, and three of its own largest.
-    """
+    """Bytes for each position of the first layer: all activations and three times the largest."""
     shares = [
         row.channels / (row.stride // rows[0].stride) ** 2
         for before, row in itertools.pairwise(rows)
@@ -241,7 +240,7 @@ def _bytes_per_position(rows: Sequence[Layer]) -> float:
 
 
 def _spans(length: int, tile: int, grid: int) -> list[slice]:
-    """`length` in equal spans of about `tile` that begin at multiples of grid."""
+    """Cut `length` into about equal spans of about `tile` that begin at multiples of `grid`."""
     count = max(1, round(length / tile))
     starts = sorted({length * n // count // grid * grid for n in range(count)})
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
