@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py [FILE]
 
-Each table comes from a script of its own here; its command stands above it.
+Each table comes from another script of this folder; the command is printed above the table.
 """
 
 from __future__ import annotations

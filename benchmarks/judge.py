@@ -1,7 +1,7 @@
-"""How painted a picture looks, by measures that no optimiser here works on.
+"""Measures of how painted a picture looks; impasto optimises none of them.
 
-All of them compare two pictures [1, 3, height, width] of the same size, but for `painted`, which
-takes a painting of any size.
+All of them compare two pictures [1, 3, height, width] of the same size; only the painting, in
+`painted` and `weave`, may have any size.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def fine(picture: Tensor, photo: Tensor) -> float:
 
 
 def shape(picture: Tensor, photo: Tensor) -> float:
-    """How much of the photo's shapes is there: 1 is the photo, 0 is beyond recognition."""
+    """How much of the photo's shapes is kept: 1 is the photo, 0 is beyond recognition."""
     return band_likeness(picture, photo, 5.6, 67)
 
 
 def edges(picture: Tensor, photo: Tensor) -> float:
-    """How the slopes of luminance, of Gaussian derivatives of 2 pixels, correlate."""
+    """The correlation of the luminance's gradient magnitudes (Gaussian derivatives of 2 pixels)."""
     ours, theirs = (gaussian_gradient_magnitude(_light(image), 2.0) for image in (picture, photo))
     return float(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
 
 
 def weave(picture: Tensor, painting: Tensor) -> float:
-    """How much more fine waves run along rows and columns than the painting's do; 1 is as much.
+    """How strongly fine waves prefer rows and columns, relative to the painting; 1 is as strongly.
 
-    Waves of 2.5 to 3.3 pixels: the power of those within 8 degrees of a side, as a share of those
-    within 15 degrees of a diagonal; the picture's share over the painting's. Both have at least 64
-    pixels a side.
+    The power of waves of 2.5 to 3.3 pixels within 8 degrees of an axis is divided by that of waves
+    within 15 degrees of a diagonal, and the picture's ratio by the painting's. Both pictures have
+    at least 64 pixels a side.
     """
     ours, theirs = (_alignment(_light(image)) for image in (picture, painting))
     return ours / theirs
@@ -68,13 +68,13 @@ def _alignment(light: Array) -> float:
 def band_likeness(picture: Tensor, photo: Tensor, sigma: float, window: int) -> float:
     """How alike two pictures are in one band of frequencies.
 
-    The band is the luminance blurred by `sigma` pixels less that blurred by twice as much. In each
-    window a and b of the two give mean(ab) / sqrt(mean(a^2) mean(b^2)); the mean of those counts a
-    window by the photo's mean(b^2).
+    The band is the luminance blurred by `sigma` pixels minus the luminance blurred by twice as
+    much. The bands a and b give mean(ab) / sqrt(mean(a^2) mean(b^2)) in each window; the result is
+    the mean over windows, weighted by the photo's mean(b^2).
     """
     a, b = (_band(_light(image), sigma) for image in (picture, photo))
     both, ours, theirs = (uniform_filter(product, window) for product in (a * b, a * a, b * b))
-    ours, theirs = ours.clip(min=0), theirs.clip(min=0)  # running sums leave a rest below zero
+    ours, theirs = ours.clip(min=0), theirs.clip(min=0)  # rounding can leave values below zero
     alike = both / np.sqrt(ours * theirs + 1e-20)
     return float((alike * theirs).sum() / max(theirs.sum(), 1e-20))
 
@@ -88,10 +88,10 @@ def _light(image: Tensor) -> Array:
 
 
 class Judge:
-    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), which no picture is optimised by."""
+    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), which impasto never optimises by."""
 
     MERGES = "block2", "block4"
-    """The sums at strides 4 and 8."""
+    """The blocks whose outputs are compared: residual sums at strides 4 and 8."""
 
     def __init__(self, path: Path = WEIGHTS) -> None:
         with safe_open(str(path), framework="pt") as file:
@@ -99,10 +99,11 @@ class Judge:
             self.values = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
 
     def painted(self, picture: Tensor, photo: Tensor, painting: Tensor) -> float:
-        """How far the picture's places are from the painting's, as a share of what the photo's are.
+        """The picture's distance from the painting, divided by the photo's distance from it.
 
-        For every place the cosine distance to the nearest place of the painting, features less the
-        painting's mean; the mean over places, and then over both merges.
+        The distance is the mean over positions of the cosine distance to the nearest position of
+        the painting, with the painting's mean subtracted from all features. The result is the mean
+        over both merges.
         """
         goal = self.features(painting)
         ours, theirs = (
@@ -113,7 +114,7 @@ class Judge:
 
     @torch.no_grad()
     def features(self, image: Tensor) -> list[Tensor]:
-        """The merges [channels, places] of an image in 0..1."""
+        """The features [channels, positions] of both merges of an image in 0..1."""
         x = (image * 255 - 127) / 128
         x = self._convolved(x, "stem", 2).clamp(0, 6)
         found = []
@@ -129,7 +130,7 @@ class Judge:
         return found
 
     def _convolved(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
-        """With TensorFlow's "same" padding: the odd row at the bottom, the odd column right."""
+        """Convolve with TensorFlow's "same" padding: an odd row goes below, an odd column right."""
         weight, bias = self.values[f"{name}.weight"], self.values[f"{name}.bias"]
         kernel = weight.shape[-1]
         height, width = (

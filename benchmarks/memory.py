@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py [--quick]
 
-Each run in a process of its own, from the start of the interpreter until the picture is saved: what
-interpreter and libraries take is in the peak. Where impasto itself says that the bound cannot be
-kept, it is compared with the figure that it gives.
+Each run has its own process, from the start of the interpreter until the picture is saved, so the
+peak includes the interpreter and the libraries. If impasto says that it cannot keep the bound, the
+peak is compared with the figure that impasto gives.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CASES = (
 
 
 def measured(size: int, memory: str, ways: Sequence[str]) -> tuple[int, int, float]:
-    """The peak, what it is to be at most, both in bytes, and the seconds it took."""
+    """The peak and its bound, both in bytes, and the seconds that the run took."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "impasto", "stylize", str(sample("owl"))]
         command += ["--style", str(sample("night_cafe")), "--size", str(size)]

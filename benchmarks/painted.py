@@ -1,15 +1,15 @@
-"""Is it painted? Every sample photo after every sample painting, measured as it is saved.
+"""Is it painted? Every sample photo after every sample painting, measured as saved.
 
     python benchmarks/painted.py [PHOTO ...] [--paintings NAME ...] [--size 512]
         [--save FOLDER] [--before SOURCE] [--sheet FILE] [-- OPTION ...]
 
-What comes after -- goes to `impasto stylize` as it is, such as `-- --detail 0.5`. Pictures that
-are in FOLDER already are measured and not painted again. SOURCE is the `src` folder of another
-version of impasto: it paints as well, in turns, into FOLDER/before, and the last lines compare
-the two. FILE is a contact sheet: photo, painting, before (with SOURCE), now.
+Options after -- are passed on to `impasto stylize`, as in `-- --detail 0.5`. Pictures that are in
+FOLDER already are measured but not painted again. SOURCE is the `src` folder of another version of
+impasto, which paints every pair as well, into FOLDER/before; the last lines compare the two. FILE
+is a contact sheet: photo, painting, before (with SOURCE), now.
 
-fine, shape, painted, edges and weave are those of `judge`; style is the relative style loss (mean
-over relu1_1 ... relu5_1) as a share of the photo's own, content the relative content loss at
+fine, shape, painted, edges and weave are described in `judge`. style is the relative style loss
+(mean over relu1_1 ... relu5_1) divided by the photo's own, content the relative content loss at
 relu4_2.
 """
 
@@ -64,7 +64,7 @@ class Measures(NamedTuple):
 def paint(
     photo: str, painting: str, path: Path, options: Sequence[str], source: Path | None
 ) -> float:
-    """Paint one pair with `impasto stylize`; how many seconds it took, NaN if it is there."""
+    """Paint a pair with `impasto stylize`; returns the seconds, NaN if the file exists already."""
     if path.exists():
         return float("nan")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def content_loss(encoder: Encoder, image: Tensor, photo: Tensor) -> float:
 
 
 def summary(rows: Sequence[Measures], name: str) -> list[str]:
-    """The median of every measure, and its worst, as rows."""
+    """Two rows of a table: the median and the worst value of every measure."""
     high, low = Measures(*map(max, zip(*rows, strict=True))), min(row.shape for row in rows)
     median = Measures(
         *(

@@ -2,8 +2,8 @@
 
     python benchmarks/reconstruction.py [--size 256] [--evaluations 150] [--photos kingfisher ...]
 
-PSNR in dB against the photo at the same size, as the picture is saved (8 bits). "ratio" is the
-error (mean square) without the prior over that with it, 1 where the prior is off anyway.
+PSNR is in dB against the photo at the same size, for the picture as saved (8 bits). "ratio" is the
+mean squared error without the prior divided by that with it, 1 where the layer has no prior.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""What a step costs, and what each optimisation buys of it.
+"""The time that a step takes, and how much of it each optimisation saves.
 
     python benchmarks/step_cost.py [--repeats 7] [SIZE ...]
 
-One value and gradient of the default objective, against the textbook's implementation of it:
-conv2d, relu and avg_pool2d in contiguous NCHW, the same losses by autograd. All are timed in turns
-in one run; the medians' ratio counts. All must find the same loss and gradient, or the comparison
-is none. Then a whole step with L-BFGS around it, and what a picture costs in a batch of 1, 2, 4 and
-8 at 256 pixels, each with a content target of its own. The share of the machine's peak is of a
-large matrix product's rate, measured in the same run, and counts the multiplications of plain
-convolution: Winograd's makes do with a quarter of them.
+One value and gradient of the default objective is compared with a textbook implementation: conv2d,
+relu and avg_pool2d in contiguous NCHW, and the same losses by autograd. All ways are timed in turns
+in one run, and medians are compared; all have to find the same loss and gradient. Then follow a
+whole step of L-BFGS, and the time for each picture in batches of 1, 2, 4 and 8 at 256 pixels, each
+with its own content target. "share of peak" is relative to the rate of a large matrix product in
+the same run, and counts the multiplications of plain convolution, four times as many as Winograd's.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ CONTENT = load_encoder().content_layer
 
 
 class Plain:
-    """The objective as one would write it down."""
+    """The textbook implementation of the objective."""
 
     def __init__(self, encoder: Encoder, photo: Tensor, painting: Tensor) -> None:
         assert isinstance(encoder, Vgg)
@@ -100,7 +99,7 @@ def seconds(function: Callable[[Tensor], object], image: Tensor) -> float:
 
 
 def seconds_a_step(objective: Objective, image: Tensor, steps: int) -> float:
-    """The median time from one step to the next; the line search settles in the first three."""
+    """The median time of a step, without the first three, in which the line search settles."""
     times: list[float] = []
     lbfgs(objective, image, steps=steps, callback=lambda _: times.append(time.perf_counter()))
     return statistics.median(after - before for before, after in pairwise(times[3:]))
@@ -114,7 +113,7 @@ def peak() -> float:
 
 
 def operations(size: int) -> float:
-    """Of the convolutions to relu5_1 of a square picture, forward and back, done plainly."""
+    """The floating-point operations of plain convolutions up to relu5_1, forward and backward."""
     total, before = 0.0, 3
     for pools, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 1))):
         for _ in range(count):
@@ -125,7 +124,7 @@ def operations(size: int) -> float:
 
 @contextlib.contextmanager
 def without_kernels() -> Iterator[None]:
-    """As on a machine where nothing can be compiled."""
+    """Switch the compiled kernels off in the block."""
     status = compiled.status
     compiled.status = lambda: compiled.Status(False, "the benchmark")  # type: ignore[assignment]
     try:
@@ -135,7 +134,7 @@ def without_kernels() -> Iterator[None]:
 
 
 def batches(encoder: Encoder, repeats: int, size: int = 256) -> None:
-    """What a picture costs in batches, in turns."""
+    """Print the seconds for a picture in batches of several sizes, timed in turns."""
     photos = torch.cat(
         [
             images.to_tensor(images.cover(images.read(sample(name)).image, (size, size)))

@@ -1,9 +1,9 @@
-"""What exact tiles cost against the whole, by the bound on memory, and that they find the same.
+"""The time of exact tiles against that of the whole picture, and how far their results differ.
 
     python benchmarks/tiles.py [--size 1024] [--repeats 3] [BOUND ...]
 
-One value and gradient of the default objective, as a whole and in the tiles that are left for it by
-a bound on the whole run, in turns in one run; medians.
+One value and gradient of the default objective is computed as a whole and in the tiles that each
+bound on the memory of a run leaves for it, in turns in one run. Times are medians.
 """
 
 from __future__ import annotations

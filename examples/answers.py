@@ -1,8 +1,8 @@
-"""Make the pictures and tables of docs/answers.md, each with `impasto compare` at 256 pixels.
+"""Make the pictures and tables of docs/answers.md, with `impasto compare` at 256 pixels.
 
     python examples/answers.py [QUESTION ...]
 
-About a quarter of an hour on two cores for all of them. Tables go to docs/answers/, too.
+All of them take about a quarter of an hour on two cores. Everything is written to docs/answers/.
 """
 
 from __future__ import annotations

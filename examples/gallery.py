@@ -1,9 +1,9 @@
-"""Render the pictures of the README: photo and painting beside what impasto makes of them.
+"""Make the pictures of the README: a photo and a painting beside the result.
 
     python examples/gallery.py [PHOTO-PAINTING ... | levels]
 
-With the default settings at 512 pixels, half a minute a picture on two cores; `levels` paints one
-at 1024 pixels, at one scale and coarse to fine, in about equal time.
+With the default settings, at 512 pixels, a picture takes half a minute on two cores. `levels`
+paints one at 1024 pixels at one scale and again coarse to fine, in about the same time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def triptych(photo: Image.Image, painting: Image.Image, result: Image.Image) -> 
 
 
 def levels() -> Image.Image:
-    """One scale to the left, coarse to fine to the right."""
+    """The picture painted at one scale, and to its right the one painted coarse to fine."""
     photo, painting = sample("neuschwanstein"), sample("great_wave")
     ways: tuple[dict[str, Any], ...] = ({"levels": 1, "steps": 52}, {"steps": 150})
     one, fine = (Stylizer(painting, size=1024, **way).paint(photo).image for way in ways)

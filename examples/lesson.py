@@ -1,9 +1,9 @@
-"""Execute the lesson from its first cell to its last: examples/lesson.ipynb.
+"""Execute all cells of the lesson, examples/lesson.ipynb.
 
     python examples/lesson.py [OUTPUT]
 
-The executed notebook goes to OUTPUT, or to lesson.ipynb in the current folder. Smaller or larger
-pictures, fewer or more steps: set LESSON_SIZE (pixels) and LESSON_STEPS.
+The executed notebook goes to OUTPUT, or to lesson.ipynb in the current folder. The environment
+variables LESSON_SIZE and LESSON_STEPS set the size of the pictures in pixels, and the steps.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ KERNEL = {
 
 
 def execute(folder: Path) -> Any:
-    """The lesson with the outputs of its cells; what it writes goes to `folder`.
+    """The lesson with the outputs of its cells; the files that it writes go to `folder`.
 
-    It runs in the Python that this is, whatever kernels the user has installed.
+    It runs in the same Python as this script, whatever kernels the user has installed.
 
     Raises:
         CellExecutionError: a cell failed.

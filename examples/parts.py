@@ -2,7 +2,7 @@
 
     python examples/parts.py [PART ...]
 
-About a quarter of an hour on two cores for all of them.
+All of them take about a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def textures() -> Image.Image:
 
 
 def repeated(tile: Image.Image) -> Image.Image:
-    """Two by two."""
+    """Four copies of a tile, two by two."""
     whole = Image.new("RGB", (2 * tile.width, 2 * tile.height))
     for x in (0, tile.width):
         for y in (0, tile.height):
@@ -90,7 +90,7 @@ def looked_at() -> Image.Image:
 
 
 def sky(photo: Image.Image) -> Image.Image:
-    """A soft mask of what is blue and pale in the upper half."""
+    """A soft mask of the blue parts near the top of a photo, and of its uppermost tenth."""
     red, _, blue = (np.asarray(band, dtype=np.float64) for band in photo.split())
     height = np.linspace(0, 1, photo.height)[:, None]
     mask = Image.fromarray(np.uint8(255 * ((blue > red + 12) | (height < 0.1)) * (height < 0.42)))

@@ -308,7 +308,7 @@ BAD = {
     "PHOTO --steps --quiet": "--steps needs a value",
     "PHOTO --strengt 0.5": "there is no option --strengt",  # nothing is abbreviated
     "PHOTO --quiet=maybe": "--quiet",
-    "PHOTO --format gif -o out.png": "out.png is no gif by its extension",
+    "PHOTO --format gif -o out.png": "out.png does not end in .gif",
     "PHOTO --format xyz": "there is no format 'xyz'; use one of png",
     "PHOTO -o -": "standard output needs a format",
     "PHOTO PHOTO -o - --format png": "standard output is a file, and 2 photos need a folder",

@@ -309,7 +309,7 @@ def test_ctrl_c_keeps_what_was_compared() -> None:
         (f"texture {WAVE} --size 40x40 --tileable", "multiples of 16"),
         (f"texture {WAVE} --layers up-to", "up-to needs a layer behind a colon"),
         (f"texture {WAVE} --layers up-to relu3_1", "as in --layers up-to:relu3_1; see impasto"),
-        (f"texture {WAVE} --layers up-to:relu3_2", "there is no layer to go up to 'relu3_2'"),
+        (f"texture {WAVE} --layers up-to:relu3_2", "style layers cannot go up to 'relu3_2'"),
         (f"texture {WAVE} --layers relu3_1:x", "the share of layer relu3_1 is x; give a number"),
         (f"reconstruct {PHOTO} --weight x", "'x' is no number of at least 0; give one such as 0.5"),
         (f"texture {WAVE} --film nowhere/a.gif", "there is no folder nowhere"),

@@ -111,7 +111,7 @@ def test_a_damaged_cache_is_thrown_away_and_filled_again(
     damage(tmp_path)
     again, notes = end(start(IMPASTO_CACHE=str(tmp_path)))
     assert again.split("|")[0] == outcomes[0][0].split("|")[0], notes
-    assert f"what was kept in {kernels} was damaged" in again
+    assert f"the kernels kept in {kernels} were damaged" in again
     assert "compiling" in notes
     assert not kernels.exists()
 
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_kept(
     limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (100, 100))" + SHOW
     told, notes = end(start(script=limited, IMPASTO_CACHE=str(tmp_path)))
     assert told.startswith("True")
-    assert "in memory, at every start anew" in told
+    assert "in memory, again at every start" in told
     assert "cannot be used (OSError: " in told
     assert "compiling" in notes
     assert sorted(tmp_path.rglob("*.nbi")) == others
@@ -191,7 +191,7 @@ def test_nothing_can_be_written_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_pa
     nowhere = str(tmp_path / "file")
     told, notes = end(start(HOME=nowhere, TMPDIR=nowhere))
     assert told.startswith("True")
-    assert "in memory, at every start anew: the compiled kernels cannot be kept in" in told
+    assert "in memory, again at every start: the compiled kernels cannot be kept in" in told
     assert notes.count(COMPILING) == 1
     assert f"at every start as long as the compiled kernels cannot be kept in {nowhere}" in notes
     assert "IMPASTO_CACHE" in notes

@@ -152,7 +152,7 @@ def test_other_inputs_are_said(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         Stylizer(PAINTING, size=32).paint(photo, callback=stop, checkpoint=checkpoint)
     images.read(PHOTO).image.resize((62, 36)).save(photo)
-    with pytest.raises(ImpastoError, match=r"begun with another .*photo\.png; put the photo"):
+    with pytest.raises(ImpastoError, match=r"begun with another .*photo\.png; put the original"):
         resume(checkpoint)
     photo.unlink()
     with pytest.raises(ImpastoError, match=r"photo\.png, which is gone; put the photo back"):

@@ -80,10 +80,10 @@ def test_one_odd_value_in_a_float_tiff(tmp_path: Path, odd: float) -> None:
 
 def test_deep_pictures_that_are_all_but_black_are_told_of(tmp_path: Path) -> None:
     path = save(Image.fromarray(np.full((4, 4), 200, np.uint16)), tmp_path / "deep.png")
-    with noticed("of 65535 its brightest value is 200"):
+    with noticed("its brightest value is 200 of 65535"):
         images.read(path)
     values = np.linspace(0, 1023, 80, dtype=np.float32).reshape(8, 10)
-    with noticed("is dark: of 65535"):
+    with noticed("is dark: its brightest value is"):
         images.read(save(Image.fromarray(values), tmp_path / "ten.tif"))
 
 

@@ -90,7 +90,7 @@ def test_masks_of_labels(tmp_path: Path, deep: bool) -> None:
         mask = np.asarray(images.read_mask(path).image)[..., 0]
     assert np.array_equal(mask, 255 * labels)
     dark = save(Image.fromarray(np.full((6, 8), 51, np.uint8)), tmp_path / "dark.png")
-    with noticed("20 % of the painting come through"):
+    with noticed("20 % of the painting comes through"):
         images.read_mask(dark)
     with pytest.raises(ImpastoError, match="the mask covers nothing"):
         images.read_mask(Image.new("L", (4, 4)))
@@ -128,7 +128,7 @@ def test_tensors_and_back(picture: Image.Image) -> None:
 def test_what_is_no_number_is_not_shown_as_black(picture: Image.Image) -> None:
     tensor = images.to_tensor(picture)
     tensor[0, 1, 2, 3] = torch.nan
-    with pytest.raises(ImpastoError, match="no numbers"):
+    with pytest.raises(ImpastoError, match="not numbers"):
         images.to_image(tensor)
 
 
@@ -251,7 +251,7 @@ def test_standard_output_on_white(capsysbinary: pytest.CaptureFixture[bytes]) ->
         ("-", None, "standard output needs a format; use one of png, jpg, "),
         ("-", "xyz", "there is no format 'xyz'; use one of png, jpg, "),
         ("a.png", "xyz", "there is no format 'xyz'"),
-        ("a.png", "jpg", r"a\.png is no jpg by its extension; change it, or the format"),
+        ("a.png", "jpg", r"a\.png does not end in \.jpg; change its name, or the format"),
     ],
 )
 def test_formats_that_are_wrong(

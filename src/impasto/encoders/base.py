@@ -1,7 +1,7 @@
 """What an encoder is: a pretrained network as a function from an image to features by layer name.
 
-Whatever has to be known of one is in its table of layers and its defaults; who works with an
-encoder reads numbers there and parses no names. Only an encoder knows which colours, means and
+Everything the rest of the package needs to know about a network is in its table of layers and its
+defaults, so no other module parses layer names. Only an encoder knows which colours, means and
 ranges its network was trained on.
 """
 
@@ -25,7 +25,7 @@ from impasto.errors import ImpastoError, nearest
 from impasto.settings import Pooling, shares_of
 
 IMAGE = "image"
-"""The name of the layer before the first: the image tensor itself."""
+"""The name of the layer before the network's first: the image tensor itself."""
 
 Padding = Literal["zeros", "circular"]
 
@@ -34,8 +34,8 @@ Padding = Literal["zeros", "circular"]
 class Layer:
     """A row of an encoder's table.
 
-    stride: how many pixels a position is from the next, so that it has a square of so many pixels
-    of its own. halo: how many pixels around that square it depends on, to each side.
+    stride: the distance between two positions in pixels, and the side of the square that belongs to
+    each. halo: how many pixels around that square, to each side, a position depends on.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The affine map from an RGB image in [0, 1] to what a network was trained on.
+    """The affine map from an RGB image in [0, 1] to the input that a network was trained on.
 
     Channels are put into `order`, multiplied by `scale`, then `mean` is subtracted and the result
     divided by `std`, channel by channel.
@@ -60,8 +60,8 @@ class Preprocessing:
     def apply(self, image: Tensor) -> Tensor:
         """Map an image [batch, 3, height, width] (RGB, 0..1) to the network's input.
 
-        The exact inverse of `invert` on every colour of 8 bits. A grey image
-        [batch, 1, height, width] is seen as red = green = blue.
+        The exact inverse of `invert` on every 8-bit colour. A grey image [batch, 1, height, width]
+        counts as red = green = blue.
         """
         mean, std = image.new_tensor([self.mean, self.std]).view(2, 3, 1, 1).unbind()
         return (image.expand(-1, 3, -1, -1)[:, self.order] * self.scale - mean) / std
@@ -77,21 +77,21 @@ CAFFE = Preprocessing((2, 1, 0), 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1
 """VGG's original release: BGR, 0..255, minus the mean colour of ImageNet."""
 
 TORCHVISION = Preprocessing((0, 1, 2), 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Torchvision's trainings: RGB, 0..1, standardised."""
+"""Torchvision's weights: RGB, 0..1, standardised."""
 
 
 class Encoder(ABC):
-    """A network whose weights are frozen, called with an image and the names of layers.
+    """A network with frozen weights, called with an image and the names of layers.
 
-    One object serves any number of runs and threads: it does not change, `like` and `to` make
+    One object serves any number of runs and threads: it does not change; `like` and `to` make
     others that share its weights.
 
     Args:
-        table: its layers, in order; the first is the image itself.
-        content_layer: what it takes for content where nothing is said.
-        style_layers: likewise for style, in order, each with its share.
-        sets: names for several layers, each with its share.
-        cut: where it is cut in two, if it is computed in tiles: where activations are smallest.
+        table: the layers, in order; the first is the image itself.
+        content_layer: the default content layer.
+        style_layers: the default style layers, in order, each with its share.
+        sets: named sets of layers, each layer with its share.
+        cut: the layer where tiles cut the network in two: activations are smallest there.
     """
 
     def __init__(
@@ -116,25 +116,25 @@ class Encoder(ABC):
     def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
         """The activations of `layers` for an image [batch, 3, height, width] in 0..1.
 
-        Returns a tensor [batch, channels, height / stride, width / stride] for every name.
-        Nothing after the last layer needed is computed. With `start`, x are the activations of
-        that layer, and all `layers` are after it.
+        Returns a tensor [batch, channels, height / stride, width / stride] for every layer, by its
+        canonical name, and computes nothing after the last one. With `start`, x holds the
+        activations of that layer, and all `layers` come after it.
         """
 
     @abstractmethod
     def prepare(self, layers: Iterable[str]) -> None:
-        """Prepare all weights up to `layers` now, rather than when they are first needed."""
+        """Prepare all weights up to `layers` now, not at their first use."""
 
     @abstractmethod
     def held(self, layers: Iterable[str]) -> int:
-        """How many bytes the weights take that computing these layers needs, as prepared."""
+        """How many bytes the weights that these layers need take, once prepared."""
 
     @abstractmethod
     def alias(self, name: str) -> str:
-        """The name that another one stands for; itself, where it stands for none."""
+        """The name of the layer that an alias stands for; any other name unchanged."""
 
     def layer(self, name: str) -> str:
-        """The canonical name of a layer, or an `ImpastoError` that suggests the nearest one."""
+        """Return a layer's canonical name, or raise an `ImpastoError` that suggests the nearest."""
         canonical = self.alias(name)
         if canonical in self.rows:
             return canonical
@@ -143,7 +143,7 @@ class Encoder(ABC):
         )
 
     def shares(self, layers: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
-        """Each layer's share by its canonical name; none: the style layers. See `sets`."""
+        """Each layer's share by canonical name; `layers` may name a set. None: the style layers."""
         if isinstance(layers, str) and layers in self.sets:
             layers = self.sets[layers]
         total: dict[str, float] = {}
@@ -152,26 +152,25 @@ class Encoder(ABC):
         return total
 
     def deepest(self, layers: Iterable[str]) -> Layer:
-        """The last of some layers."""
+        """The last of these layers in the table."""
         return max((self.rows[self.layer(name)] for name in layers), key=self.table.index)
 
     def run(self, first: str, last: str) -> tuple[Layer, ...]:
-        """The layers from one to another."""
+        """The rows of the table from `first` to `last`, both included."""
         return self.table[self.layers.index(first) : self.layers.index(last) + 1]
 
     def min_size(self, layers: Iterable[str]) -> int:
         """The smallest height and width in pixels at which all `layers` have a position.
 
-        Of a picture whose sides are multiples of it, nothing is dropped on the way.
+        Of a picture whose sides are multiples of this size, pooling drops no row or column.
         """
         return max(self.rows[self.layer(name)].stride for name in layers)
 
     def channels(self, name: str) -> int:
-        """How many channels a layer has."""
         return self.rows[name].channels
 
     def like(self, *, pooling: Pooling | None = None, padding: Padding | None = None) -> Self:
-        """The same encoder, of the same weights, with this pooling or padding."""
+        """The same encoder with this pooling or padding; it shares the weights."""
         other = copy.copy(self)
         other.pooling, other.padding = pooling or self.pooling, padding or self.padding
         return other
@@ -183,7 +182,6 @@ class Encoder(ABC):
         return other
 
     def double(self) -> Self:
-        """The same encoder in double precision."""
         return self.to(self.device, torch.float64)
 
 
@@ -197,21 +195,21 @@ def load_encoder(
     padding: Padding = "zeros",
     name: str = "vgg",
 ) -> Encoder:
-    """Load a pretrained encoder; once loaded, it is kept for the next who asks.
+    """Load a pretrained encoder; the last two used are kept for later calls.
 
     Args:
-        weights: none for the bundled ones (of VGG-16: Caffe release, CC BY 4.0); or a
+        weights: None for the bundled weights (VGG-16, Caffe release, CC BY 4.0), or a
             `.safetensors` or `.pth` file: a state dict of torchvision's `vgg16` or `vgg19`
             (with torchvision's own preprocessing), or one with the bundled file's names.
         pooling: `"avg"` spreads the gradient over all four positions and gives smoother pictures
             (Gatys et al. 2015, section "Methods"); `"max"` is how the network was trained.
-        padding: `"zeros"` as the network was trained; with `"circular"` a picture goes on at the
-            opposite side, as if it were repeated without end. Its sides have to be multiples of
-            `min_size` for that.
-        name: of the encoder, see `catalog`.
+        padding: `"zeros"` is how the network was trained; `"circular"` continues a picture at the
+            opposite side, as if it were repeated without end. Its sides must then be multiples of
+            `min_size`.
+        name: the encoder's name in `catalog.ENCODERS`.
 
     Raises:
-        ImpastoError: the file is missing, is no state dict, or its tensors are of another shape.
+        ImpastoError: the file is missing, holds no state dict, or its tensors have other shapes.
     """
     path = None if weights is None else Path(weights)
     with _loading:
@@ -229,12 +227,12 @@ def up_to(layer: str) -> list[str]:
     """The bundled encoder's style layers up to this one: the first of each block.
 
     Raises:
-        ImpastoError: it is none of these.
+        ImpastoError: the layer is not one of these.
     """
     known = list(load_encoder().style_layers)
     if layer not in known:
         raise ImpastoError(
-            f"there is no layer to go up to {layer!r}; did you mean {nearest(layer, known)!r}? "
+            f"style layers cannot go up to {layer!r}; did you mean {nearest(layer, known)!r}? "
             f"(there are: {', '.join(known)})"
         )
     return known[: known.index(layer) + 1]

@@ -1,7 +1,7 @@
-"""VGG-16 (or VGG-19), cut into layers that are asked for by name.
+"""VGG-16 and VGG-19, whose layers are asked for by name.
 
 Simonyan & Zisserman 2014, arXiv:1409.1556. Five blocks of 3x3 convolutions, each followed by a
-ReLU, each block closed by a 2x2 pooling; the classifier on top is left out.
+ReLU; a 2x2 pooling ends each block. The classifier on top is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VGG19 = (2, 2, 4, 4, 4)
 _CHANNELS = (64, 128, 256, 512, 512)
 _BYTES = 4  # of a float
 
-# Early layers (colours, fine strokes) cost the content little and are slowest to converge.
+# Early layers (colours, fine strokes) converge most slowly and disturb the content least.
 _STYLE = {"relu1_1": 0.3, "relu2_1": 0.25, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1}
 _SETS = {
     "first": dict.fromkeys(_STYLE, 1.0),
@@ -40,13 +40,13 @@ _SETS = {
 
 
 class Vgg(Encoder):
-    """VGG as a function from an image to the activations of the layers that are asked for.
+    """VGG as a function from an image to the activations of layers.
 
     Layers, in order: `image`, then `conv1_1`, `relu1_1`, `conv1_2`, `relu1_2`, `pool1`, ...,
     `pool5`. `conv` is before the ReLU, `relu` after it. Keras' names are accepted as aliases:
     its `block4_conv2` includes the ReLU and is `relu4_2`, its `block4_pool` is `pool4`.
     Convolutions pad with zeros after the mean is subtracted, as the network was trained;
-    pooling drops an odd last row or column. Weights are frozen.
+    pooling drops an odd last row or column.
 
     Args:
         state: `convB_L.weight` [out, in, 3, 3] and `convB_L.bias` [out] for every convolution.
@@ -63,7 +63,7 @@ class Vgg(Encoder):
         padding: Padding = "zeros",
     ) -> None:
         blocks = VGG16
-        if not isinstance(state, _Bundled):  # which would be read for it
+        if not isinstance(state, _Bundled):  # checking those would read them all
             blocks = VGG19 if "conv3_4.weight" in state else VGG16
             _check_shapes(state, blocks)
         super().__init__(
@@ -72,7 +72,7 @@ class Vgg(Encoder):
         self.state = state
         self.preprocessing = preprocessing
         self.pooling, self.padding = pooling, padding
-        # Shared with all that are made `like` this one: prepared weights take a second or two.
+        # Shared with all encoders made `like` this one: preparing weights takes a second or two.
         self._kernels = {
             name: ops.Convolution(functools.partial(_read, state, name))
             for name, *_ in _convolutions(self.table)
@@ -80,7 +80,6 @@ class Vgg(Encoder):
         self._plain: dict[object, tuple[Tensor, Tensor]] = {}
 
     def alias(self, name: str) -> str:
-        """Keras' names."""
         keras = re.fullmatch(r"block(\d)_(?:conv(\d)|pool)", name)
         if not keras:
             return name
@@ -88,7 +87,6 @@ class Vgg(Encoder):
         return f"relu{block}_{index}" if index else f"pool{block}"
 
     def prepare(self, layers: Iterable[str]) -> None:
-        """Prepare all weights up to `layers` now, rather than when they are first needed."""
         for name, *_ in _convolutions(self.run(IMAGE, self.deepest(layers).name)):
             if self._is_compiled():
                 self._kernels[name].prepare()
@@ -96,15 +94,13 @@ class Vgg(Encoder):
                 self._weights(name)
 
     def held(self, layers: Iterable[str]) -> int:
-        """How many bytes the weights take that computing these layers needs, as prepared."""
         convolutions = _convolutions(self.run(IMAGE, self.deepest(layers).name))
         held = _BYTES * sum(9 * inputs * outputs for _, inputs, outputs in convolutions)
-        # 36 for every 9, for forward and for back
+        # compiled kernels hold 36 values for every 9, twice: forward and backward
         kept = 0 if isinstance(self.state, _Bundled) else held
         return kept + held * (8 if self._is_compiled() else 1)
 
     def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
-        """The activations of `layers`, see `Encoder`."""
         wanted = {self.layer(name) for name in layers}
         features = {IMAGE: x} if IMAGE in wanted else {}
         missing = wanted - {IMAGE}
@@ -117,7 +113,7 @@ class Vgg(Encoder):
         for row in self.run(start, last)[1:]:
             name = row.name
             if name.startswith("conv"):
-                # With its ReLU in one go, unless the value before it was asked for.
+                # Together with its ReLU, unless the values before the ReLU are wanted.
                 rectified = name not in wanted
                 x = self._convolve(name, x, rectified)
             elif name.startswith("relu"):
@@ -144,15 +140,15 @@ class Vgg(Encoder):
             y = F.relu(y, inplace=True) if rectify else y
         if not wraps:
             return y
-        # What zero padding spoils of the wrapped picture is cut off again.
+        # Cut off the added border, which zero padding has spoiled.
         return y[..., 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
 
-    @ordinary()  # as they are kept
+    @ordinary()  # the weights are cached: the caller's torch settings must not reach them
     def _weights(self, name: str) -> tuple[Tensor, Tensor]:
         """A convolution's weight and bias for torch itself, on the encoder's device."""
         key = name, self.device, self.dtype
         if key not in self._plain:
-            # Convolutions read channels-last without reordering: a fifth faster on a CPU.
+            # Channels-last weights need no reordering: a fifth faster on a CPU.
             weight, bias = _read(self.state, name)
             weight = weight.to(memory_format=torch.channels_last)
             self._plain[key] = weight.to(self.device, self.dtype), bias.to(self.device, self.dtype)
@@ -181,7 +177,7 @@ def load(weights: Path | None = None) -> Vgg:
 
 
 class _Bundled(dict[str, Tensor]):
-    """The weights inside the package, read when they are asked for and not kept."""
+    """The weights inside the package, read whenever they are asked for and not kept."""
 
     def __missing__(self, name: str) -> Tensor:
         from safetensors import safe_open
@@ -199,7 +195,7 @@ def _read(state: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
 
 
 def _wrapped(x: Tensor) -> Tensor:
-    """x [batch, C, height, width] with a row and column of the opposite side all around."""
+    """Add a row or column of the opposite side to each side of x [batch, C, height, width]."""
     tall = torch.cat([x[..., -1:, :], x, x[..., :1, :]], -2)
     return torch.cat([tall[..., -1:], tall, tall[..., :1]], -1)
 

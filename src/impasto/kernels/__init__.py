@@ -1,1 +1,1 @@
-"""Compiled loops for CPUs; `ops` is the only door."""
+"""Compiled kernels for CPUs; the rest of the package imports only `ops`."""

@@ -1,4 +1,4 @@
-"""The kernels compiled for this processor: kept on disk where that can be, and tried before use."""
+"""Compiling the kernels for this processor, keeping them on disk, and testing them before use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import platformdirs
 from impasto.errors import notice, reason_of
 
 SWITCH = "IMPASTO_KERNELS"
-"""Environment variable: `plain` does without the compiled kernels."""
+"""Environment variable: the value `plain` switches the compiled kernels off."""
 CACHE = "IMPASTO_CACHE"
 """Environment variable: the folder for compiled kernels, instead of the user's own cache."""
 
@@ -32,7 +32,7 @@ _loading = threading.Lock()
 
 @dataclass(frozen=True)
 class Status:
-    """Whether the compiled kernels are in use, why (not), and where they are cached."""
+    """Whether the compiled kernels are in use, why or why not, and where they are cached."""
 
     ready: bool
     reason: str
@@ -40,14 +40,14 @@ class Status:
 
 
 def kernels() -> Any:
-    """The module `loops`, once `load` has found it ready."""
+    """The module `loops`; only after `load` has returned a status that is ready."""
     return sys.modules[_LOOPS]
 
 
 def load(verify: Callable[[], None]) -> Status:
-    """Load the kernels, compiling them first where no earlier run has; says how that went.
+    """Load the kernels, compiling them first unless an earlier run has; returns how that went.
 
-    `verify` tries them, and raises an error where they are not to be used.
+    `verify` tests them, and raises an error if they must not be used.
     """
     with _loading:  # numba's settings belong to all threads
         return _loaded(verify)
@@ -64,7 +64,7 @@ def _loaded(verify: Callable[[], None]) -> Status:
     if numba.config.DISABLE_JIT:
         return Status(False, "numba is switched off by NUMBA_DISABLE_JIT")
 
-    made, in_memory = "compiled for this processor", "in memory, at every start anew"
+    made, in_memory = "compiled for this processor", "in memory, again at every start"
     folder, trouble = _cache()
     damage = None
     if folder:
@@ -72,7 +72,7 @@ def _loaded(verify: Callable[[], None]) -> Status:
             with _usable(folder, trouble) as usable:
                 fresh = _import(usable, verify, _how_often(trouble))
         except Exception as error:  # a damaged cache, a full disk, an odd processor
-            # A matter of disk or memory says nothing about what lies there.
+            # An error of disk or memory does not mean that the kept kernels are damaged.
             if not trouble and not isinstance(error, OSError | MemoryError):
                 damage = error
             trouble = f"{folder} cannot be used ({reason_of(error)})"
@@ -85,9 +85,9 @@ def _loaded(verify: Callable[[], None]) -> Status:
         _import(None, verify, f"as {trouble}" if damage else _how_often(trouble))
     except Exception as error:
         return Status(False, f"the kernels cannot be compiled ({reason_of(error)})")
-    if folder and damage:  # indeed, now that they work in memory
+    if folder and damage:  # confirmed: the same kernels work in memory
         shutil.rmtree(folder, ignore_errors=True)
-        what = f"what was kept in {folder} was damaged ({reason_of(damage)})"
+        what = f"the kernels kept in {folder} were damaged ({reason_of(damage)})"
         return Status(True, f"{made}, in memory: {what}")
     return Status(True, f"{made}, {in_memory}: {trouble}")
 
@@ -99,9 +99,9 @@ def _how_often(trouble: str) -> str:
 
 
 def _import(folder: Path | None, verify: Callable[[], None], why: str) -> bool:
-    """Import and try the kernels, kept in a folder or in memory.
+    """Import and test the kernels, cached in `folder` (None: not cached).
 
-    Returns whether any had to be compiled; if so, that is told before, and `why`.
+    Returns whether any had to be compiled. If so, a notice says it beforehand, ending with `why`.
     """
     import numba
     from numba.core import event
@@ -133,10 +133,7 @@ def _import(folder: Path | None, verify: Callable[[], None], why: str) -> bool:
 
 @contextlib.contextmanager
 def _usable(folder: Path, trouble: str) -> Iterator[Path]:
-    """A folder of kernels as numba can use it.
-
-    It reads only where it may write: what cannot be written is copied while it is loaded.
-    """
+    """Yield `folder`, or a copy if it is read-only: numba reads only where it may write."""
     if not trouble:
         yield folder
         return
@@ -144,14 +141,14 @@ def _usable(folder: Path, trouble: str) -> Iterator[Path]:
         for file in folder.rglob("*.nb[ci]"):
             place = Path(temporary, file.relative_to(folder))
             place.parent.mkdir(exist_ok=True)
-            place.write_bytes(file.read_bytes())  # and not its permissions
+            place.write_bytes(file.read_bytes())  # without its permissions
         yield Path(temporary)
 
 
 def _cache() -> tuple[Path | None, str]:
-    """The folder of this version's kernels on this processor, and why it cannot be written to.
+    """Return the folder for this version's kernels on this processor, and why it is not writable.
 
-    None where it is neither: what cannot be written to has to be filled.
+    The reason is empty if it is writable; if it is neither that nor filled, the folder is None.
     """
     import numba
     from llvmlite import binding
@@ -168,7 +165,7 @@ def _cache() -> tuple[Path | None, str]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, RuntimeError) as error:  # a RuntimeError where ~ is nobody's
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ has no folder
         reason = getattr(error, "strerror", None) or error
         trouble = f"the compiled kernels cannot be kept in {folder} ({reason})"
         return folder if any(folder.rglob("*.nbi")) else None, trouble

@@ -1,8 +1,8 @@
-"""The compiled kernels: what an encoder and the Gram matrix need, for one thread at a time.
+"""The compiled kernels, for encoders and Gram matrices.
 
-Pictures are float32 [height, width, channels], weights and buffers flat. The vector code takes all
-of them for flat: places are counted in floats from where an array begins. Matrices that are
-multiplied with lie in panels of `PANEL` columns. Each kernel works on a range of its output and
+Pictures are float32 [height, width, channels]; weights and buffers are flat. The vector code treats
+all of them as flat: it counts positions in floats from the start of an array. The right-hand matrix
+of a product is stored in panels of `PANEL` columns. Each kernel computes a range of its output and
 releases the GIL, so that threads can share the work. Channels are multiples of 64, or three.
 """
 
@@ -15,9 +15,9 @@ from impasto.kernels import vectors
 from impasto.kernels.vectors import LANES, PANEL, ROWS, multiply
 
 DEPTH = 256
-"""Positions that `gram` sums in float32 before it adds them up in float64."""
+"""Positions that `gram` sums in float32 before it adds the result to sums in float64."""
 SKEW = 16
-"""Floats between the planes of a buffer: else they would compete for the same lines of cache."""
+"""Floats between the planes of a buffer, without which they compete for the same cache lines."""
 TAPS = 27
 """Values under a 3x3 kernel of three channels."""
 TAPS_WIDTH = -(-TAPS // PANEL) * PANEL
@@ -30,14 +30,14 @@ _helper = numba.njit(**_how)
 
 
 def _compiled(*arguments):
-    # Kept only where `build` has named a folder: without one numba looks for another by itself,
-    # and gives up where nothing can be written.
+    # Cached only if `build` has named a folder: without one numba looks for a folder itself, and
+    # fails if it finds none that is writable.
     return numba.njit(numba.void(*arguments), cache=bool(numba.config.CACHE_DIR), **_how)
 
 
 @_helper
 def _cut_out(x, mask, top, left, patch):
-    """The 6x6 patch at (top, left), zero where it reaches over the border or x is masked."""
+    """The 6x6 patch of x at (top, left), zero beyond the border and where x is masked."""
     height, width, channels = x.shape
     for i in range(6):
         for j in range(6):
@@ -55,7 +55,7 @@ def _cut_out(x, mask, top, left, patch):
 
 @_helper
 def _tiles_in(x, mask, first, count, v, plane, patch):
-    """V of `count` tiles: at each of 36 points a plane [tiles, channels]."""
+    """V of `count` tiles, 36 planes [tiles, channels]: see `vectors.transform_in`."""
     height, width, channels = x.shape
     across, row = (width + 3) // 4, width * channels
     for tile in range(count):
@@ -75,7 +75,6 @@ def _tiles_in(x, mask, first, count, v, plane, patch):
 
 @_helper
 def _finish(m, place, plane, bias, channel, rectify, out, start, row, column):
-    """One 4x4 patch of LANES channels."""
     if rectify:
         vectors.transform_rectified_out(m, place, plane, bias, channel, out, start, row, column)
     elif bias.size:
@@ -86,7 +85,7 @@ def _finish(m, place, plane, bias, channel, rectify, out, start, row, column):
 
 @_helper
 def _tiles_out(m, plane, bias, rectify, out, first_channel, first, count, patch):
-    """PANEL channels, from `first_channel` on, of `count` tiles."""
+    """Write PANEL channels of `count` tiles, beginning with `first_channel`."""
     height, width, channels = out.shape
     across, row = (width + 3) // 4, width * channels
     for tile in range(count):
@@ -108,12 +107,12 @@ def _tiles_out(m, plane, bias, rectify, out, first_channel, first, count, patch)
 def convolve(
     x, mask, out, weights, bias, rectify, room, first, last, first_panel, last_panel, v, m, patch
 ):
-    """3x3 convolution with zero padding: tiles of 4x4 from `first` to before `last`.
+    """3x3 convolution with zero padding, by Winograd: the 4x4 tiles first ... last - 1.
 
-    weights: G g G^T, [out_channels / PANEL, 36, in_channels, PANEL]; only the panels from
-    `first_panel` to before `last_panel` are computed. x counts as zero where `mask` is not
-    positive; an empty mask masks nothing, an empty bias adds nothing. v, m, patch: buffers for V
-    and M of `room` tiles, a multiple of ROWS, and for a tile at a border.
+    weights: G g G^T, [out_channels / PANEL, 36, in_channels, PANEL]; only the panels first_panel
+    ... last_panel - 1 are computed. x counts as zero where `mask` is not positive. An empty mask
+    masks nothing, an empty bias adds nothing. v, m: buffers for V and M of `room` tiles, a multiple
+    of ROWS. patch: a buffer for a tile at a border.
     """
     count, channels = last - first, x.shape[2]
     v_plane, m_plane = room * channels + SKEW, room * PANEL + SKEW
@@ -131,10 +130,10 @@ def convolve(
 
 @_compiled(*[_picture] * 2, *[_floats] * 2, _bool, *[_n] * 2, *[_floats] * 2)
 def convolve_colours(x, out, weights, bias, rectify, first, last, taps, products):
-    """3x3 convolution of three channels with zero padding: rows `first` to before `last`.
+    """3x3 convolution of three channels with zero padding: the rows first ... last - 1.
 
-    As a product of what lies under the kernel with weights [out_channels / PANEL, TAPS, PANEL]:
-    with so few channels Winograd's transforms would cost more than they save. taps, products:
+    The values under the kernel are multiplied with weights [out_channels / PANEL, TAPS, PANEL]:
+    with three channels Winograd's transforms would cost more than they save. taps, products:
     buffers for ROWS rows of TAPS and of out_channels values.
     """
     height, width, channels = out.shape
@@ -164,11 +163,11 @@ def convolve_colours(x, out, weights, bias, rectify, first, last, taps, products
 
 @_compiled(*[_picture] * 3, _floats, *[_n] * 2, *[_floats] * 2)
 def convolve_colours_back(gradient, mask, out, weights, first, last, masked, products):
-    """The gradient of `convolve_colours` with respect to x: rows `first` to before `last`.
+    """The gradient of `convolve_colours` with respect to x: the rows first ... last - 1.
 
-    Each position's gradient times weights [TAPS_WIDTH / PANEL, channels, PANEL] gives what it
-    adds to the values under the kernel. mask as in `convolve`. masked, products: buffers for ROWS
-    rows of channels and of TAPS_WIDTH values.
+    Each position's gradient times weights [TAPS_WIDTH / PANEL, channels, PANEL] is added to `out`
+    at the values under its kernel. `gradient` counts as zero where `mask` is not positive. masked,
+    products: buffers for ROWS rows of channels and of TAPS_WIDTH values.
     """
     height, width, channels = gradient.shape
     out[first:last] = 0
@@ -200,10 +199,10 @@ def convolve_colours_back(gradient, mask, out, weights, first, last, masked, pro
 
 @_compiled(_picture, _doubles, *[_n] * 5, _floats)
 def gram(features, sums, strip, first_row, last_row, first, last, products):
-    """Add F^T F to a strip of `sums`: over the columns `first` to before `last` of some rows of F.
+    """Add F^T F to `sums[strip]`; the matrix F has a row of features for each position.
 
-    F: features, a row for each position. sums: [strips, channels, channels], right above their
-    diagonals. products: a buffer for one strip.
+    Positions: columns first ... last - 1 of the picture's rows first_row ... last_row - 1. sums:
+    [strips, channels, channels], upper triangles only. products: a buffer for one matrix.
     """
     _, width, channels = features.shape
     total = sums[strip]
@@ -225,7 +224,7 @@ def gram(features, sums, strip, first_row, last_row, first, last, products):
 
 @_compiled(_doubles, numba.float32[:, ::1], _n)
 def mean_gram(sums, out, positions):
-    """The Gram matrix from the sums of several strips, in their order."""
+    """The Gram matrix: the sums of all strips, added in their order, divided by `positions`."""
     strips, channels, _ = sums.shape
     for i in range(channels):
         for j in range(i, channels):
@@ -237,9 +236,9 @@ def mean_gram(sums, out, positions):
 
 @_compiled(_picture, _floats, _picture, *[_n] * 4)
 def product(a, b, out, first_row, last_row, first, last):
-    """A B for the columns `first` to before `last`, at least ROWS of them, of some rows of A.
+    """Multiply the channels at each position of picture a by the square matrix b.
 
-    A, out: pictures. B: square, [channels / PANEL, channels, PANEL].
+    Positions as in `gram`, at least ROWS columns. b: [channels / PANEL, channels, PANEL].
     """
     _, width, channels = a.shape
     for row in range(first_row, last_row):
@@ -254,7 +253,7 @@ def product(a, b, out, first_row, last_row, first, last):
 
 @_compiled(*[_picture] * 2, *[_n] * 2)
 def average(x, out, first, last):
-    """2x2 average pooling: rows `first` to before `last` of the result."""
+    """2x2 average pooling: the rows first ... last - 1 of the result."""
     _, width, channels = x.shape
     for i in range(first, last):
         for j in range(width // 2):
@@ -266,7 +265,7 @@ def average(x, out, first, last):
 
 @_compiled(*[_picture] * 2, *[_n] * 2)
 def average_back(gradient, out, first, last):
-    """The gradient of `average` with respect to x: rows `first` to before `last` of x."""
+    """The gradient of `average` with respect to x: the rows first ... last - 1 of x."""
     (down, across, _), (_, width, channels) = gradient.shape, out.shape
     for i in range(first, last):
         for j in range(width):
@@ -280,6 +279,6 @@ def average_back(gradient, out, first, last):
 
 @_compiled(*[_floats] * 2, *[_n] * 2)
 def add(total, term, first, last):
-    """Add `term` to `total` from `first` to before `last`, whole vectors."""
+    """Add `term` to `total` at the places first ... last - 1, both ends multiples of LANES."""
     for index in range(first, last, LANES):
         vectors.put_sum(total, index, term, index, total, index)

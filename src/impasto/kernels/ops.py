@@ -1,9 +1,9 @@
 """The compiled path for CPUs: convolutions, pooling and Gram matrices as torch functions.
 
-What encoders and losses compute with where it fits (`suits`): float32 on a CPU, a batch of any
-size. The kernels work on one picture each and write where its result lies in that of the batch, so
-that every entry is, to the bit, what it would be alone. Their work is shared out among as many
-threads as torch uses; results do not depend on how many these are.
+Encoders and losses use it for float32 tensors on a CPU, of any batch size (`suits`). A kernel call
+works on one picture and writes to its place in the batch's result, so every picture of a batch
+gets, to the bit, the result that it would get alone. The work is shared among as many threads as
+torch uses; the results do not depend on their number.
 """
 
 from __future__ import annotations
@@ -26,29 +26,28 @@ from impasto.kernels.build import CACHE as CACHE, SWITCH as SWITCH, Status as St
 from impasto.kernels.sharing import Floats, clear as clear, empty, ranges, run, values
 
 GRID = 4
-"""Side of the tiles that convolutions are computed in."""
+"""Side, in positions, of the square tiles that a convolution is computed in."""
 STRIPS = 8
-"""Parts that a sum over positions is made of, whatever the number of threads."""
+"""The most parts that a sum over positions is split into, whatever the number of threads."""
 TILES = 72
-"""Tiles of 4x4 that a convolution works on at once: what it needs for them stays in cache."""
+"""The most tiles that a call of the convolution kernel works on: its buffers stay in cache."""
 
 _NOTHING: Floats = np.empty(0, np.float32)
 
 
 def suits(x: Tensor) -> bool:
-    """Whether the compiled kernels compute with x: [batch, C, height, width], float32, on a CPU."""
+    """Whether the kernels can compute with x: float32, [batch, C, height, width], on a CPU."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 4 and status().ready
 
 
 @functools.cache
 @ordinary()
 def status() -> Status:
-    """Load the kernels, compiling them first where no earlier run has; says how that went."""
+    """Load the kernels, compiling them first unless an earlier run has; returns how that went."""
     return build.load(_verify)
 
 
 def _verify() -> None:
-    """Try the kernels on a small picture: what is not exact here is not to be used."""
     random = torch.Generator("cpu").manual_seed(0)
     weight, bias, x = (
         torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
@@ -61,31 +60,30 @@ def _verify() -> None:
 
 
 def torch_on_one_thread() -> contextlib.AbstractContextManager[None]:
-    """Let the kernels have the cores, where they are used."""
+    """Leave the cores to the kernels if they are in use; see `sharing.torch_on_one_thread`."""
     return sharing.torch_on_one_thread() if status().ready else contextlib.nullcontext()
 
 
 class Convolution:
     """A 3x3 convolution of padding 1, with or without the ReLU after it, on the compiled kernels.
 
-    Its weights are prepared for each direction when that is first needed: together they then take
-    8 times the memory that they take by themselves, 36 values for every 9 of a kernel, twice.
-    They are not kept as they are, and known from then on are `in_channels` and `out_channels`.
-    Threads can share a convolution.
+    The weights are prepared for each direction (forward, backward) when it is first needed. For
+    both they take 8 times the memory of the weights themselves, which are not kept: 36 values for
+    every 9, twice. `in_channels` and `out_channels` are 0 until then. Threads can share an object.
 
     Args:
-        read: gives weight [out, in, 3, 3] and bias [out], float32 on the CPU; `in` is 3 or, like
-            `out`, a multiple of 64. Called only while weights are prepared.
+        read: returns weight [out, in, 3, 3] and bias [out], float32 on the CPU; `in` is 3 or, like
+            `out`, a multiple of 64. Called only when weights are prepared.
     """
 
     def __init__(self, read: Callable[[], tuple[Tensor, Tensor]]) -> None:
         self._read = read
         self._prepared: dict[Callable[[Tensor], Floats], Floats] = {}
-        self.in_channels = self.out_channels = 0  # until weights have been read
+        self.in_channels = self.out_channels = 0
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> Convolution:
-        """The convolution with these weights, which are kept as they are, too."""
+        """The convolution with these weights; it keeps them as well."""
         return cls(lambda: (weight, bias))
 
     def __call__(self, x: Tensor, *, rectify: bool) -> Tensor:
@@ -94,7 +92,7 @@ class Convolution:
         return result
 
     def forward(self, x: Tensor, rectify: bool) -> Tensor:
-        """What a call computes, without its gradient."""
+        """The activations, as a call returns them, without autograd."""
         weights = self._weights(_straight)
         if self.in_channels == 3:
             return _convolve_colours(x, weights, self._bias, rectify)
@@ -103,7 +101,7 @@ class Convolution:
     def backward(self, gradient: Tensor, mask: Tensor | None) -> Tensor:
         """The gradient with respect to x: a convolution with the kernels turned and transposed.
 
-        It counts as zero where `mask`, what a rectified call gave, is not positive.
+        `gradient` counts as zero where `mask`, the output of a rectified call, is not positive.
         """
         weights = self._weights(_turned)
         if self.in_channels == 3:
@@ -111,7 +109,7 @@ class Convolution:
         return _convolve(gradient, weights, _NOTHING, False, mask)
 
     def prepare(self) -> None:
-        """Prepare the weights of both directions now."""
+        """Prepare the weights for both directions now."""
         self._prepare(_straight, _turned)
 
     def _weights(self, direction: Callable[[Tensor], Floats]) -> Floats:
@@ -119,7 +117,7 @@ class Convolution:
             self._prepare(direction)
         return self._prepared[direction]
 
-    @ordinary()  # as they are kept
+    @ordinary()  # the prepared weights also serve callers with other torch settings
     def _prepare(self, *directions: Callable[[Tensor], Floats]) -> None:
         with _preparing:
             missing = [direction for direction in directions if direction not in self._prepared]
@@ -131,7 +129,7 @@ class Convolution:
                     self._prepared[direction] = direction(weight.detach())
 
 
-_preparing = threading.Lock()  # one at a time: meanwhile they take twice as much memory
+_preparing = threading.Lock()  # one layer at a time: preparing takes twice as much memory
 
 
 class _Convolved(torch.autograd.Function):
@@ -174,10 +172,7 @@ class _Averaged(torch.autograd.Function):
 
 
 def fork(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x twice; the two gradients are added up where the first one lies, without more memory.
-
-    x: [batch, C, height, width], C a multiple of 64.
-    """
+    """x [batch, C, height, width] twice, C a multiple of 64; adds up the gradients in place."""
     result: tuple[Tensor, Tensor] = _Forked.apply(x)  # type: ignore[no-untyped-call]
     return result
 
@@ -203,8 +198,8 @@ class _Forked(torch.autograd.Function):
 def gram(features: Tensor, core: tuple[slice, slice] | None = None) -> Tensor:
     """Gram matrices [batch, C, C] of features [batch, C, height, width], C a multiple of 64.
 
-    As in `losses`: F F^T over the number of positions, here summed in float64. With `core`, of
-    these (rows, columns) alone, without copying them.
+    As in `losses`, F F^T divided by the number of positions; here the sums are in float64. With
+    `core`, only these (rows, columns) count; they are not copied.
     """
     height, width = features.shape[2:]
     rows, columns = core or (slice(0, height), slice(0, width))
@@ -221,7 +216,7 @@ class _Gram(torch.autograd.Function):
         source, parts = _core(values(features), rows, columns, STRIPS, least=kernels().DEPTH)
         strips = [(strip, *part) for strip, part in enumerate(parts)]
         result = torch.empty(batch, channels, channels, dtype=torch.float32, device="cpu")
-        # Of few strips several entries at once: no more memory than one of all its strips takes.
+        # Pictures with few strips: several at once, in the memory that one with STRIPS takes.
         at_once = max(1, STRIPS // len(strips))
         for first in range(0, batch, at_once):
             entries = slice(first, first + at_once)
@@ -261,10 +256,10 @@ def _positions(rows: slice, columns: slice) -> int:
 def _core(
     pictures: Floats, rows: slice, columns: slice, count: int, least: int
 ) -> tuple[Floats, list[tuple[int, int, int, int]]]:
-    """A core of pictures in about `count` parts: (first row, last row, first column, last column).
+    """Split a core of pictures into at most `count` parts (first row, last, first column, last).
 
-    Where it is as wide as the pictures, they are returned as one long row each, and parts have at
-    least so many positions.
+    If the core is as wide as the pictures, each picture is returned as one long row, and every part
+    has at least `least` positions, if the core has as many.
     """
     batch, height, width, channels = pictures.shape
     length = rows.stop - rows.start
@@ -280,14 +275,14 @@ def _core(
 def _convolve(
     x: Tensor, weights: Floats, bias: Floats, rectify: bool, mask: Tensor | None = None
 ) -> Tensor:
-    """3x3 convolution by Winograd's F(4x4, 3x3), blocks of tiles and of channels shared out."""
+    """3x3 convolution by Winograd's F(4x4, 3x3); a task is a block of tiles and of channels."""
     k = kernels()
     batch, in_channels, height, width = x.shape
     out = empty(batch, weights.size // (36 * in_channels), height, width)
     tiles = -(-height // GRID) * -(-width // GRID)
     room = -(-tiles // (-(-tiles // TILES) * k.ROWS)) * k.ROWS
     blocks, panels, slices = ranges(tiles, room), out.shape[1] // k.PANEL, 1
-    # Few blocks are cut into slices of channels, so that every thread has work.
+    # If there are few blocks, channels are cut into slices, so that every thread has work.
     while slices < panels and batch * len(blocks) * slices < 2 * sharing.threads():
         slices *= 2
     groups = ranges(panels, -(-panels // slices))
@@ -326,19 +321,19 @@ def _convolve_colours_back(gradient: Tensor, weights: Floats, mask: Tensor | Non
 
 
 def _hidden(mask: Tensor | None, batch: int) -> Floats:
-    """The values of a mask; of none, an empty one for each entry."""
+    """The values of a mask, or an empty array for each picture if the mask is None."""
     return np.empty((batch, 0, 0, 0), np.float32) if mask is None else values(mask)
 
 
 def _straight(weight: Tensor) -> Floats:
-    """Weights [out, in, 3, 3] as the kernels want them."""
+    """Weights [out, in, 3, 3] in the layout of the forward kernels."""
     if weight.shape[1] == 3:
         return _panels(weight.permute(2, 3, 1, 0).reshape(1, kernels().TAPS, -1))
     return _winograd(weight)
 
 
 def _turned(weight: Tensor) -> Floats:
-    """Likewise for the gradient."""
+    """The same for the gradient's kernels."""
     if weight.shape[1] == 3:
         columns = weight.permute(0, 2, 3, 1).flatten(1)
         return _panels(F.pad(columns, (0, kernels().TAPS_WIDTH - kernels().TAPS))[None])
@@ -346,10 +341,7 @@ def _turned(weight: Tensor) -> Floats:
 
 
 def _winograd(weight: Tensor) -> Floats:
-    """G g G^T of kernels [out, in, 3, 3]: [out / PANEL, 36, in, PANEL], flat.
-
-    Lavin & Gray 2015, section 4.3.
-    """
+    """G g G^T of weights [out, in, 3, 3] as [out / PANEL, 36, in, PANEL], flat; see `vectors`."""
     rows = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
     g = torch.tensor(rows, dtype=torch.float64, device="cpu") / 24
     both = torch.kron(g, g).float()  # [36, 9]
@@ -361,5 +353,5 @@ def _panels(matrices: Tensor) -> Floats:
     """Matrices [n, rows, columns] as [columns / PANEL, n, rows, PANEL], flat."""
     n, rows, _ = matrices.shape
     panels = matrices.reshape(n, rows, -1, kernels().PANEL).permute(2, 0, 1, 3)
-    # NumPy asks for large pages, torch does not: a tenth of the time of wide layers.
+    # NumPy asks for large memory pages, torch does not; it saves a tenth of a wide layer's time.
     return np.ascontiguousarray(panels.numpy()).reshape(-1)

@@ -1,4 +1,4 @@
-"""What the kernels work with: memory that is used again, and threads that share the work."""
+"""Memory that the kernels reuse, and the threads that share their work."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _mine = threading.local()
 
 
 class Recycler:
-    """Memory for activations that is used again when they are gone.
+    """Memory for activations that is reused when the activations are gone.
 
-    Fresh memory costs more time than the arithmetic that fills it: the system clears it page by
-    page. What lies idle never adds to the most that was in use at once.
+    Fresh memory costs more time than the arithmetic that fills it, because the system clears it
+    page by page. Idle memory never raises the total above the most that was in use at once.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Recycler:
         self.lock = threading.RLock()
 
     def take(self, size: int) -> Floats:
-        """An uninitialised array that comes back by itself when nobody refers to it."""
+        """An uninitialised array whose memory returns here when nothing refers to it any more."""
         with self.lock:
             fits = [(m.size, n) for n, m in enumerate(self.free) if size <= m.size <= 1.25 * size]
             if fits:
@@ -55,7 +55,7 @@ class Recycler:
             return view
 
     def clear(self) -> None:
-        """Give what lies idle back to the system."""
+        """Give idle memory back to the system."""
         with self.lock:
             self.free.clear()
             self.most = self.in_use
@@ -71,19 +71,19 @@ clear = recycler.clear
 
 
 def empty(batch: int, channels: int, height: int, width: int) -> Tensor:
-    """An uninitialised [batch, channels, height, width], channels last."""
+    """An uninitialised tensor [batch, channels, height, width] in channels-last memory."""
     memory = torch.from_numpy(recycler.take(batch * channels * height * width))
     return memory.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def values(x: Tensor) -> Floats:
-    """x [batch, C, height, width] as an array [batch, height, width, C]: itself, if it can be."""
+    """x [batch, C, height, width] as an array [batch, height, width, C], a view if possible."""
     array: Floats = x.detach().permute(0, 2, 3, 1).contiguous().numpy()
     return array
 
 
 def ranges(total: int, length: int, least: int = 1) -> list[tuple[int, int]]:
-    """0 to `total` in ranges of `length`; the last is longer rather than below `least`."""
+    """Split 0..`total` into ranges of `length`; a rest below `least` joins the range before."""
     starts = list(range(0, total, length))
     if len(starts) > 1 and total - starts[-1] < least:
         starts.pop()
@@ -92,10 +92,10 @@ def ranges(total: int, length: int, least: int = 1) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def torch_on_one_thread() -> Iterator[None]:
-    """Let the kernels have the cores; what torch itself has to do meanwhile is small.
+    """Leave the cores to the kernels: torch has little to do itself meanwhile.
 
-    After each of its parallel operations torch's threads keep a core busy for some milliseconds,
-    waiting for the next one: on two cores that makes the kernels a fifth slower.
+    After a parallel operation torch's threads keep the cores busy for some milliseconds, waiting
+    for the next one. On two cores that makes the kernels a fifth slower.
     """
     with one_thread() as count:
         before, _mine.threads = getattr(_mine, "threads", None), count
@@ -106,7 +106,7 @@ def torch_on_one_thread() -> Iterator[None]:
 
 
 def threads() -> int:
-    """How many threads the kernels use: as many as torch does by itself."""
+    """The number of threads for kernels: torch's usual number, also in `torch_on_one_thread`."""
     return getattr(_mine, "threads", None) or torch.get_num_threads()
 
 
@@ -117,13 +117,13 @@ def run(
     tasks: Sequence[tuple[int, ...]],
     sizes: Sequence[int] = (),
 ) -> None:
-    """Call a kernel for each entry of a batch and each task; each thread takes the next.
+    """Call a kernel for each entry of a batch and each task; a free thread takes the next call.
 
-    Its arguments: of all `arrays` what is the entry's, `others`, the task, and a buffer of each of
-    the `sizes`.
+    The kernel's arguments are the entry of each of the `arrays`, `others`, the task, and a buffer
+    of each of the `sizes`.
     """
     calls = list(itertools.product(range(len(arrays[0])), tasks))
-    left = iter(calls)  # of a list: there two threads can take the next at once
+    left = iter(calls)  # threads can share the iterator of a list, but not that of `product`
 
     def work() -> None:
         for entry, task in left:
@@ -135,16 +135,16 @@ def run(
     try:
         work()
     finally:
-        for _ in left:  # after an interruption: nobody shall begin another
+        for _ in left:  # after an interruption: leave no call that a thread could begin
             pass
         for future in futures:
-            # One that has not begun yet waits for others' work: another painting in its thread.
+            # A future that has not begun waits behind another painting's work, and is not needed.
             if not future.cancel():
                 future.result()
 
 
 def _buffers(sizes: Sequence[int]) -> list[Floats]:
-    """Uninitialised arrays that belong to this thread until it asks again."""
+    """Uninitialised arrays of these sizes, this thread's own until its next call."""
     ends = [*itertools.accumulate(sizes, initial=0)]
     if not hasattr(_mine, "memory") or _mine.memory.size < ends[-1]:
         _mine.memory = np.empty(ends[-1], np.float32)
@@ -157,4 +157,4 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay with the parent
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has no threads

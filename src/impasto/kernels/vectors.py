@@ -1,9 +1,9 @@
 """Vector code for Numba, written as formulas: the innermost pieces of `loops`.
 
 Numba compiles Python well but leaves the use of vector registers to chance. Here each innermost
-piece of work is a Python function that *emits* instructions on vectors of `LANES` floats: loops
-in it are unrolled, `+`, `-` and `*` are single instructions, and what LLVM then makes of them
-fits the machine at hand (AVX-512, AVX2, NEON).
+piece of work is a Python function that *emits* instructions on vectors of `LANES` floats: its loops
+are unrolled, and `+`, `-` and `*` are single instructions, which LLVM translates for the processor
+(AVX-512, AVX2, NEON).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
 LANES = 16 if _WIDE else 8
 """Floats in a vector."""
 PANEL = 2 * LANES
-"""Columns of a product that `multiply` works on at once."""
+"""Columns of the product that one call of `multiply` computes."""
 ROWS = 12 if _WIDE else 6
-"""Rows of a product that `multiply` works on at once: ROWS x 2 vectors stay in registers."""
+"""Rows of that product: ROWS x 2 vectors stay in registers."""
 
 _INDEX = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
@@ -32,7 +32,7 @@ _CONTRACT = ("contract",)  # a product and a sum may become one instruction
 
 
 class _Emitted:
-    """A value that is not computed here but by the code being emitted."""
+    """A value that the emitted code will compute."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder = builder
@@ -40,7 +40,7 @@ class _Emitted:
 
 
 class Index(_Emitted):
-    """A whole number of 64 bits."""
+    """A 64-bit integer."""
 
     def __add__(self, other: Index | int) -> Index:
         return Index(self.builder, self.builder.add(self.value, _whole(other)))
@@ -52,7 +52,7 @@ class Index(_Emitted):
 
 
 class Lanes(_Emitted):
-    """A vector of floats."""
+    """A vector of LANES floats."""
 
     def __add__(self, other: Lanes) -> Lanes:
         return Lanes(self.builder, self.builder.fadd(self.value, other.value, _CONTRACT))
@@ -67,13 +67,13 @@ class Lanes(_Emitted):
         return self * Lanes(self.builder, ir.Constant(_VECTOR, [float(factor)] * LANES))
 
     def where_positive(self, condition: Lanes) -> Lanes:
-        """This where `condition` is above zero, zero elsewhere."""
+        """This vector where `condition` is above zero, zero elsewhere."""
         positive = self.builder.fcmp_ordered(">", condition.value, _ZERO)
         return Lanes(self.builder, self.builder.select(positive, self.value, _ZERO))
 
 
 class Array(_Emitted):
-    """Floats in memory: vectors are read and written at the place of their first float."""
+    """Floats in memory; `array[start]` is the vector whose first float is at `start`."""
 
     def __getitem__(self, start: Index) -> Lanes:
         return Lanes(self.builder, self.builder.load(self._vector_at(start), align=4))
@@ -82,7 +82,7 @@ class Array(_Emitted):
         self.builder.store(vector.value, self._vector_at(start), align=4)
 
     def everywhere(self, place: Index) -> Lanes:
-        """One float in every lane of a vector."""
+        """A vector with the float at `place` in every lane."""
         lane = ir.IntType(32)
         nothing = ir.Constant(_VECTOR, ir.Undefined)
         value = self.builder.load(self.builder.gep(self.value, [place.value]))
@@ -100,9 +100,9 @@ def _whole(number: Index | int) -> Any:
 
 
 def _kernel(emit: Callable[..., None]) -> Any:
-    """Make a function that Numba can call of one that emits code.
+    """Turn a function that emits code into one that Numba can call.
 
-    Arrays, of whatever shape, arrive in `emit` as `Array`, everything else as `Index`.
+    `emit` receives arrays of any shape as `Array` and every other argument as `Index`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
@@ -118,7 +118,7 @@ def _kernel(emit: Callable[..., None]) -> Any:
         return types.void(*arguments), generate
 
     typed.__name__ = emit.__name__
-    # Numba folds a call's arguments by the signature, which begins with the typing context.
+    # Numba matches a call's arguments to the signature, which begins with the typing context.
     names = ("context", *inspect.signature(emit).parameters)
     typed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
@@ -127,11 +127,11 @@ def _kernel(emit: Callable[..., None]) -> Any:
 
 
 # Winograd's minimal filtering F(4x4, 3x3): Lavin & Gray 2015 (arXiv:1509.09308), section 4.3.
-# One-dimensional transforms; two dimensions are rows, then columns.
+# These are the one-dimensional transforms; `in_two_dimensions` applies them to rows and columns.
 
 
 def input_transform(d: Sequence[Any]) -> tuple[Any, ...]:
-    """B^T d: six neighbouring values to six points."""
+    """B^T d: from six neighbouring values to six points."""
     even1, odd1 = d[4] - 4 * d[2], d[3] - 4 * d[1]
     even2, odd2 = d[4] - d[2], 2 * (d[3] - d[1])
     return (
@@ -145,7 +145,7 @@ def input_transform(d: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def output_transform(m: Sequence[Any]) -> tuple[Any, ...]:
-    """A^T m: products at six points to four neighbouring values."""
+    """A^T m: from products at six points to four neighbouring values."""
     sum1, difference1 = m[1] + m[2], m[1] - m[2]
     sum2, difference2 = m[3] + m[4], m[3] - m[4]
     return (
@@ -159,7 +159,7 @@ def output_transform(m: Sequence[Any]) -> tuple[Any, ...]:
 def in_two_dimensions(
     transform: Callable[[Sequence[Any]], tuple[Any, ...]], square: Sequence[Sequence[Any]]
 ) -> list[tuple[Any, ...]]:
-    """`transform` on each row of a square, then on each column; returns rows."""
+    """Apply `transform` to each row of a square, then to each column; returns rows."""
     rows = [transform(row) for row in square]
     columns = [transform(column) for column in zip(*rows, strict=True)]
     return list(zip(*columns, strict=True))
@@ -174,13 +174,13 @@ def _emit_in(read, start, row, column, v, place, plane):
 
 @_kernel
 def transform_in(x, start, row, column, v, place, plane):
-    """V = B^T d B for a 6x6 patch d of x, on LANES channels."""
+    """V = B^T d B for a 6x6 patch d of x, on LANES channels; its 36 points are `plane` apart."""
     _emit_in(lambda at: x[at], start, row, column, v, place, plane)
 
 
 @_kernel
 def transform_masked_in(x, y, start, row, column, v, place, plane):
-    """Likewise, with x taken as zero wherever y is not positive: the gradient of a ReLU."""
+    """`transform_in` with x taken as zero where y is not positive: the gradient of a ReLU."""
     _emit_in(lambda at: x[at].where_positive(y[at]), start, row, column, v, place, plane)
 
 
@@ -193,7 +193,7 @@ def _emit_out(m, place, plane, finish, out, start, row, column):
 
 @_kernel
 def transform_out(m, place, plane, out, start, row, column):
-    """A^T M A into a 4x4 patch of out, on LANES channels."""
+    """Write A^T M A to a 4x4 patch of out, on LANES channels."""
     _emit_out(m, place, plane, lambda value: value, out, start, row, column)
 
 
@@ -217,9 +217,9 @@ def _relu(x: Lanes) -> Lanes:
 
 @_kernel
 def multiply(a, a_start, a_row, a_step, b, b_start, b_step, c, c_start, c_row, depth):
-    """C [ROWS, PANEL] = A [ROWS, depth] B [depth, PANEL], all sums in registers.
+    """C [ROWS, PANEL] = A [ROWS, depth] B [depth, PANEL], with all sums in registers.
 
-    Element (r, k) of A is a[a_start + r * a_row + k * a_step], row k of B begins at
+    Element (r, k) of A is a[a_start + r * a_row + k * a_step]. Row k of B begins at
     b[b_start + k * b_step], row r of C at c[c_start + r * c_row].
     """
     builder = a.builder
@@ -258,7 +258,7 @@ def average_four(x, start, row, column, out, target):
 
 @_kernel
 def put(x, start, out, target):
-    """x as it is."""
+    """Copy x."""
     out[target] = x[start]
 
 

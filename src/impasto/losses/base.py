@@ -1,7 +1,7 @@
-"""What a loss is, and the kind that can be computed in tiles.
+"""What a loss is, and the kind of loss that can be computed in tiles.
 
-Symbols here and beside: F features of one layer [C, N], N = height * width positions; P the
-photo's features; G = F F^T / N the picture's Gram matrix, A the painting's.
+Symbols in this package: F, the features of one layer [C, N], N = height * width positions; P, the
+photo's features; G = F F^T / N, the picture's Gram matrix; A, the painting's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from impasto.errors import ImpastoError
 
 
 class Loss(Protocol):
-    """One term of an objective: a distance that is computed from the activations of some layers.
+    """One term of an objective: a distance computed from the activations of some layers.
 
-    `name` is unique in an objective, `layers` are those it reads, `weight` is what the objective
-    multiplies it by. Calling it with the activations of its layers, [batch, C, height, width]
-    each, gives a loss for every entry, [batch], or a scalar where there is one.
+    `name` is unique in an objective, `layers` are the layers that the loss reads, and the objective
+    multiplies the loss by `weight`. Calling a loss with the activations of its layers,
+    [batch, C, height, width] each, gives a value for each picture, [batch], or a scalar for one.
     """
 
     @property
@@ -34,11 +34,11 @@ class Loss(Protocol):
 
 
 class SumLoss(ABC):
-    """A loss that is a function of sums over a layer's positions: it can be computed in tiles.
+    """A loss that is a function of sums over a layer's positions, so it can be computed in tiles.
 
-    `sums` is what a part of the layer adds to the sums, [batch, ...] in float64 on the CPU;
-    `value` the loss, [batch], that follows from the sums over the whole of a layer of
-    (channels, height, width). Calling it is one after the other, so that tiles give the same.
+    `sums` gives what a part of the layer adds to the sums, [batch, ...] in float64 on the CPU.
+    `value` turns the sums over a whole layer of (channels, height, width) into the loss, [batch].
+    Calling the loss does both for a whole layer, so that tiles give the same value.
     """
 
     layer: str
@@ -51,7 +51,6 @@ class SumLoss(ABC):
 
     @property
     def layers(self) -> tuple[str]:
-        """The layer it reads."""
         return (self.layer,)
 
     @abstractmethod
@@ -61,7 +60,6 @@ class SumLoss(ABC):
     def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor: ...
 
     def __call__(self, *features: Tensor) -> Tensor:
-        """The loss of the activations of a whole layer: of each entry, a scalar where it is one."""
         (whole,) = features
         _, channels, height, width = whole.shape
         each = self.value(self.sums(whole, Part.whole(whole)), (channels, height, width))
@@ -69,27 +67,27 @@ class SumLoss(ABC):
 
 
 def exact_sum(x: Tensor) -> Tensor:
-    """The sum of each entry of x [batch, ...], [batch] in float64 on the CPU."""
-    # A line search compares losses that differ in the seventh digit: rows are summed where they
-    # are, their sums in float64, which some devices know only on the CPU.
+    """Sum each entry of x [batch, ...]; returns [batch] in float64 on the CPU."""
+    # A line search compares losses that differ in the seventh digit. Rows are summed on the device
+    # of x, then these sums in float64, which some devices lack.
     return x.sum(-1).cpu().double().flatten(1).sum(1)
 
 
 def squared_error(x: Tensor, target: Tensor) -> Tensor:
-    """The sum of squared differences of each entry, as `exact_sum`."""
+    """Sum the squared differences of each entry, as `exact_sum` does."""
     return exact_sum((x - target).square())
 
 
 def relative(distance: Tensor, energy: Tensor, least: float = 0.0) -> Tensor:
-    """A distance relative to the energy of its target, or to `least` where that is less.
+    """Divide a distance by the energy of its target, or by `least` if that is larger.
 
-    Where the target has none (a layer that stays silent), the distance as it is.
+    An energy of 0 (a layer that stays silent) counts as 1.
     """
     return energy.where(energy > 0, 1.0).clamp_min(least).reciprocal() * distance
 
 
 def check_batch(loss: Loss, count: int) -> None:
-    """Raise an `ImpastoError` unless a loss has a target for each of so many pictures, or one."""
+    """Raise an `ImpastoError` unless a loss has one target, or one for each of `count` pictures."""
     for name in ("target", "area"):
         tensor = getattr(loss, name, None)
         if isinstance(tensor, Tensor) and len(tensor) not in (1, count):

@@ -21,9 +21,9 @@ class ContentLoss(SumLoss):
     | `gatys`    | 1/2 sum (F - P)^2 (Gatys et al. 2015, eq. 1)           |
     | `lecture`  | mean (F - P)^2                                         |
 
-    target: [1 or batch, C, height, width]. floor: the least that the mean of P^2 counts as, with
-    relative scaling. A flat photo of the colour that the encoder calls the mean has next to no
-    activations: relative to those, any stroke would be a loss beyond all measure.
+    target: [1 or batch, C, height, width]. floor: with relative scaling, the mean of P^2 counts as
+    at least this. A flat photo near the encoder's mean colour has next to no activations: relative
+    to them, every stroke would cost far too much.
     """
 
     layer: str

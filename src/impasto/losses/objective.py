@@ -23,26 +23,25 @@ from impasto.optimise.base import Evaluation
 class Objective:
     """The weighted sum of losses over the layers of an encoder: Gatys et al. 2015, eq. 7.
 
-    Calling it with images [batch, 3, height, width] in 0..1 (or [batch, 1, height, width], grey
-    ones) gives an `Evaluation`: the loss of each, their sum, and the gradient for all of them.
-    Loss and gradient are those of exactly the same computation. Targets and areas of the losses
-    have an entry for each image, or one for all.
+    Calling it with images [batch, 3, height, width] in 0..1 (1 channel if grey) gives an
+    `Evaluation`: the loss of each, their sum, and the gradient for all, from a single computation.
+    Targets and areas of the losses have an entry for each image, or one for all.
 
-    In tiles the result is the same, not an approximation: losses depend on the whole picture only
-    through sums over positions. A first pass over the tiles adds these up, their derivative is
-    taken once, and a second pass pulls it back to the pixels.
+    Tiles give the same result, not an approximation: losses depend on the whole picture only
+    through sums over positions. A first pass over the tiles adds up these sums, the derivative with
+    respect to them is taken once, and a second pass carries it back to the pixels.
 
     Args:
         encoder: the network.
         losses: the terms.
-        memory: how many bytes an evaluation may take, with weights and targets; where the images
-            as a whole need more, they are computed in tiles. None for no bound.
+        memory: how many bytes an evaluation may take, with weights and targets; images that need
+            more are computed in tiles. None for no bound.
         tile: compute in tiles of about this many pixels a side, whatever the memory.
 
     Raises:
-        ImpastoError: there are no losses, two share a name, or a layer does not exist; when
-            called, a loss that is no `SumLoss` would have to be computed in tiles, or has
-            targets for another number of images.
+        ImpastoError: there are no losses, two share a name, or a layer does not exist; when called,
+            a loss that would be computed in tiles is no `SumLoss`, or a loss has targets for
+            another number of images.
     """
 
     def __init__(
@@ -76,8 +75,7 @@ class Objective:
             segments = self.segments((images.shape[-2], images.shape[-1]), len(images))
             if segments is None:
                 return self._whole(images)
-            # Tiles are for where memory is scarce: what lies idle goes before, and after it, when
-            # the optimiser wants some of its own. It takes milliseconds.
+            # Memory is scarce: free what lies idle for the tiles, and then for the optimiser.
             _give_back()
             try:
                 return self._in_tiles(images, segments)
@@ -85,7 +83,7 @@ class Objective:
                 _give_back()
 
     def segments(self, size: tuple[int, int], batch: int = 1) -> list[Segment] | None:
-        """How images of (height, width) are computed: as a whole (none), or in these tiles."""
+        """The segments in which images of (height, width) are computed; None: as a whole."""
         return plan(self.encoder, self.read, size, memory=self.memory, tile=self.tile, batch=batch)
 
     def _whole(self, images: Tensor) -> Evaluation:
@@ -144,13 +142,13 @@ class Objective:
     ) -> Tensor:
         """The gradient with respect to a segment's start.
 
-        slopes: the derivative with respect to each loss's sums. later: the gradient with respect
-        to the start of the next segment, which is the last of this one's layers.
+        slopes: the derivative with respect to each loss's sums. later: the gradient with respect to
+        the start of the next segment, which is the last layer of this one.
         """
         gradient = torch.zeros_like(start)
         encoder = self.encoder.like(padding="zeros")
         for parts in segment.tiles(start):
-            # Around a picture that repeats a pixel may be in a crop more than once.
+            # A crop of a picture that repeats may hold a pixel more than once.
             place = ... if segment.wraps else (..., *parts[segment.start].crop)
             variables = start[place].detach().requires_grad_(True)
             outputs, factors = [], []
@@ -160,7 +158,7 @@ class Objective:
                 for layer in segment.layers:
                     for loss in self._readers(layer) if parts[layer].positions else ():
                         term = loss.sums(features[layer], parts[layer])
-                        if term.requires_grad:  # it does not where no pixel counts
+                        if term.requires_grad:  # False where no pixel counts
                             outputs.append(term)
                             factors.append(slopes[loss.name])
                 part, last = parts[segment.layers[-1]], features[segment.layers[-1]]
@@ -174,7 +172,6 @@ class Objective:
         return gradient
 
     def _readers(self, *layers: str) -> list[SumLoss]:
-        """The losses of these layers, in order."""
         return [
             loss
             for loss in self.losses
@@ -196,10 +193,10 @@ def measure(
     statistics: Mapping[str, Statistic] = MappingProxyType({}),
     memory: float | None = None,
 ) -> dict[str, Tensor]:
-    """Targets: the `features` of some layers of images, and `statistics` of others.
+    """Measure targets on images: the `features` of some layers, and `statistics`.
 
-    Features are found under their layer's name, statistics under the names they have here. In
-    tiles where the whole does not fit into `memory` bytes.
+    Returns features by their layer's name, statistics by the names given here. Images that do not
+    fit into `memory` bytes are computed in tiles.
     """
     kept = [encoder.layer(name) for name in features]
     read = {name: encoder.layer(statistic.layer) for name, statistic in statistics.items()}

@@ -1,4 +1,4 @@
-"""Smoothness of the image itself: what holds speckle and frames back."""
+"""Smoothness of the image itself, which holds back speckle and frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impasto.encoders.tiles import Part
 from impasto.losses.base import SumLoss, exact_sum
 
 BORDER = 3
-"""How many pixels of each side `border_variation` looks at."""
+"""How many differences from each side `border_variation` adds up."""
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -25,11 +25,7 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def border_variation(image: Tensor) -> Tensor:
-    """The part of `total_variation` that lies across the outermost 3 pixels of each side.
-
-    Squared differences of neighbours along the normal of the side, summed, divided by the number
-    of values of the whole image.
-    """
+    """The part of `total_variation` across each side, from the three differences nearest to it."""
     return BorderLoss()(image)
 
 
@@ -59,10 +55,10 @@ class TotalVariationLoss(_Variation):
 
 @dataclass(frozen=True)
 class BorderLoss(_Variation):
-    """`border_variation` of the image itself: keeps frames away.
+    """`border_variation` of the image itself, which keeps frames away.
 
-    To the encoder, its zero padding is a sharp edge all around a picture. Style alone makes the
-    optimiser answer it with a coloured frame, one to three pixels wide.
+    The encoder's zero padding is a sharp edge all around the picture. With style alone, the
+    optimiser answers this edge with a coloured frame, one to three pixels wide.
     """
 
     weight: float = 1.0
@@ -78,9 +74,9 @@ class BorderLoss(_Variation):
 
 
 def _squared_steps(image: Tensor, part: Part, steps: list[range]) -> Tensor:
-    """Squared differences from the core's pixels to the next below and right, summed.
+    """Sum the squared differences from the core's pixels to the next ones below and to the right.
 
-    Only those from these rows down and from these columns right.
+    Those below start only from the rows in `steps`, those to the right only from its columns.
     """
     total = exact_sum(image.new_zeros(len(image), 1, 1))
     for axis, (along, core) in enumerate(zip(steps, part.core, strict=True)):

@@ -1,1 +1,1 @@
-"""Optimisers: they move an image down any function of it."""
+"""Optimisers: they change an image to lower any function of it."""

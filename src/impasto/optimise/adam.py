@@ -18,12 +18,12 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 class Adam(Optimiser):
     """Adam, each step followed by clipping to [0, 1].
 
-    One evaluation a step, no line search: the loss may rise on the way. `learning_rate` is about
-    how far a pixel moves in a step, in 0..1. `spectrum` and `beyond` mean nothing to it.
+    One evaluation a step and no line search: the loss may rise on the way. `learning_rate` is about
+    how far a pixel moves in a step, in 0..1. `spectrum` and `beyond` have no effect.
 
-    Its arithmetic is that of torch.optim.Adam, to the byte on a CPU. That would load torch's
-    compiler, and moves the moments before the next image is evaluated: what is interrupted there
-    could not go on as if nothing had happened.
+    The arithmetic is that of torch.optim.Adam, to the byte on a CPU. Torch's class is not used: it
+    loads torch's compiler, and updates its moments before the next image is evaluated, so that a
+    step interrupted there could not be tried again.
     """
 
     learning_rate: float = 0.02
@@ -61,7 +61,6 @@ class _Round(Round):
         return Found(evaluation.loss, evaluation.parts, image)
 
     def end(self, last: Tensor) -> Tensor:
-        """The next image."""
         del last
         if self.gradient is None:
             return self.image

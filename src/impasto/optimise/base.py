@@ -1,8 +1,8 @@
 """What all optimisers share: evaluations, steps, and when to stop.
 
 An objective is any function from an image [1, channels, height, width] to an `Evaluation`. Pixels
-stay in [0, 1] *during* the optimisation: clipping only at the end would throw away what was paid
-for out there (on a bright painting, most of the style).
+stay in [0, 1] *during* the optimisation: clipping only at the end would throw away whatever lies
+outside (on a bright painting, most of the style).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ State = dict[str, Tensor]
 
 FLAT_STEPS = 20
 FLAT_DECREASE = 1e-4
-"""The loss has stopped falling when this many steps lowered it by less than this share."""
+"""The loss is flat if the last `FLAT_STEPS` steps lowered it by less than this share."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an objective says of an image.
+    """The value of an objective at an image.
 
     loss: the weighted sum. gradient: its derivative, shaped like the image. parts: each term's
-    own value before weighting, by name. losses: of each entry of a batch.
+    value before weighting, by name. losses: the loss of each entry of a batch.
     """
 
     loss: float
@@ -51,12 +51,11 @@ Evaluate = Callable[[Tensor], Evaluation]
 class Step:
     """Where an optimiser has got to; step 0 is the start.
 
-    `evaluations` counts the values and gradients spent so far, trial points included. `image` is
-    [1, channels, height, width] in 0..1 and is not changed afterwards. `state` is `Descent.state`
-    before the next step, and gives nothing after it, or once the run is over: whoever keeps steps
-    keeps pictures, not the optimiser's memory. `done` is about how much of the work of a whole
-    painting is done, 0..1, `planned` how many steps it takes at most, and `size` the (width,
-    height) that it has at its end.
+    `evaluations` counts the values and gradients computed so far, trial points included. `image`
+    is [1, channels, height, width] in 0..1 and is not changed afterwards. `state()` gives
+    `Descent.state` until the next step or the end of the run, then {}: a list of steps holds
+    pictures, not the optimiser's memory. Of a whole painting, `done` is about how much of the work
+    is done, 0..1, `planned` how many steps it takes at most, and `size` its final (width, height).
     """
 
     step: int
@@ -75,7 +74,7 @@ Callback = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The last step, and why there was none after it.
+    """The last step, and why no other followed.
 
     `"budget"`: the steps or evaluations asked for were made. `"flat"`: the loss stopped falling.
     """
@@ -85,7 +84,7 @@ class Outcome:
 
 
 class Found(NamedTuple):
-    """A point that an optimiser has settled on."""
+    """A point that an optimiser has accepted."""
 
     loss: float
     parts: Mapping[str, float]
@@ -93,7 +92,7 @@ class Found(NamedTuple):
 
 
 class RoundOver(Exception):
-    """The round is over, the run may not be."""
+    """Ends the round; the run may continue with another."""
 
 
 class _Spent(Exception):
@@ -101,24 +100,24 @@ class _Spent(Exception):
 
 
 class Round(ABC):
-    """What an optimiser does from one restart to the next. It knows nothing of its descent."""
+    """What an optimiser does from one restart to the next. It does not know its `Descent`."""
 
     @abstractmethod
     def step(self, evaluate: Evaluate) -> Found:
-        """The start at first, then one step after another.
+        """Evaluate the start in the first call, and make a step in each later one.
 
-        What `evaluate` raises leaves all as it was: the same step can be tried again.
+        An exception from `evaluate` changes nothing: the same step can be tried again.
 
         Raises:
-            RoundOver: there is nothing lower to be found.
+            RoundOver: no lower point can be found.
         """
 
     @abstractmethod
     def state(self) -> State:
-        """What it takes to go on from the last step as if nothing had happened."""
+        """All that another round needs to continue exactly from the last step."""
 
     def end(self, last: Tensor) -> Tensor:
-        """Where the next round begins; `last` is the image of the last step."""
+        """The image where the next round begins; `last` is that of the last step."""
         return last
 
 
@@ -126,10 +125,10 @@ Rounds = Callable[[Tensor, State | None], Round]
 
 
 class Optimiser(ABC):
-    """An object with its own numbers, that moves images down objectives.
+    """An object that changes images to lower objectives, with parameters of the method.
 
-    vectors: as large as the image, that it needs beside its history. libraries: bytes that the
-    interpreter takes with all libraries of a run, and what the allocator loses between pieces.
+    vectors: how many image-sized vectors it needs besides its history. libraries: how many bytes
+    the interpreter takes with all libraries of a run, and the allocator loses to fragmentation.
     """
 
     vectors: ClassVar[int]
@@ -147,21 +146,21 @@ class Optimiser(ABC):
         spectrum: Spectrum = "photo",
         beyond: Beyond = "mirrored",
     ) -> Descent:
-        """A run that moves `image` down `objective`.
+        """Begin a run that changes `image` to lower `objective`.
 
         Args:
             objective: image -> `Evaluation`.
             image: the start, [1, channels, height, width] in 0..1.
-            steps: how many steps to accept at most.
-            evaluations: how many values and gradients to spend at most; none for no limit.
-            restart: forget what was learned of the curvature after so many evaluations.
-            state: of the `Step` whose image this is, to go on from there. It is taken over.
+            steps: how many steps to make at most.
+            evaluations: how many values and gradients to compute at most; None for no limit.
+            restart: forget what was learned of the curvature after this many evaluations.
+            state: of the `Step` whose image this is, to continue from there; the run changes it.
             spectrum: what the image begins as, see `variables`.
-            beyond: what lies beyond its borders, to the variables: its mirror image, or the image
-                again (one that is to repeat without a seam).
+            beyond: what the variables assume beyond its borders: its mirror image, or the image
+                again (if it must repeat without a seam).
 
         Raises:
-            ImpastoError: the image is a batch; or, later, something is no finite number.
+            ImpastoError: the image is a batch; or, during the run, a number is not finite.
         """
         if image.ndim != 4 or len(image) != 1:
             what = f"one image [1, channels, height, width], not {list(image.shape)}"
@@ -174,7 +173,7 @@ class Optimiser(ABC):
     def __call__(
         self, objective: Evaluate, image: Tensor, *, callback: Callback | None = None, **how: Any
     ) -> Outcome:
-        """Make a run to its end, as `start` has it; `callback` is called with every step."""
+        """Make a whole run, with the arguments of `start`; `callback` gets every step."""
         descent = self.start(objective, image, **how)
         for step in descent:
             if callback:
@@ -183,17 +182,17 @@ class Optimiser(ABC):
 
     @abstractmethod
     def rounds(self, shape: torch.Size, spectrum: Spectrum, beyond: Beyond) -> Rounds:
-        """What begins the rounds of a run, on images of this shape."""
+        """A function that begins the rounds of a run on images of this shape."""
 
 
 class Descent(Iterator[Step]):
     """One run of an optimiser, an iterator of steps; step 0 is the start.
 
-    To stop is to stop iterating. What is raised in the midst of an evaluation, Ctrl-C say, comes
-    out of `next` and changes nothing: `last` and `state()` are still there, and `next` tries the
-    same step again. The optimiser's memory goes when the run ends, with `close`, or with this.
+    To stop it, stop iterating. An exception during an evaluation (Ctrl-C, for example) comes out of
+    `next` and changes nothing: `last` and `state()` are still there, and `next` tries the same step
+    again. The optimiser's memory is freed when the run ends, by `close`, or with this object.
 
-    A run is made of rounds, which end by themselves or for a restart; one without a step ends it.
+    A run is made of rounds. Each ends by itself or for a restart; one without steps ends the run.
     """
 
     def __init__(
@@ -202,7 +201,7 @@ class Descent(Iterator[Step]):
         self.last: Step | None = None
         self.evaluations = 0
         self._objective, self._rounds = objective, rounds
-        self._round: Round | None = first  # none: the run is over
+        self._round: Round | None = first  # None: the run is over
         self._steps, self._most, self._restart = limits
         self._round_evaluations = self._steps_before = 0
         self._losses: list[float] = []
@@ -223,7 +222,7 @@ class Descent(Iterator[Step]):
 
     @property
     def outcome(self) -> Outcome:
-        """What the run has come to.
+        """The last step, and why no other followed.
 
         Raises:
             ImpastoError: not even the start was evaluated.
@@ -233,16 +232,16 @@ class Descent(Iterator[Step]):
         return Outcome(self.last, self._reason)
 
     def state(self) -> State:
-        """What was learned up to the last step; nothing once the run is over.
+        """What was learned up to the last step; {} once the run is over.
 
-        Another run, given it and the image of that step, goes on as this one would. The tensors
+        Another run, given this and the image of that step, continues as this one would. The tensors
         are the optimiser's own: its next step may change them.
         """
         with ordinary():
             return self._round.state() if self._round else {}
 
     def close(self) -> None:
-        """End the run, and let go of all that it holds but the last step."""
+        """End the run, and free all that it holds except the last step."""
         if self._round:
             self._round = None
             del self._objective, self._rounds
@@ -256,12 +255,12 @@ class Descent(Iterator[Step]):
         return self._reason == "flat"
 
     def _found(self, current: Round) -> Found | None:
-        """The next step, be it in another round; none where there is no more."""
+        """The next step, in this round or a new one; None if the run is over."""
         while True:
             try:
                 found = current.step(self._evaluate)
                 if self.last is None or found.image is not self.last.image:
-                    return found  # else it is where a round began anew
+                    return found  # otherwise it is only the start of a new round
             except _Spent:
                 return None
             except RoundOver:
@@ -282,8 +281,8 @@ class Descent(Iterator[Step]):
         self.evaluations += 1
         self._round_evaluations += 1
         after = f"after {self.evaluations} evaluations"
-        # A sum is finite where all of its terms are. The loss may be so even where the picture is
-        # not: a ReLU can take what is no number for zero.
+        # A sum is finite only if all its terms are. The loss can be finite although the picture is
+        # not: a ReLU may turn NaN into zero.
         if not image.detach().sum().isfinite():
             what = f"the picture has values that are no finite numbers {after}"
             raise ImpastoError(f"{what}; start from one without them")
@@ -294,6 +293,6 @@ class Descent(Iterator[Step]):
 
 
 def _learned(descent: weakref.ref[Descent], step: int) -> State:
-    """`Step.state`: of a descent that it does not keep, as that keeps its last step."""
+    """`Step.state`. The reference is weak because a descent keeps its last step."""
     its = descent()
     return its.state() if its and its.last and its.last.step == step else {}

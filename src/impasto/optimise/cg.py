@@ -1,4 +1,4 @@
-"""Nonlinear conjugate gradient, of Polak and Ribière (Nocedal & Wright 2006, algorithm 5.4)."""
+"""Nonlinear conjugate gradient of Polak and Ribière (Nocedal & Wright 2006, algorithm 5.4)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from impasto.optimise.variables import Basis
 class ConjugateGradient(Optimiser):
     """Conjugate gradient: an accepted step never raises the loss.
 
-    The share of the last direction is that of Polak and Ribière where it is positive (eq. 5.45).
-    The line search asks for more than that of L-BFGS, and begins by how much the last step
-    lowered the loss, as in SciPy's `minimize(method="CG")`.
+    The share of the last direction is Polak and Ribière's if that is positive, else 0 (eq. 5.45).
+    The line search is stricter than that of L-BFGS, and derives its first length from how much the
+    last step lowered the loss, as SciPy's `minimize(method="CG")` does.
     """
 
     vectors: ClassVar[int] = 11
@@ -44,14 +44,14 @@ class _Round(Search):
         if self.gone is None:
             return None
         (direction, length, before), self.gone = self.gone, None
-        if length == 0:  # it was interrupted
+        if length == 0:  # the step was interrupted
             return direction
         share = (slope.dot(slope) - slope.dot(before)) / before.dot(before)
         direction.mul_(float(share.clamp(min=0))).sub_(slope)
         return direction if slope.dot(direction) < 0 else slope.neg()
 
     def _first_length(self, along: Tensor) -> Length:
-        # What would make the loss fall as much as it did in the last step, were it a parabola.
+        # On a parabola, this length would lower the loss as much as the last step did.
         return min(1.0, 1.01 * 2 * self.change / float(along))
 
     def state(self) -> State:

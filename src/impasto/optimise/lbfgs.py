@@ -1,4 +1,4 @@
-"""L-BFGS (Nocedal & Wright 2006, algorithm 7.5; as torch has it)."""
+"""L-BFGS (Nocedal & Wright 2006, algorithm 7.5), as torch computes it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from impasto.optimise.base import Beyond, Optimiser, Rounds, Spectrum, State
 from impasto.optimise.line_search import Search
 from impasto.optimise.variables import Basis
 
-_KEPT_BYTES = 256 * 2**20  # of the history, in a state
-_LEAST_PRODUCT = 1e-10  # of a pair's two differences: the loss bends upwards between its points
+_KEPT_BYTES = 256 * 2**20  # of the history in a state, at most
+_LEAST_PRODUCT = 1e-10  # of a pair's differences: above it, the loss curves upwards
 
 
 @dataclass(frozen=True)
 class Lbfgs(Optimiser):
     """L-BFGS: an accepted step never raises the loss.
 
-    Line search until the strong Wolfe conditions hold, by cubic interpolation. `history` is how
-    many pairs of past steps it remembers: each takes 8 bytes for every value of the image, and
-    fewer make it slower.
+    Each line search goes on until the strong Wolfe conditions hold. `history` is how many pairs of
+    past steps are remembered: each takes 8 bytes for every value of the image, and fewer pairs make
+    it slower.
 
-    Arithmetic and decisions are those of torch.optim.LBFGS. What differs is memory: that keeps up
-    to ten vectors as large as the image beside the history, some of them twice, and each is 48 MB
-    at 2048 pixels.
+    Arithmetic and decisions are those of torch.optim.LBFGS, but torch needs more memory: up to ten
+    vectors as large as the image besides the history, some of them twice, each of 48 MB at 2048
+    pixels.
     """
 
     history: int = 20
@@ -44,7 +44,7 @@ class _Round(Search):
     def __init__(self, history: int, basis: Basis, image: Tensor, state: State | None) -> None:
         super().__init__(basis, image, state)
         self.history = history
-        # Differences of slopes and of variables, and one over their product, oldest first.
+        # Difference of slopes, difference of variables, and 1 / their product; oldest first.
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.bend: float | Tensor = 1
         if state and self.gone:
@@ -56,13 +56,13 @@ class _Round(Search):
             self.bend = state["H_diag"].float()
 
     def _direction(self, slope: Tensor) -> Tensor | None:
-        """Downhill, by all that is remembered (Nocedal & Wright, algorithm 7.4).
+        """Downhill, from all that is remembered (Nocedal & Wright, algorithm 7.4).
 
-        The last step becomes a pair first, where its vectors lie.
+        First, the last step becomes a pair, in the memory of its own vectors.
         """
         if self.gone is not None:
             (step, length, before), self.gone = self.gone, None
-            if length == 0:  # it was interrupted
+            if length == 0:  # the step was interrupted
                 return step
             difference = before.neg_().add_(slope)
             step.mul_(float(length))

@@ -1,9 +1,9 @@
-"""Steps along a line, as far as the strong Wolfe conditions ask for.
+"""Line search by cubic interpolation, until the strong Wolfe conditions hold.
 
-By cubic interpolation (Nocedal & Wright 2006, algorithms 3.5 and 3.6): step by step what torch's
-L-BFGS does (`torch.optim.lbfgs`), so that it ends where that ends. It differs in what it holds:
-torch keeps a gradient for both ends of its bracket, and copies of them; here only the lower end
-has one, because only there the search can end.
+Nocedal & Wright 2006, algorithms 3.5 and 3.6. It does step by step what torch's L-BFGS does
+(`torch.optim.lbfgs`), and finds the same point, but takes less memory: torch keeps a gradient for
+both ends of its bracket, and copies of them; here only the lower end has one, because the search
+can end only there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from impasto.optimise.variables import Basis, Variables
 DECREASE, CURVATURE = 1e-4, 0.9
 """c1 and c2 of the strong Wolfe conditions."""
 
-_LEAST_CHANGE = 1e-9  # of a variable: a bracket is not narrowed further
-_LEVEL = 1e-12  # what falls by less along a direction does not fall
-_LOOKS = 25  # evaluations at most for one step
+_LEAST_CHANGE = 1e-9  # of a variable: the search ends at a narrower bracket
+_LEVEL = 1e-12  # a direction with less slope does not lead down
+_LOOKS = 25  # evaluations for one step, at most
 
 Seen = TypeVar("Seen")
 Length = float | Tensor
@@ -33,7 +33,7 @@ Length = float | Tensor
 
 @dataclass(frozen=True)
 class End:
-    """Where a line was looked at: the step's length, the loss there and its derivative."""
+    """A point of the line: the length of the step, the loss there and its derivative."""
 
     length: Length
     loss: float
@@ -42,7 +42,7 @@ class End:
 
 @dataclass(frozen=True)
 class Point(Generic[Seen]):
-    """An end with what was seen there, which is large."""
+    """An end with what was computed there, which is large."""
 
     end: End
     seen: Seen
@@ -50,17 +50,17 @@ class Point(Generic[Seen]):
 
 @dataclass(frozen=True)
 class _Trial:
-    """What was found at a point of a line: the slope is with respect to the variables, scaled."""
+    """What was found at a point; `slope` is the scaled gradient with respect to the variables."""
 
     found: Found
     slope: Tensor
 
 
 class Search(Round):
-    """Rounds of steps along a line each, on the variables of an image; none raises the loss.
+    """A round whose steps are line searches on the variables of an image; none raises the loss.
 
-    A round ends of itself when its line search finds nothing lower. With nothing remembered the
-    next may; when that can't make a single step either, there is no more to be had.
+    The round ends when a line search finds nothing lower. The next round, which remembers nothing,
+    may still find something; if it makes no step either, the run is over.
     """
 
     curvature: ClassVar[float] = CURVATURE
@@ -68,7 +68,7 @@ class Search(Round):
     def __init__(self, basis: Basis, image: Tensor, state: State | None) -> None:
         self.variables = Variables(image, basis, state["angles"] if state else None)
         self.home = torch.zeros(image.numel(), dtype=torch.float32)
-        self.here: _Trial | Tensor = image  # until that is evaluated
+        self.here: _Trial | Tensor = image  # the image, until it is evaluated
         # The last step: its direction, how far it went, and the slope where it began.
         self.gone: tuple[Tensor, Length, Tensor] | None = None
         self.change = 0.0  # of the scaled loss, in that step
@@ -79,15 +79,14 @@ class Search(Round):
 
     @abstractmethod
     def _direction(self, slope: Tensor) -> Tensor | None:
-        """Where to go from here; none where nothing is known but the slope."""
+        """The direction of the next search; None if only the slope is known."""
 
     def _first_length(self, along: Tensor) -> Length:
-        """How far along that direction to look first; `along` is the derivative there."""
+        """The first length to try; `along` is the derivative along the direction."""
         del along
         return 1.0
 
     def step(self, evaluate: Evaluate) -> Found:
-        """See `Round.step`."""
         if isinstance(self.here, Tensor):
             self.here = self._started(self.here, evaluate)
             return self.here.found
@@ -99,14 +98,14 @@ class Search(Round):
         if direction is None:
             direction = slope.neg()
             along = slope.dot(direction)
-            # Of length 1; torch has the gradient's 1-norm for that.
+            # A step of length 1; torch divides by the gradient's 1-norm instead.
             total = slope.abs().sum()
             most = 1.0 / total if total > 1.0 else 1.0
             length: Length = most * float(total / slope.norm())
         else:
             along = slope.dot(direction)
             length = self._first_length(along)
-            self.gone = direction, 0.0, slope  # interrupted now, it begins with this once more
+            self.gone = direction, 0.0, slope  # after an interruption, it is tried again
         if along > -_LEVEL:
             raise RoundOver
         known: WeakValueDictionary[bytes, _Trial] = WeakValueDictionary()
@@ -115,7 +114,7 @@ class Search(Round):
         def look(length: Length) -> Point[_Trial]:
             z = torch.add(self.home, direction, alpha=float(length))
             place = _place(z)
-            trial = known.get(place)  # too close to another for float32 to tell them apart
+            trial = known.get(place)  # if float32 cannot tell it from an earlier one
             if trial is None:
                 image = self.variables.image_at(z)
                 del z
@@ -137,7 +136,7 @@ class Search(Round):
         return point.seen.found
 
     def _started(self, image: Tensor, evaluate: Evaluate) -> _Trial:
-        # The image itself, without the margin: it may be the minimum.
+        # The image itself, without the margin of `Variables`: it may be the minimum.
         evaluation = evaluate(image)
         if self.variables.scale == 1.0:
             self.variables.scale_by(self.variables.slope_at(self.home, evaluation.gradient))
@@ -145,7 +144,7 @@ class Search(Round):
         return _Trial(Found(evaluation.loss, evaluation.parts, image), slope)
 
     def state(self) -> State:
-        """See `Round.state`. Nothing is copied: what there is changes with the next step."""
+        """See `Round.state`. Nothing is copied: the next step changes these tensors."""
         state = {
             "angles": self.variables.angles_at(self.home),
             "scale": torch.tensor(self.variables.scale, dtype=torch.float64),
@@ -158,7 +157,7 @@ class Search(Round):
 
 
 def _place(z: Tensor) -> bytes:
-    """What tells one point of a line from another: some of its coordinates."""
+    """A key that tells points of a line apart: some of their coordinates."""
     return z[:: max(1, z.numel() // 1024)].numpy().tobytes()
 
 
@@ -171,14 +170,14 @@ def strong_wolfe(
     decrease: float = DECREASE,
     curvature: float = CURVATURE,
 ) -> Point[Seen]:
-    """Look along a line from `start`, at the length `first` to begin with.
+    """Search along a line from `start`; `first` is the first length to try.
 
-    largest: of the direction, in any of its variables. most: how often to look at most, after the
-    first time. decrease, curvature: c1 and c2. The point returned is the lowest that was found,
-    or `start`.
+    largest: the direction's largest absolute component. most: how many more lengths to try at most.
+    decrease, curvature: c1 and c2. Returns a point that meets the conditions, or else the lowest
+    one found, which may be `start`.
     """
     origin = start.end
-    # Between two ends lies what is looked for, once there is a `high`, whose loss is the higher.
+    # Once there is a `high`, the end with the higher loss, the point is between `low` and `high`.
     low, length, stuck = start, first, False
     high: End | None = None
     for looks in range(most + 1):
@@ -195,7 +194,7 @@ def strong_wolfe(
             bounds = end.length + 0.01 * (end.length - low.end.length), end.length * 10
             length = _cubic_minimum(low.end, end, *bounds)
             low = new
-            del new  # nothing is kept that the search cannot come back to
+            del new  # the search cannot come back to it
             continue
         if is_higher:
             high = end
@@ -211,7 +210,7 @@ def strong_wolfe(
         if (longest - shortest) * largest < _LEAST_CHANGE:
             break
         length = _cubic_minimum(low.end, high, shortest, longest)
-        # Too close to an end there is little progress: once may be, not twice.
+        # Too close to an end there is little progress: allowed once, but not twice.
         least = 0.1 * (longest - shortest)
         is_close = bool(longest - length < least) or bool(length - shortest < least)
         is_at_end = bool(length <= shortest) or bool(length >= longest)
@@ -224,14 +223,14 @@ def strong_wolfe(
 
 
 def _cubic_minimum(one: End, other: End, least: Length, most: Length) -> Length:
-    """Where the cubic through two ends, with their derivatives, is lowest within bounds.
+    """The length, within bounds, where the cubic through two ends is lowest.
 
     Nocedal & Wright 2006, eq. 3.59.
     """
     near, far = (one, other) if one.length <= other.length else (other, one)
     d1 = near.along + far.along - 3 * (near.loss - far.loss) / (near.length - far.length)
     squared = d1**2 - near.along * far.along
-    if not squared >= 0:  # which may be no number
+    if not squared >= 0:  # it may be NaN
         return (least + most) / 2.0
     d2 = squared.sqrt()
     share = (far.along + d2 - d1) / (far.along - near.along + 2 * d2)

@@ -1,8 +1,4 @@
-"""The variables that stand for an image while it is optimised: unbounded, and preconditioned.
-
-Pixels are cosines of angles, so that none can leave its range; angles are weighted sums of waves,
-so that the loss bends about alike for all of these (docs/design.md).
-"""
+"""The unbounded, preconditioned variables that stand for an image while it is optimised."""
 
 from __future__ import annotations
 
@@ -22,11 +18,11 @@ _GREY_LEVEL = 1 / 255
 
 
 class Basis:
-    """The waves that variables are amplitudes of, and how much each is weighed: P.
+    """The waves that an image is made of, and P, the linear map that weights each wave.
 
-    P is symmetric, so that it serves variables and gradients alike. Waves are those of luminance
-    and two opponent colours; cosines where the image is mirrored beyond its borders, so that
-    nothing wraps around, and Fourier's where it is repeated, so that all of it does.
+    P is symmetric, so it serves variables and gradients alike. The waves are of luminance and two
+    opponent colours: cosines if the image is mirrored beyond its borders, so that nothing wraps
+    around, and Fourier's if it is repeated, so that everything does.
     """
 
     def __init__(self, shape: torch.Size, spectrum: Spectrum, beyond: Beyond) -> None:
@@ -67,15 +63,15 @@ class Basis:
 
 
 class Variables:
-    """The variables z that stand for an image while it is optimised, without bounds.
+    """The variables z that stand for an image while it is optimised (docs/design.md).
 
         pixel = (1 - cos(pi u)) / 2,    u = u0 + P z / s
 
-    The cosine keeps every pixel in range, whatever z is. P weighs spatial frequencies, of
-    luminance and of colour, so that the loss bends about alike for all (`Basis`). s and
-    the scale of the loss are such that a step of length 1 moves pixels by about a grey level:
-    unscaled, an optimiser's first step can be far below the float32 resolution of the loss, or far
-    out of range, and the line search gives up at once.
+    The cosine keeps every pixel in range, whatever z is. P (`Basis`) weights the frequencies of
+    luminance and colour so that the loss has about the same curvature along each. With s and the
+    scale of the loss, a step of length 1 moves pixels by about a grey level: unscaled, an
+    optimiser's first step can be far below the float32 resolution of the loss, or far out of range,
+    and the line search gives up at once.
     """
 
     def __init__(self, image: Tensor, basis: Basis, angles: Tensor | None = None) -> None:
@@ -83,8 +79,8 @@ class Variables:
         self.basis = basis
         self.per_unit = 1 / (_GREY_LEVEL * math.sqrt(image.numel()))
         if angles is None:
-            # At black and white the cosine is flat and a pixel would be stuck: they begin half a
-            # grey level inside, which rounding to 8 bits undoes.
+            # The cosine is flat at black and white, where a pixel would be stuck. Such pixels begin
+            # half a grey level inside, which rounding to 8 bits undoes.
             margin = 0.499 * _GREY_LEVEL
             pixels = image.detach().cpu().float().clamp(margin, 1 - margin)
             angles = (1 - pixels.mul_(2)).acos_().div_(math.pi)
@@ -96,18 +92,17 @@ class Variables:
         return self._weighed(z.view(self.shape)).add_(self.angles)
 
     def image_at(self, z: Tensor) -> Tensor:
-        """The image that z stands for."""
         pixels = self.angles_at(z).mul_(math.pi).cos_().neg_().add_(1).mul_(0.5)
         return pixels.to(self.device, self.dtype)
 
     def slope_at(self, z: Tensor, gradient: Tensor) -> Tensor:
-        """The scaled gradient with respect to z, flat."""
+        """The gradient of the scaled loss with respect to z, flattened."""
         slope = self.angles_at(z).mul_(math.pi).sin_().mul_(0.5 * math.pi * self.scale)
         return self._weighed(slope.mul_(gradient.to(slope))).view(-1)
 
     def scale_by(self, slope: Tensor) -> None:
-        """Choose the scale of the loss, from its first gradient."""
-        # CG's later first trials are at most as long as the gradient: it must not begin short.
+        """Choose the scale of the loss from its first gradient."""
+        # Conjugate gradient's later first trials are no longer than the gradient: it must be long.
         length = float(slope.norm())
         self.scale *= 1e4 / length if length > 0 else 1.0
 
@@ -120,8 +115,8 @@ class Variables:
 _OPPONENTS = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float32, device="cpu")
 _OPPONENTS /= _OPPONENTS.norm(dim=1, keepdim=True)
 
-# How much the default loss bends along waves of each frequency, in cycles a pixel, for each of the
-# opponents: measured on half-painted samples (docs/design.md). Only the ratios matter.
+# The curvature of the default loss along waves of each frequency (cycles a pixel), one row for each
+# opponent: measured on half-painted samples (docs/design.md). Only the ratios matter.
 _FREQUENCIES = (0.004, 0.012, 0.023, 0.045, 0.09, 0.16, 0.25, 0.35, 0.45, 0.625)
 _CURVATURES = (
     (0.94, 1.68, 3.4, 7.2, 13.7, 13.7, 7.6, 3.2, 1.4, 1.1),
@@ -130,22 +125,21 @@ _CURVATURES = (
 )
 
 _FINE_COLOUR = 0.06
-"""Colours that change faster, in cycles a pixel, are held back in a painting."""
+"""In a painting, colours that change faster than this (cycles a pixel) are held back."""
 
 
 def _spectral_gains(channels: int, frequency: Array, spectrum: Spectrum) -> Array:
-    """How much waves of a frequency [height, width], in cycles a pixel, are weighed.
+    """The weights of waves of these frequencies [height, width], in cycles a pixel.
 
     [1 or channels, height, width], of mean square 1.
 
-    From a photo, f^-1/2: style and content losses bend far more for high frequencies than for
-    broad changes of colour, and without it the optimiser spends its first fifty steps on finding
-    that out. From what a coarser level has painted (`"refined"`), f^-1/4 times the measured
-    curvature to the power -1/4: broad changes are made, and the bends that are left hold up the
-    rest. In a painting (`"painted"`) fine changes of colour are held back beyond that, by f^-2:
-    layers hardly see them, so that they would appear as speckle and hardly go again. From noise,
-    f^-0.15, a little less for colours: fine detail is as far from noise as everything else is, and
-    what layers see least of.
+    From a photo, f^-1/2: the losses have far more curvature at high frequencies than for broad
+    changes of colour, and the optimiser would spend its first fifty steps finding that out. From
+    what a coarser level has painted (`"refined"`), f^-1/4 times the measured curvature to the power
+    -1/4: broad changes are made already, and uneven curvature slows the rest. In a painting
+    (`"painted"`) fine changes of colour are held back further, by f^-2: layers hardly see them, so
+    speckle would hardly go away again. From noise, f^-0.15, a little less for colours: noise lacks
+    fine detail as much as all else, and layers see fine detail least.
     """
     if spectrum in ("refined", "painted"):
         along = np.log(frequency)

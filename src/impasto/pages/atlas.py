@@ -1,4 +1,4 @@
-"""The atlas: what every layer keeps of a photo and of a painting, and what its channels look at."""
+"""The atlas of what layers keep of a photo and a painting, and the grid of a layer's channels."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def atlas(
     callback: RunCallback | None = None,
     **choices: Any,
 ) -> Sheet:
-    """One labelled page, after Gatys et al. 2016 (CVPR), fig. 1.
+    """Make a page that shows what each layer keeps, after Gatys et al. 2016 (CVPR), fig. 1.
 
-    Content reconstructions of the photo from each of the encoder's style layers (relu1_1, relu2_1,
-    ..., relu5_1) in a row, see `reconstruct`; beneath, textures that have the painting's Gram
-    matrices of {relu1_1}, {relu1_1, relu2_1}, ..., see `texture`; both originals at the left.
+    The upper row has reconstructions of the photo from each of the encoder's style layers (relu1_1,
+    relu2_1, ..., relu5_1), see `reconstruct`. The lower row has textures with the painting's Gram
+    matrices of {relu1_1}, {relu1_1, relu2_1}, ..., see `texture`. The originals are at the left.
 
     Args:
         photo, painting: picture files or PIL images.
-        settings: how to, where that was put together before.
-        callback: called with the name of the run and the `Step`, at every step.
-        **choices: single settings, see `AtlasSettings`.
+        settings: the settings to begin with, instead of the defaults.
+        callback: called at every step, with the name of the run and the `Step`.
+        **choices: single settings by name, see `AtlasSettings`.
 
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
-        SheetInterrupted: Ctrl-C; it carries the page with what there was.
+        SheetInterrupted: Ctrl-C was pressed; it carries the page so far.
     """
     chosen = choose(AtlasSettings, settings, choices)
     first, second = images.read_visible(photo), images.read_visible(painting)
@@ -54,8 +54,8 @@ def atlas(
     layers = list(studio.encoder.style_layers)
     sizes = [images.fitted_size(picture.image.size, chosen.size) for picture in (first, second)]
     for picture, size in zip((first, second), sizes, strict=True):
-        studio.check_size(picture.name, size, layers)  # known before the first run
-    # What was not chosen is left to reconstructions and textures, which differ in it.
+        studio.check_size(picture.name, size, layers)  # before the first run begins
+    # Defaults are not passed on: reconstructions and textures have different ones.
     common = {
         name: value
         for name, value in dataclasses.asdict(chosen).items()
@@ -82,13 +82,13 @@ def atlas(
 def channels(
     photo: Source, layer: str, *, settings: AtlasSettings | None = None, **choices: Any
 ) -> Sheet:
-    """The most active channels of a layer as a grid: what each of them looks at in a photo.
+    """Show the most active channels of a layer in a grid: what each responds to in a photo.
 
     Args:
         photo: a picture file or a PIL image.
-        layer: one of the encoder's.
-        settings: how to, where that was put together before.
-        **choices: single settings, see `AtlasSettings`.
+        layer: the name of one of the encoder's layers.
+        settings: the settings to begin with, instead of the defaults.
+        **choices: single settings by name, see `AtlasSettings`.
 
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
@@ -112,7 +112,7 @@ def channels(
 
 
 def _cell(run: Run) -> list[layout.Labelled]:
-    """A run's picture and what it is called, if there is one."""
+    """A run's label and picture in a list, which is empty if the run failed."""
     if run.artwork is None:
         return []
     unfinished = " (interrupted)" if run.stopped == "interrupted" else ""

@@ -28,13 +28,10 @@ from impasto.pictures.images import PathLike, Picture, Source
 from impasto.settings import CompareSettings, choose
 
 Values = Sequence[Any] | Mapping[str, Any]
-"""What an option takes one after another; with labels, or labelled by what they are.
-
-None leaves the option to its default, or to the preset.
-"""
+"""The values of a varied option, with or without labels; None is its default or the preset's."""
 
 _OPTIONS = {"painting": "style", "style_layers": "style-layer", "regions": "region"}
-"""What the command line calls arguments that have another name there."""
+"""The arguments that have another name on the command line."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Comparison(Sheet):
     def table(self) -> str:
         """CSV: a line for each run with its options, loss and parts, steps, evaluations, seconds.
 
-        Parts are the loss's terms, unweighted. What a run has none of is left empty. Where steps
-        or evaluations are options, what came of them is called "steps made".
+        Parts are the loss's terms, unweighted. A cell without a value is empty. If an option is
+        called like another column, say `steps`, that column is called `steps made`.
         """
         made = [run.artwork for run in self.runs if run.artwork]
         parts = dict.fromkeys(part for artwork in made for part in artwork.parts)
@@ -105,21 +102,20 @@ def compare(
 
     Args:
         photo, painting, regions, preset: see `stylize`.
-        vary: one or two arguments of `stylize` (settings, `painting`, `regions` or `preset`),
-            each with the values it is to take: `{"optimizer": ["lbfgs", "cg"]}`; or with a label
-            for each value: `{"painting": {"Hokusai": "great_wave.jpg"}}`. None leaves it to its
-            default or preset. Of two, the first varies from row to row, the second from column
-            to column.
-        settings: how to paint, where that was put together before.
-        callback: called with the name of the run and the `Step`, at every step.
-        **choices: single settings, see `CompareSettings`, for all runs.
+        vary: one or two arguments of `stylize` (settings, `painting`, `regions` or `preset`), each
+            with its values: `{"optimizer": ["lbfgs", "cg"]}`; or with a label for each value:
+            `{"painting": {"Hokusai": "great_wave.jpg"}}`. The value None stands for the default or
+            the preset's value. Of two arguments, the first varies by row, the second by column.
+        settings: the settings to begin with, instead of the defaults.
+        callback: called at every step, with the name of the run and the `Step`.
+        **choices: single settings by name, for all runs, see `CompareSettings`.
 
     Raises:
-        ImpastoError: a file or setting is wrong, in any combination; found before the first run.
-        SheetInterrupted: Ctrl-C; it carries the comparison of what was painted by then.
+        ImpastoError: a file or setting of any combination is wrong; raised before the first run.
+        SheetInterrupted: Ctrl-C was pressed; it carries the comparison so far.
     """
     if not 1 <= len(vary) <= 2 or not all(map(len, vary.values())):
-        raise ImpastoError("one or two options can vary, and each needs a value at least")
+        raise ImpastoError("one or two options can vary, and each needs at least one value")
     picture = images.read_visible(photo)
     common = {"painting": painting, "regions": regions, "preset": preset, **choices}
     axes = {option: _labelled(values) for option, values in vary.items()}
@@ -128,7 +124,7 @@ def compare(
         told = dict(zip(map(_option, axes), labels, strict=True))
         varied = {name: axes[name][label] for name, label in zip(axes, labels, strict=True)}
         arguments = {**common, **varied}
-        stylizer = _stylizer(settings, arguments)  # what is wrong is known before the first run
+        stylizer = _stylizer(settings, arguments)  # raises any error before the first run
         run = Run(", ".join(f"{option} {label}" for option, label in told.items()), told)
         begins.append((run, partial(_start, picture, settings, arguments)))
     originals = [("photo", picture.image)]
@@ -143,7 +139,7 @@ def compare(
 
 
 def _stylizer(settings: CompareSettings | None, arguments: Mapping[str, Any]) -> Stylizer:
-    """What paints one combination; what is none is left to the settings or the preset."""
+    """The stylizer of one combination; None keeps the settings' or preset's value."""
     given = {name: value for name, value in arguments.items() if value is not None}
     painting, regions, preset = (given.pop(n, None) for n in ("painting", "regions", "preset"))
     chosen = choose(CompareSettings, settings, given, preset)
@@ -157,12 +153,11 @@ def _start(
 
 
 def _option(argument: str) -> str:
-    """An argument of `stylize` as the command line calls it."""
     return _OPTIONS.get(argument, argument.replace("_", "-"))
 
 
 def _labelled(values: Values) -> dict[str, Any]:
-    """Values by what they are called; files by their stems, as far as these differ."""
+    """Values by their labels; a file's label is its stem, unless another value has the same."""
     if isinstance(values, Mapping):
         return {str(label): value for label, value in values.items()}
     short = [Path(v).stem if _is_file(v) else str(v) for v in values]
@@ -179,7 +174,7 @@ def _is_file(value: Any) -> bool:
 def _drawn(
     axes: Mapping[str, Mapping[str, Any]], originals: Sequence[Labelled], runs: Sequence[Run]
 ) -> Image.Image:
-    """The runs in rows; what was not painted any more is left empty."""
+    """The contact sheet; the cells of runs that were not painted are empty."""
     heads = [[f"{_option(name)} {label}" for label in values] for name, values in axes.items()]
     rows, columns = heads if len(heads) == 2 else ([""], heads[0])
     cells = [

@@ -1,7 +1,4 @@
-"""Pictures side by side on one labelled page: what layers keep, channels, comparisons.
-
-Each function takes pictures and labels and returns a page as a PIL image of mode RGB.
-"""
+"""Pictures side by side on a labelled page, a PIL image of mode RGB."""
 
 from __future__ import annotations
 
@@ -16,21 +13,20 @@ from PIL import Image
 from impasto.pages.page import BLANK, MARGIN, PAGE, PITCH, POINT, QUIET, Page, Size, fitted, wrapped
 
 Labelled = tuple[str, Image.Image]
-"""A picture and what is written with it."""
+"""A picture and its caption."""
 
 _Cell = tuple[str, Image.Image | None]
 _Band = tuple[str, Sequence[str], Sequence[_Cell]]
-"""A line of a contact sheet: its label, what is written above its columns, its cells."""
+"""A row of a contact sheet: its label, the labels above its columns, its cells."""
 
 _ABOUT = (
     "what each layer keeps of the photo",
     "what the Gram matrices up to each layer keep of the painting",
 )
-_LONGEST = 6000  # pixels of a contact sheet
-_COLUMNS = 5  # of a single row, which is continued below
+_LONGEST = 6000  # the longer side of a contact sheet, in pixels
+_COLUMNS = 5  # of a single row; more are continued below
 
-# Viridis, by van der Walt and Smith (CC0), at even distances; between them it goes evenly, by
-# two steps of 255 at most.
+# Viridis, by van der Walt and Smith (CC0), in equal steps; interpolation is exact to 2/255.
 _VIRIDIS = bytes.fromhex(
     "440154470f62481d6f472b7a4437814043873c4e8a37598c31648d2d6e8e29788e26818e228a8d"
     "1f958b1e9e8822a7842bb17d3ab9764cc26b62ca5f79d15193d741aedc2fc9e01ee3e318fde724"
@@ -46,9 +42,8 @@ def atlas(
 ) -> Image.Image:
     """What each layer keeps of a photo, above what Gram matrices keep of a painting.
 
-    Gatys et al. 2016 (CVPR), figure 1. `contents` are reconstructions from one layer each,
-    `styles` from the layers up to one. The page is as wide as A4 landscape at 200 dpi, and no
-    higher.
+    Gatys et al. 2016 (CVPR), figure 1. Each of `contents` is reconstructed from one layer, each of
+    `styles` from the layers up to one. The page is as wide as A4 landscape at 200 dpi, not higher.
     """
     size, heading, gap, apart = 9 * POINT, 10.5 * POINT, 24, 84
     rows = [("photo", photo), *contents], [("painting", painting), *styles]
@@ -79,8 +74,8 @@ def channel_grid(
 ) -> Image.Image:
     """A photo beside the activations [height, width] of some channels of a layer.
 
-    Each map goes from zero to its own maximum, and says its number and its mean. The maps are as
-    large as fits A4 landscape at 200 dpi; the page is longer where they would get too small.
+    Each map goes from zero to its own maximum; its caption gives its channel and mean. The maps are
+    as large as A4 landscape at 200 dpi allows; the page is longer if they would be too small.
     """
     size, gap, apart = 8 * POINT, 22, 84
     left = round(0.22 * PAGE[0])
@@ -118,12 +113,12 @@ def contact_sheet(
 ) -> Image.Image:
     """A comparison over one or two options, with the originals at its left.
 
-    Each cell is a caption and a picture, or None for one that there is not: then the caption
-    says why, in a frame. A single row of more than five is continued below. Pictures have their
-    own pixels up to 512, and fewer where the sheet's longer side would exceed 6000.
+    Each cell is a caption and a picture. If a picture is missing (None), the caption says why, in a
+    frame. A single row of more than five cells is continued below. Pictures are as large as the
+    largest of them, from 240 to 512 pixels; smaller if the sheet would exceed 6000 pixels.
 
     Raises:
-        ValueError: the labels are not as many as the rows, or fewer than the columns.
+        ValueError: there are not as many labels as rows, or fewer than columns.
     """
     columns = max(map(len, rows), default=0)
     if len(rows) != len(row_labels) or columns > len(column_labels):
@@ -152,8 +147,8 @@ def contact_sheet(
 def _channel_cells(
     count: int, shape: Size, room: tuple[float, float], gap: int, under: int
 ) -> tuple[int, Size]:
-    """How many columns make the largest maps, in the fewest rows, and their (width, height)."""
-    narrowest, smallest = 170, 150  # the caption's width; what can still be made out
+    """The number of columns that gives the largest maps, and the (width, height) of a cell."""
+    narrowest, smallest = 170, 150  # a caption's width; the least size of a map
     count = max(count, 1)
 
     def cell(columns: int) -> Size:
@@ -172,12 +167,10 @@ def _channel_cells(
 
 
 def _coloured(values: NDArray[np.floating[Any]], box: Size) -> Image.Image:
-    """A map in viridis, from zero to its own maximum, as large as fits in a box.
-
-    It is enlarged before it is coloured: between two colours there may be a third.
-    """
+    """A map in viridis, from zero to its own maximum, as large as fits in a box."""
     finite = np.nan_to_num(np.asarray(values, dtype=np.float32), posinf=0, neginf=0).clip(0)
     share = Image.fromarray(finite / (finite.max(initial=0) or 1))
+    # Enlarged before it is coloured, since a mean of two colours may not be on the scale.
     share = share.resize(fitted(share.size, box), Image.Resampling.BICUBIC)
     colours = np.frombuffer(_VIRIDIS, np.uint8).reshape(-1, 3)
     at = np.linspace(0, 1, len(colours))
@@ -188,7 +181,7 @@ def _coloured(values: NDArray[np.floating[Any]], box: Size) -> Image.Image:
 def _sheet(
     bands: Sequence[_Band], originals: Sequence[Labelled], title: str, box: Size, size: float
 ) -> tuple[Page, Size]:
-    """A contact sheet whose pictures fit in `box` and whose captions are of `size`; its size."""
+    """A contact sheet with pictures that fit in `box` and captions of `size`; and its own size."""
     margin, gap = round(2.2 * size), round(1.1 * size)
     column = max(box[0], round(10 * size))
     step = column + gap
@@ -233,9 +226,9 @@ def _draw_row(
     *,
     middle: bool = True,
 ) -> float:
-    """Pictures with their captions below, or frames with their captions inside; returns the end.
+    """Draw pictures with captions below, or frames with captions inside; returns where they end.
 
-    Each is in the middle of a `column` (none: as wide as its box), and begins `step` further on.
+    Each is centred in a `column` (0: as wide as its box), and the next is `step` to the right.
     """
     column = column or box[0]
     ends: list[float] = [y + box[1]]

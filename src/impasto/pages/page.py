@@ -1,7 +1,7 @@
 """A page to put pictures, labels and thin lines on, in pixels from its top left corner.
 
-Labels appear literally: wrapped to their place, shortened with an ellipsis, and with a box for
-what the font lacks. They are the same every time, wherever the page is drawn.
+Labels appear literally: wrapped, shortened with an ellipsis if too long, with a box for a character
+that the font lacks. They look the same on every machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 PAGE: Size = (2340, 1654)  # A4 landscape at 200 dpi
 POINT = 200 / 72  # pixels of a point on that page
 MARGIN = 80
-PITCH = 1.32  # from one line of text to the next, in text sizes
+PITCH = 1.32  # from one line of text to the next, as a multiple of the text size
 
 INK = "#1a1a1a"
 QUIET = "#555555"
@@ -34,7 +34,7 @@ _Font = ImageFont.FreeTypeFont
 
 
 class Page:
-    """What is on a page, in the order it was put there, until the page's size is known."""
+    """Collects what is on a page, in drawing order; the page's size is only needed at the end."""
 
     def __init__(self) -> None:
         self._pasted: list[tuple[Any, Any, Image.Image | None]] = []
@@ -42,7 +42,7 @@ class Page:
     def headline(
         self, title: str, width: float = PAGE[0], margin: int = MARGIN, size: float = 13 * POINT
     ) -> int:
-        """Write the title at the top, if there is one; returns where the page goes on."""
+        """Write the title at the top, if it is not empty; returns the y below it."""
         lines = wrapped(title, width - 2 * margin, size, 2, bold=True)
         bottom = self.text(lines, margin, margin - 0.3 * size, size, bold=True)
         return round(bottom + 0.9 * size) if lines else margin
@@ -50,9 +50,9 @@ class Page:
     def picture(
         self, image: Image.Image, x: int, y: int, box: tuple[float, float], *, middle: bool = True
     ) -> float:
-        """Put a picture, as large as fits, in the middle of a box; returns where the box ends.
+        """Put a picture, as large as fits, in the middle of a box; returns the box's bottom.
 
-        Or at its top; then where the picture ends.
+        With `middle=False` it is at the top of the box; returns the picture's bottom.
         """
         size = fitted(image.size, box)
         left = x + round((box[0] - size[0]) / 2)
@@ -72,9 +72,9 @@ class Page:
         colour: str = INK,
         bold: bool = False,
     ) -> float:
-        """Write lines at whole pixels, where letters are sharpest; returns where they end.
+        """Write lines at whole pixels, where letters are sharpest; returns their bottom.
 
-        They begin at `x` and at `y`, are in the middle there (1/2), or end there (1).
+        across, down: 0 to begin at `x` and `y`, 1/2 to be centred there, 1 to end there.
         """
         font = _font(size, bold)
         y -= down * len(lines) * PITCH * size
@@ -86,7 +86,7 @@ class Page:
         return y + len(lines) * PITCH * size
 
     def text_upwards(self, lines: Sequence[str], x: float, y: float, size: float) -> None:
-        """Write lines from bottom to top about `y`, the last of them standing on `x`."""
+        """Write lines from bottom to top, centred at `y`; the last line stands on `x`."""
         for number, line in enumerate(reversed(lines)):
             _, top, ink = _written(line, _font(size))
             upright = ink.transpose(Image.Transpose.ROTATE_90)
@@ -96,7 +96,7 @@ class Page:
     def block(
         self, x: float, y: float, right: float, bottom: float, colour: str = HAIRLINE
     ) -> None:
-        """Fill a rectangle, or with two pixels of it draw a thin line."""
+        """Fill a rectangle; one that is two pixels wide is a thin line."""
         self._pasted.append((colour, (round(x), round(y), round(right), round(bottom)), None))
 
     def rendered(self, size: Size) -> Image.Image:
@@ -115,15 +115,13 @@ def fitted(size: Size, box: tuple[float, float]) -> Size:
 
 @functools.lru_cache(64)
 def _font(size: float, bold: bool = False) -> _Font:
-    """DejaVu Sans, which lies in matplotlib's folder; or else what Pillow has.
-
-    Matplotlib is not imported for it: that takes longer than to draw a page.
-    """
+    """DejaVu Sans from matplotlib's folder, or else Pillow's own font."""
     try:
+        # Matplotlib is not imported: that takes longer than drawing a page.
         spec = importlib.util.find_spec("matplotlib")
         folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
         file = Path(folder, "mpl-data", "fonts", "ttf", f"DejaVuSans{'-Bold' * bold}.ttf")
-        # Without Raqm, which lays text out otherwise and is not everywhere.
+        # Without Raqm, which lays text out differently and is not installed everywhere.
         return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
     except (OSError, ValueError):
         font = ImageFont.load_default(size)
@@ -132,27 +130,27 @@ def _font(size: float, bold: bool = False) -> _Font:
 
 
 def _written(line: str, font: _Font) -> tuple[int, int, Image.Image]:
-    """A line as a mask, and where from its beginning, on the base line, that is to be put."""
+    """A line as a mask, and the mask's (left, top) from the line's start on the baseline."""
     left, top, right, bottom = map(math.floor, font.getbbox(line, anchor="ls"))
     ink = Image.new("L", (max(1, right - left), max(1, bottom - top)))
     ImageDraw.Draw(ink).text((-left, -top), line, 255, font, "ls")
     return left, top, ink
 
 
-@functools.lru_cache(4096)  # a sheet says the same many times
+@functools.lru_cache(4096)  # a sheet repeats its texts often
 def wrapped(
     text: str, width: float, size: float, most: int, *, bold: bool = False
 ) -> tuple[str, ...]:
-    """A text in at most so many lines, none of them wider than `width`.
+    """A text in at most `most` lines, none of them wider than `width`.
 
-    Lines break where a · parts what is said, or between words, or within a word that is wider
-    than a line. What is too long ends in an ellipsis; a word that is too long has it in its
-    middle, for names of files tend to differ at their ends.
+    Lines break at a ·, or between words, or within a word that is wider than a line. A text that is
+    too long ends in an ellipsis. A word that is too long has it in the middle, since file names
+    tend to differ at their ends.
     """
     font = _font(size, bold)
     longest = width if most < 3 else 0.95 * width * (most - 1)
     lines: list[str] = []
-    for paragraph in text[:1000].splitlines():  # far more than a place ever holds
+    for paragraph in text[:1000].splitlines():  # far more than ever fits
         line = ""
         for word in _words(paragraph, width, font):
             for piece in _broken(_shortened(word, longest, font), width, font):
@@ -170,21 +168,20 @@ def wrapped(
 
 
 def _words(paragraph: str, width: float, font: _Font) -> Iterator[str]:
-    """What is to stay together: all up to a · where it fits in a line, or else a word."""
+    """The parts that stay together: up to a · if that fits in a line, otherwise words."""
     *parts, last = " ".join(paragraph.split()).split(" · ")
     for part in [*(f"{part} ·" for part in parts), last]:
         yield from [part] if font.getlength(part) <= width else part.split()
 
 
 def _shortened(word: str, width: float, font: _Font) -> str:
-    """A word with its middle left out, where it is too wide."""
+    """A word, with its middle left out if it is too wide."""
     if font.getlength(word) <= width:
         return word
     return _longest(lambda n: f"{word[:n]}…{word[-n:]}", len(word) // 2, width, font)
 
 
 def _broken(word: str, width: float, font: _Font) -> list[str]:
-    """A word in pieces that fit."""
     if font.getlength(word) <= width:
         return [word]
     piece = _longest(lambda n: word[:n], len(word), width, font)

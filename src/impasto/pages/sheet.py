@@ -1,4 +1,4 @@
-"""A page of several runs: how they are painted one after another, and what is handed over."""
+"""A page of several runs, which are painted one after another."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from impasto.pictures import images
 from impasto.pictures.images import PathLike
 
 RunCallback = Callable[[str, Step], None]
-"""Called with every step of every run, and with what the run is called: `"2 of 5: relu2_1"`."""
+"""Called at every step of every run, with the run's title (`"2 of 5: relu2_1"`) and the step."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One of several runs.
 
-    label: what it is called. choices: what the varied options of a comparison were, by name.
-    artwork: what came of it, or none and `error` says why. evaluations, seconds: at every step,
-    as many as `artwork.losses`; the time from the first evaluation on, so that no run pays for
-    what the first one sets up.
+    label: its name. choices: the labels of a comparison's varied values, by option. artwork: its
+    picture, or None if the run failed; then `error` says why. evaluations, seconds: at every step,
+    one for each of `artwork.losses`. Seconds count from the first evaluation of the run, so that
+    they leave out loading and compiling.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def stopped(self) -> str:
-        """Why there is no further step, see `Artwork`; `"failed"` where there is none at all."""
+        """Why the run ended, see `Artwork`; `"failed"` if there is no artwork."""
         return self.artwork.stopped if self.artwork else "failed"
 
 
@@ -50,8 +50,8 @@ class Run:
 class Sheet:
     """A page of pictures.
 
-    image: PIL image (RGB). record: what `save` writes into a PNG. stopped: `"budget"` when all of
-    it was made, `"interrupted"` where something is missing. runs: what is on it, if it was painted.
+    image: PIL image (RGB). record: what `save` writes into a PNG. stopped: `"interrupted"` if
+    Ctrl-C was pressed before it was complete, else `"budget"`. runs: those on it, failed ones too.
     """
 
     image: Image.Image
@@ -65,7 +65,7 @@ class Sheet:
 
 
 class SheetInterrupted(KeyboardInterrupt):
-    """Ctrl-C came on the way; `sheet` is the page with what there was by then."""
+    """Ctrl-C was pressed on the way; `sheet` is the page so far."""
 
     def __init__(self, sheet: Sheet) -> None:
         super().__init__("interrupted on the way")
@@ -73,7 +73,7 @@ class SheetInterrupted(KeyboardInterrupt):
 
 
 Begin = tuple[Run, Callable[[], Painting]]
-"""A run before its first step, and what begins to paint it."""
+"""A run before its first step, and the function that begins to paint it."""
 
 _Kind = TypeVar("_Kind", bound=Sheet)
 
@@ -88,11 +88,11 @@ def paint_sheet(
 ) -> _Kind:
     """Paint runs one after another and draw them on a page.
 
-    What goes wrong with one is its own affair: there is a notice. What is painted took longer than
-    to draw it: after Ctrl-C it is drawn all the same, and drawn anew where it comes meanwhile.
+    A run that fails causes a notice, and the others go on. Painting takes much longer than drawing,
+    so the page is drawn after Ctrl-C as well, and drawn again if Ctrl-C comes while it is drawn.
 
     Raises:
-        SheetInterrupted: Ctrl-C; or, where there is no picture at all, whatever was raised first.
+        SheetInterrupted: Ctrl-C was pressed. Without a picture, the first error is raised instead.
     """
     runs = _paint_all(begins, callback)
     stopped: Stopped = "budget"
@@ -104,7 +104,7 @@ def paint_sheet(
         page, stopped = draw(runs), "interrupted"
     told = []
     for run in runs:
-        if artwork := run.artwork:  # what its own PNG would carry, without the losses' course
+        if artwork := run.artwork:  # its own PNG's record, but only the last loss
             own = {name: value for name, value in artwork.record.items() if name != "losses"}
             told.append({"run": run.label, **own, "loss": artwork.losses[-1]})
     size = list(page.size)
@@ -116,7 +116,7 @@ def paint_sheet(
 
 
 def _paint_all(begins: Sequence[Begin], callback: RunCallback | None) -> list[Run]:
-    """What came of the runs; of as many as there were before Ctrl-C."""
+    """Paint the runs, up to Ctrl-C; those that failed have an `error`."""
     runs: list[Run] = []
     failure: Exception | None = None
     with told_once():
@@ -144,7 +144,6 @@ def _paint_all(begins: Sequence[Begin], callback: RunCallback | None) -> list[Ru
 def _painted(
     run: Run, start: Callable[[], Painting], title: str, callback: RunCallback | None
 ) -> Run:
-    """A run painted to its end, or to where it was interrupted."""
     evaluations: list[int] = []
     times: list[float] = []
     with start() as painting:
@@ -154,7 +153,7 @@ def _painted(
                 times.append(time.perf_counter())
                 if callback:
                     callback(title, step)
-                del step  # and with it a picture, while the next is painted
+                del step  # frees its picture while the next is painted
         except KeyboardInterrupt:
             if not times:
                 raise

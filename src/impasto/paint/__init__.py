@@ -1,1 +1,1 @@
-"""One picture, by descent."""
+"""Painting one picture: step by step, by an optimiser."""

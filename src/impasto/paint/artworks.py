@@ -1,4 +1,4 @@
-"""A picture that was made, and how one is told of that was interrupted."""
+"""The picture that a run made, and the exception that carries it when the run is interrupted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Stopped = Literal["budget", "flat", "interrupted"]
 
 @dataclass(frozen=True)
 class Artwork:
-    """A finished picture.
+    """The picture that a run made.
 
-    image: PIL image: RGB, or RGBA where parts of the photo are transparent. losses: the loss at
-    every step, the start first. parts: the terms of the last loss, unweighted, by name.
-    evaluations: how many values and gradients it took. stopped: `"budget"` after the steps asked
-    for, `"flat"` when the loss had stopped falling, `"interrupted"`. record: what `save` writes
-    into a PNG. checkpoint: the file that the run was kept in, if any.
+    image: PIL image, RGB, or RGBA if parts of the photo are transparent. losses: the loss at every
+    step, the start first. parts: the unweighted terms of the last loss, by name. evaluations: how
+    often the loss and its gradient were computed. stopped: `"budget"` after the steps or
+    evaluations asked for, `"flat"` when the loss had stopped falling, or `"interrupted"`. record:
+    what `save` writes into a PNG. checkpoint: the run's checkpoint file, if any.
     """
 
     image: Image.Image
@@ -42,10 +42,10 @@ class Artwork:
     def save(self, path: PathLike, *, force: bool = False, format: str | None = None) -> Path:  # noqa: A002
         """Write the picture in the format of the extension; returns the path written.
 
-        Whole or not at all; an existing file is only replaced with `force`, otherwise a free name
-        is chosen (with a notice). A PNG carries `record`, see `read_record`. To standard output
-        where the path is `"-"`, in a `format` such as `"png"`. Once the picture of a run that has
-        ended is written, its checkpoint is removed.
+        The file is written whole or not at all. Only `force` replaces an existing file; otherwise
+        a free name is chosen, with a notice. A PNG carries `record`, see `read_record`. The path
+        `"-"` is standard output, which needs a `format` such as `"png"`. Once the picture of a
+        run that was not interrupted is written, its checkpoint is removed.
         """
         written = images.write(self.image, path, record=self.record, force=force, format=format)
         if self.checkpoint and self.stopped != "interrupted":
@@ -54,7 +54,7 @@ class Artwork:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C came while painting; `artwork` is the picture as it was then."""
+    """Ctrl-C was pressed while painting; `artwork` is the picture so far."""
 
     def __init__(self, artwork: Artwork) -> None:
         super().__init__("interrupted while painting")

@@ -1,8 +1,4 @@
-"""What a run keeps of itself on disk, so that another can go on with it.
-
-A checkpoint is one file. It replaces the one before it in one step, so that whatever happens there
-is a whole one.
-"""
+"""Checkpoints: files from which a run can be continued; a new one replaces the last in one step."""
 
 from __future__ import annotations
 
@@ -30,17 +26,18 @@ from impasto.pictures.images import PathLike
 from impasto.settings import CHECKPOINT_EVERY, Settings
 
 SUFFIX = ".checkpoint"
-"""What is put behind the name of the picture that is being made."""
+"""Appended to the name of a picture, it gives the name of the picture's checkpoint."""
 
 _RECORD = "record"
 
 
 @dataclass
 class Progress:
-    """How far a picture has got: at which level, after how many steps, and what came of them.
+    """How far a run has got.
 
-    losses: at every step of all levels, the start first; a new level's own start is no step.
-    evaluations: spent in all. seconds: of painting.
+    level: counted from 0. level_steps, level_evaluations: those at this level. evaluations: all.
+    losses: at every step of all levels, the start first; a later level's start is no step.
+    seconds: spent painting.
     """
 
     level: int = 0
@@ -55,10 +52,10 @@ class Progress:
 class Checkpoint:
     """A run: what it was begun with, and how far it has got.
 
-    settings: those of `Settings`, by name. inputs: by role, each with its `path`, its path `from
-    here` (from the checkpoint's folder), and its `sha256`. paintings: their roles, each with its
-    share. regions: the roles of masks and paintings. note: whatever else. tensors: the picture,
-    and what the optimiser has learned.
+    settings: the fields of `Settings`, by name. inputs: by role, each with its `path`, its path
+    `from here` (relative to the checkpoint's folder) and its `sha256`. paintings: pairs of a role
+    and a share. regions: pairs of a mask's and a painting's role. note: anything that the caller
+    adds. tensors: the picture, and what the optimiser has learned.
     """
 
     settings: Mapping[str, Any]
@@ -72,26 +69,22 @@ class Checkpoint:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All but the tensors, as JSON holds it."""
+        """Everything but the tensors, as values that JSON can hold."""
         fields = dataclasses.asdict(dataclasses.replace(self, tensors={}))
         del fields["tensors"]
         record: dict[str, Any] = json.loads(json.dumps(fields))
         return record
 
     def is_same_run(self, record: Mapping[str, Any]) -> bool:
-        """Whether another checkpoint's record is of a run that would make the same picture."""
+        """Whether another checkpoint's record describes a run that would make the same picture."""
         return _essence(self.record) == _essence(record)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Raises:
-        OSError: the disk is full, say. Whatever is raised, the checkpoint before it is still there.
-    """
+    """Write a checkpoint; after any error (such as a full disk) the previous one is still there."""
     text = np.frombuffer(json.dumps(checkpoint.record).encode(), np.uint8)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in checkpoint.tensors.items()}
-    # Always the same name: what a process that was killed has left is written over.
+    # The name never changes, so a file that a killed process left behind is overwritten.
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -104,36 +97,32 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: PathLike) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        ImpastoError: the file is missing, is no checkpoint, is damaged, or is another version's.
-    """
+    """Read a checkpoint; `ImpastoError` if it is missing, damaged or another version's."""
     with _opened(path) as (record, arrays):
         tensors = {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != _RECORD}
     with of_this_version(path):
         known = {setting.name for setting in dataclasses.fields(Settings)}
         for name in known ^ {*record["settings"]}:
-            raise KeyError(name)  # another version had other ones
+            raise KeyError(name)  # another version has other settings
         _ = tensors["image"]
         record["progress"] = Progress(**record["progress"])
         return Checkpoint(**record, tensors=tensors)
 
 
 def read_record(path: PathLike) -> dict[str, Any]:
-    """A checkpoint's record alone, whatever the version; see `Checkpoint.record` and `read`."""
+    """Read only the `Checkpoint.record`, of any version; errors are those of `read`."""
     with _opened(path) as (record, _):
         return record
 
 
 def located(path: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
-    """Where the files that a run was begun with are now, by role; the right ones by their sha256.
+    """Find the files that a run was begun with, by role; each must have its recorded sha256.
 
-    A folder may have been moved or copied, with its checkpoint: they are looked for where they lay
-    as seen from the checkpoint, then right beside it, then at their old place.
+    They may have been moved or copied together with the checkpoint. So each file is looked for at
+    its old path relative to the checkpoint, then beside the checkpoint, then at its old full path.
 
     Raises:
-        ImpastoError: one of them is gone or has changed, or the record is another version's.
+        ImpastoError: a file is gone or has changed, or the record is another version's.
     """
     folder = Path(os.path.realpath(path)).parent
     found: dict[str, Path] = {}
@@ -146,25 +135,25 @@ def located(path: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
             if not right:
                 reason = f"{old}, which is gone; put the {role} back, or beside the checkpoint"
                 if there:
-                    reason = f"another {there[-1]}; put the {role} of then back, or begin anew"
+                    reason = f"another {there[-1]}; put the original {role} back, or begin anew"
                 raise ImpastoError(f"{os.fspath(path)} was begun with {reason}")
             found[role] = right[0]
     return found
 
 
 def input_of(name: str, digest: str, folder: Path) -> dict[str, str]:
-    """What a checkpoint in a folder says of a file that went in."""
+    """The entry for an input file in a checkpoint that lies in `folder`."""
     path = os.path.abspath(name)  # noqa: PTH100
     told = {"path": path, "sha256": digest}
-    with contextlib.suppress(ValueError):  # on another drive
-        # As the system sees it: ".." of a folder that is a link leads elsewhere.
+    with contextlib.suppress(ValueError):  # Windows: the file is on another drive
+        # Links are resolved first, since ".." of a linked folder leads to another place.
         told["from here"] = os.path.relpath(os.path.realpath(path), folder)
     return told
 
 
 @contextlib.contextmanager
 def of_this_version(path: PathLike) -> Iterator[None]:
-    """Turn what is raised where a record lacks something into one sentence."""
+    """Turn an error about something missing in a record into an `ImpastoError`."""
     try:
         yield
     except ImpastoError:
@@ -177,10 +166,10 @@ def of_this_version(path: PathLike) -> Iterator[None]:
 
 
 class Keeper:
-    """Keeps a checkpoint of a run up to date, every so many seconds.
+    """Writes a run's checkpoint to `path` every `every` seconds.
 
-    begun: the checkpoint of the run before its first step. What has come of it is only asked for
-    when it is time. A disk that cannot take it is told of once; painting goes on.
+    begun: the checkpoint as it is before the first step. The first checkpoint that cannot be
+    written causes a notice; painting goes on.
     """
 
     def __init__(self, path: Path, begun: Checkpoint, every: float = CHECKPOINT_EVERY) -> None:
@@ -193,13 +182,13 @@ class Keeper:
     def keep(
         self, state: Callable[[], tuple[Progress, dict[str, Tensor]]], *, now: bool = False
     ) -> None:
-        """Write a checkpoint if it is time, or now."""
+        """Write a checkpoint if one is due, or if `now`; only then is `state` called."""
         if not now and time.monotonic() - self.last < self.every:
             return
         try:
             progress, tensors = state()
             write(self.path, dataclasses.replace(self.begun, progress=progress, tensors=tensors))
-        except Exception as error:  # no memory for it, say: the painting is worth more
+        except Exception as error:  # even a lack of memory must not end painting
             if not self.told:
                 self.told = True
                 reason = getattr(error, "strerror", None) or reason_of(error)
@@ -211,9 +200,9 @@ class Keeper:
 
 
 def _essence(record: Mapping[str, Any]) -> object:
-    """What has to be the same in two checkpoints' records for one run to go on with the other."""
+    """What two records must have in common for one run to continue the other."""
     inputs = {role: given["sha256"] for role, given in record.get("inputs", {}).items()}
-    settings = {n: v for n, v in record.get("settings", {}).items() if n not in inputs}  # paths
+    settings = {n: v for n, v in record.get("settings", {}).items() if n not in inputs}  # no paths
     return inputs, settings, record.get("paintings"), record.get("regions")
 
 
@@ -241,7 +230,7 @@ def _opened(path: PathLike) -> Iterator[tuple[dict[str, Any], Any]]:
     raise ImpastoError(reason)
 
 
-# What NumPy, zip files and JSON raise on files that are not what they should be.
+# What NumPy, zipfile and json raise on a file that is damaged or no checkpoint.
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError,
     zipfile.BadZipFile, zlib.error,

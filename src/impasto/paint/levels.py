@@ -1,7 +1,7 @@
-"""Coarse to fine: at which sizes a picture is painted, and what one hands to the next.
+"""Coarse to fine: the sizes at which a picture is painted, and how each starts from the last.
 
-Large strokes and structures are cheap to paint where the picture is small; enlarged, they are
-there when the details come. Gatys et al. 2016 (arXiv:1611.07865), section 6.
+Large strokes and structures are cheap to paint in a small picture. Enlarged, they are already
+there when the details are painted. Gatys et al. 2017 (arXiv:1611.07865), section 6.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from impasto.errors import notice
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Which levels there are, where they are not asked for by number, and what steps they get.
+    """How many levels a picture has, if the user gives no number, and how many steps each gets.
 
-    one_scale: a picture whose longer side is below it has one level. smallest: no level's longer
-    side is shorter; smallest_half: that of the level at half the final size.
-    coarse_shares: what part of all steps the levels before the last make together: where there is
-    one, where there are two, and so on. most_coarse: how many steps these are at most.
+    one_scale: a picture whose longer side is below this has one level. smallest: the shortest
+    longer side that a level may have; smallest_half: the same for the level at half the final
+    size. coarse_shares: the part of all steps that the levels before the last get together, if
+    there is one, if there are two, and so on; the last value is for more, too. most_coarse: the
+    most steps that they get together.
     """
 
     one_scale: int
@@ -35,20 +36,18 @@ class Pyramid:
 
 
 STROKES = Pyramid(128, 128, 64, (1 / 2, 1 / 2, 3 / 4))
-"""Of a painting. Smaller levels see all of a painting at once, and paint its things instead of its
-strokes. Where there are many, each needs its steps: what it leaves a photo stays one.
+"""For paintings. Levels smaller than these see all of a painting at once, and paint its things
+instead of its strokes. With many levels each needs enough steps: later levels do not repaint what
+an early one leaves photographic.
 """
 
 GROWTH = Pyramid(384, 64, 64, (1 / 3,), 60)
-"""Of a texture, which the coarse levels only make sooner."""
+"""For textures, for which coarse levels only save time."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """One size at which a picture is painted: `size` (width, height), for `steps` at most.
-
-    cost: of a step, relative to one at the final size.
-    """
+    """A size (width, height), the most steps to make there, and a step's cost (1: at full size)."""
 
     size: tuple[int, int]
     steps: int
@@ -62,10 +61,10 @@ def plan_levels(
     possible: Callable[[tuple[int, int]], bool],
     pyramid: Pyramid = STROKES,
 ) -> list[Level]:
-    """The levels of a picture of (width, height), from the coarsest to its own size.
+    """The levels for a picture of (width, height), from the coarsest to its own size.
 
-    Each has half the size of the next, as far as that is `possible`; `count` of them, or as many
-    as the size calls for. Where not so many are possible, an `ImpastoNotice` says so.
+    Each has half the size of the next, and is left out if it gets no step. There are `count`
+    levels (None: as many as suit the size). If fewer are `possible`, an `ImpastoNotice` says so.
     """
     if count is None and max(size) < pyramid.one_scale:
         count = 1
@@ -91,7 +90,7 @@ def plan_levels(
 
 
 def share_out(total: int, count: int, pyramid: Pyramid = STROKES) -> list[int]:
-    """`total` steps or evaluations for `count` levels."""
+    """Divide `total` steps or evaluations among `count` levels."""
     if count == 1:
         return [total]
     share = pyramid.coarse_shares[: count - 1][-1]
@@ -101,22 +100,22 @@ def share_out(total: int, count: int, pyramid: Pyramid = STROKES) -> list[int]:
 
 
 def refine(painted: Tensor, coarse: Tensor, fine: Tensor, detail: float | Tensor = 0.0) -> Tensor:
-    """What a level starts from: what was painted, enlarged, with some of the photo's finer detail.
+    """The start of a level: the painted picture, enlarged, with some of the photo's finer detail.
 
-    painted, coarse: the picture and the photo at the level before; fine: the photo at this level;
-    all [1, C, height, width]. What enlarging the coarse photo lacks of the fine one is added,
-    times `detail`, a number or one for every pixel [1, 1, height, width].
+    painted, coarse: the picture and the photo at the level before. fine: the photo at this level.
+    All are [1, C, height, width]. The detail is the fine photo minus the enlarged coarse photo. It
+    is multiplied by `detail`: one number, or one for each pixel [1, 1, height, width].
     """
     start = enlarged(painted, fine.shape[-2:])
     if not isinstance(detail, Tensor) and not detail:
         return start
-    # Written so that the photo itself becomes the photo, to the last bit.
+    # With `detail` 1, this order of terms turns the coarse photo into exactly the fine photo.
     detailed = fine + (start - enlarged(coarse, fine.shape[-2:]))
     return ((1 - detail) * start + detail * detailed).clamp(0, 1)
 
 
 def enlarged(image: Tensor, size: Sequence[int]) -> Tensor:
-    """An image [1, C, height, width] at another (height, width), bicubic."""
+    """An image [1, C, height, width] resized to another (height, width), bicubic."""
     with torch.no_grad():
         larger = F.interpolate(image, list(size), mode="bicubic", align_corners=False)
         return larger.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a layer keeps of a photo: the picture that has its activations, found from noise."""
+"""Reconstruction: from noise, the picture that has a photo's activations at some layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from impasto.pictures.images import Picture, Source
 from impasto.settings import ReconstructSettings, choose, plain
 
 PRIORS = {4: 1.0, 8: 3.0, 16: 10.0}
-"""Weight of the total variation by the deepest layer's stride; none below, the last beyond."""
+"""Weight of the total variation by the deepest layer's stride: 0 below 4, 10 above 16."""
 
 
 def reconstruct(
@@ -34,24 +34,24 @@ def reconstruct(
     callback: Callback | None = None,
     **choices: Any,
 ) -> Artwork:
-    """From noise, the picture whose activations at some layers are the photo's.
+    """Paint, from noise, the picture whose activations at some layers are the photo's.
 
-    It shows what a layer keeps: of early ones the photo comes back nearly exactly, of late ones
-    what was recognised in it. Mahendran & Vedaldi 2015 (arXiv:1412.0035), eq. 1, with the
+    It shows what a layer keeps of the photo: early layers keep nearly all of it, late layers keep
+    what they recognise in it. Mahendran & Vedaldi 2015 (arXiv:1412.0035), eq. 1, with the
     relative squared error and total variation as prior (eq. 6, beta = 2); Gatys et al. 2015
     (arXiv:1508.06576), eq. 1 and fig. 1.
 
     Args:
-        photos: a picture file or a PIL image; or several, whose activations are averaged: a
+        photos: a picture file or a PIL image; or several, whose activations are averaged to a
             prototype. They are resized and cropped to the size of the first.
         weights_of_photos: how much each photo counts; all the same if not given.
-        settings: how to, where that was put together before.
+        settings: the settings to begin with, instead of the defaults.
         callback: called with every `Step`, the start (step 0) included.
-        **choices: single settings, see `ReconstructSettings`.
+        **choices: single settings by name, see `ReconstructSettings`.
 
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
-        Interrupted: Ctrl-C; it carries the picture as it is.
+        Interrupted: Ctrl-C was pressed; it carries the picture so far.
     """
     painting = start(photos, weights_of_photos=weights_of_photos, settings=settings, **choices)
     return finish(painting, callback)
@@ -65,7 +65,7 @@ def start(
     settings: ReconstructSettings | None = None,
     **choices: Any,
 ) -> Painting:
-    """Begin to `reconstruct`: whoever iterates paints, step by step."""
+    """Begin to `reconstruct`; iterating over the result paints, step by step."""
     chosen = choose(ReconstructSettings, settings, choices)
     sources: list[Any] = list(photos) if isinstance(photos, list | tuple) else [photos]
     if not sources:
@@ -75,7 +75,7 @@ def start(
 
 
 class _Reconstruction(Problem):
-    """Photos as `Painting` sees them: noise that is to have their mean activations."""
+    """The problem of giving noise the mean activations of some photos."""
 
     spectrum = "noise"
 
@@ -111,7 +111,7 @@ class _Reconstruction(Problem):
         return [ContentLoss(n, targets[n], share / total) for n, share in self.layers.items()]
 
     def start(self, level: Level, content: Tensor) -> Tensor:  # noqa: ARG002
-        # Grey with little noise: what a layer does not see of it stays as it is.
+        # Grey with little noise: what the layers do not see of the start stays in the picture.
         return 0.5 + 0.02 * (self.studio.noise(content.shape) - 0.5)
 
     def show(self, level: Level, image: Tensor) -> Tensor:
@@ -129,11 +129,11 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     number = len(given) if isinstance(given, list | tuple) else 1
     if not isinstance(given, list | tuple) or number != count:
         raise ImpastoError(
-            f"there are {number} weights for {count} photos; give each one, or give none"
+            f"there are {number} weights for {count} photos; give one for each photo, or none"
         )
     if not all(0 <= weight < float("inf") for weight in given) or not sum(given):
         raise ImpastoError(
             f"the photos weigh {', '.join(f'{weight:g}' for weight in given)}; "
-            "give numbers of at least 0, one of them above"
+            "give numbers of at least 0, and one above 0"
         )
     return [weight / sum(given) for weight in given]

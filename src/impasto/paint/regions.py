@@ -1,4 +1,4 @@
-"""Where which style goes: paintings and their mixtures, masks and what they cover."""
+"""Which style goes where: paintings, mixtures of paintings, and masks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from impasto.pictures.images import Picture, Source
 from impasto.settings import plain
 
 Sources = Source | Sequence[Source | tuple[Source, float]] | Mapping[Source, float]
-"""A painting, or several, each with how much it counts (1 where nothing is said)."""
+"""A painting; or several, each with a number that says how much it counts (1 if not given)."""
 
 Regions = Sequence[tuple[Source, Source]] | Mapping[Source, Source]
-"""Masks, each with the painting that goes there."""
+"""Masks, each with the painting whose style goes where the mask is white."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a style goes: the paintings it is mixed of, by share; everywhere where no mask is."""
+    """A part of the picture, and the paintings (each with its share) whose mixed style goes there.
+
+    mask: white where the place is; None for everything that no other place's mask covers.
+    """
 
     name: str
     paintings: tuple[tuple[Picture, float], ...]
@@ -33,7 +36,7 @@ class Place:
 
     @property
     def inputs(self) -> dict[str, Picture]:
-        """Every picture of it, by what a record calls it."""
+        """All pictures of the place, under the names that a record uses."""
         inputs = {self.role(n): painting for n, (painting, _) in enumerate(self.paintings, 1)}
         return inputs | ({self.mask_role: self.mask} if self.mask else {})
 
@@ -42,17 +45,13 @@ class Place:
         return f"mask of {self.name}"
 
     def role(self, number: int) -> str:
-        """What a record calls one of its paintings."""
+        """The name that a record uses for a painting; `number` counts from 1."""
         role = "painting" if number == 1 else f"painting {number}"
         return f"{role} of {self.name}" if self.name else role
 
 
 def read_places(painting: Sources | None, regions: Regions) -> list[Place]:
-    """The places of a picture: what is everywhere else first, then the regions.
-
-    Raises:
-        ImpastoError: a picture can't be read, a weight is none, or there is no style at all.
-    """
+    """The place without a mask, if there is one, then the regions; `ImpastoError` on bad input."""
     paintings = _mixture(painting)
     places = [Place("", paintings)] if paintings else []
     pairs = regions.items() if isinstance(regions, Mapping) else regions
@@ -70,7 +69,7 @@ def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
         return ()
     entries: Any = painting.items() if isinstance(painting, Mapping) else painting
     one = isinstance(entries, str | os.PathLike | Image.Image | Picture)
-    if one or not isinstance(entries, Iterable):  # which nobody can read
+    if one or not isinstance(entries, Iterable):  # reading rejects the latter
         entries = [entries]
     pairs: list[tuple[Any, Any]] = []
     for entry in entries:
@@ -94,10 +93,9 @@ def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
 
 
 def covers(places: Sequence[Place], masks: Sequence[Tensor]) -> list[tuple[Place, Tensor | None]]:
-    """Each place with how much each pixel belongs to it [1, 1, height, width]; none: all of it.
+    """Each place with its share of each pixel [1, 1, height, width] (None: all of every pixel).
 
-    masks: of the places that have one, in their order, white where they are. Where several
-    cover a pixel they share it.
+    masks: those of the places that have one, in the same order. Masks that overlap share a pixel.
     """
     if not masks:
         return [(place, None) for place in places]

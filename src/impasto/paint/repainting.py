@@ -1,4 +1,4 @@
-"""A photo that is being repainted, as `Painting` sees it: its losses, its start, what is shown."""
+"""The problem of repainting a photo: its losses, where it starts, and how it is shown."""
 
 from __future__ import annotations
 
@@ -28,41 +28,38 @@ if TYPE_CHECKING:
     from impasto.paint.stylize import Stylizer
 
 MIN_STYLE_DISTANCE = 0.05
-"""A photo whose relative style loss is below this counts as being so far from the painting."""
+"""A photo's own relative style loss counts as this if it is lower."""
 
 BLUR, LEAST_BLUR = 1 / 80, 4.5
-"""Painting begins with the photo blurred by so much of its longer side, and so many pixels.
-
-Whichever is more; all of its shapes are left, and nothing of the size of strokes.
+"""The photo is blurred at the start: by `BLUR` of its longer side, but by `LEAST_BLUR` pixels at
+least (standard deviation). All of its shapes are left, and nothing of the size of strokes.
 """
 
 PALETTE, LEAST_SPREAD = 256, 0.05
-"""Painting begins in the colours that the painting has at so many pixels.
-
-Colours of the photo that vary by less than the second, of 0..1, are taken to vary by as much.
+"""The start has the colours of the painting, measured at a longer side of `PALETTE` pixels. If the
+photo's colours have a standard deviation below `LEAST_SPREAD` (of 0..1), that is used instead.
 """
 
 MARGIN, PIXELS_A_MARGIN = 8, 64
-"""A margin has so many pixels, and one more for every so many of the picture's longer side.
-
-The encoder's zeros around a picture are seen about ten pixels deep.
+"""The margin has `MARGIN` pixels, and one more for every `PIXELS_A_MARGIN` of the longer side.
+The effect of the encoder's zero padding is visible about ten pixels deep.
 """
 
 SEEN = 512
-"""The longer side up to which the content layer sees the shapes of a photo."""
+"""Up to this longer side the content layer sees the shapes of a photo, beyond it only texture."""
 
 
 class Repainting(Problem):
-    """A photo as `Painting` sees it: in colour, or its luminance where that alone is painted.
+    """The problem of repainting a photo in colour, or (to keep its colours) only its luminance.
 
-    Around it is the margin, in which it is mirrored; what is shown is without.
+    The photo is mirrored into a margin, which is painted too; `show` cuts it off.
     """
 
     refined = "painted"
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
         self.stylizer, self.photo = stylizer, photo
-        # What a picture takes of memory is its own: others may be painted at the same time.
+        # A copy, since it counts this picture's memory and others may be painted at the same time.
         self.studio = copy.copy(stylizer.studio)
         self.settings = stylizer.settings
         self.levels, self.size, self.name = levels, levels[-1].size, photo.name
@@ -85,9 +82,9 @@ class Repainting(Problem):
         measured = self.studio.measure(content, [content_layer], statistics)
         style_weight = 2 * settings.strength * settings.total_style_weight
         if settings.scaling == "relative":
-            # Relative to the photo's own style loss, too: a photo that is far from the painting
-            # would else be burdened with more style than one that is close. In regions alone,
-            # relative to what they cover: else the smaller one is, the stronger its style.
+            # Relative to the photo's own style loss: otherwise a photo far from the painting would
+            # get more style than one close to it. Regions alone are relative to the area they
+            # cover: otherwise a smaller region would get a stronger style.
             own = sum(loss.weight * loss.distance(measured[loss.name]).item() for loss in style)
             covered = sum(loss.weight for loss in style) or 1.0
             style_weight /= max(own / covered, MIN_STYLE_DISTANCE)
@@ -102,10 +99,7 @@ class Repainting(Problem):
         return self.studio.floor(self.stylizer.content_layer)
 
     def _content_weight(self, level: Level) -> float:
-        """Less at levels where the content layer sees the photo's texture and no shapes any more.
-
-        The shapes are there: the level before has painted them.
-        """
+        """Lower at later levels beyond `SEEN`, whose shapes come from the level before."""
         held = 1.0 if level == self.levels[0] else min(1.0, SEEN / max(level.size))
         return 2 * (1 - self.settings.strength) * (held * self.settings.content_weight)
 
@@ -120,7 +114,7 @@ class Repainting(Problem):
             return colours.luminance(image) if self.grey else image
         is_noise = self.settings.init == "noise"
         start = self.studio.noise(content.shape) if is_noise else content
-        if self.settings.kept_detail == 1:  # as published: white noise, or the photo itself
+        if self.settings.kept_detail == 1:  # as published: from white noise or the photo
             return start
         if is_noise:
             start = clouds(start)
@@ -141,25 +135,25 @@ class Repainting(Problem):
             shown = colours.with_luminance(photo, image) if self.grey else image
             if not self.is_everywhere:
                 shown = photo + self._covered(level) * (shown - photo)
-        # What was cut out stays cut out.
+        # The photo's transparency is kept.
         shown = shown if visible is None else torch.cat([shown, visible], 1)
         width, height = level.size
         return shown[..., margin : margin + height, margin : margin + width].contiguous()
 
     def _covered(self, level: Level) -> Tensor:
-        """How much of each pixel [1, 1, height, width] is painted, where there are regions."""
+        """How much of each pixel [1, 1, height, width] the masks cover (if all places have one)."""
         masks = (mask for _, mask in self._masks(level))
         return torch.stack([mask for mask in masks if mask is not None]).sum(0)
 
     def _detail(self, level: Level) -> float | Tensor:
-        """How much of the photo's detail there is at first; all where no paint is to go."""
+        """How much of the photo's detail the start has: all of it where nothing is painted."""
         kept = self.settings.kept_detail
         if self.is_everywhere or kept == 1:
             return kept
         return 1 - (1 - kept) * self._covered(level)
 
     def _style_losses(self, level: Level, content: Tensor) -> list[StyleLoss]:
-        """A loss for each place and layer; their weights sum up to 1."""
+        """A loss for each place and layer; the weights sum to the painted share of the picture."""
         losses = []
         for place, _, seen in self._areas(level):
             covered = 1.0 if seen is None else seen.mean().item()
@@ -174,7 +168,7 @@ class Repainting(Problem):
     def _losses_of(
         self, place: Place, mask: Tensor | None, level: Level, content: Tensor
     ) -> Sequence[StyleLoss]:
-        """A place's losses, as if it were everywhere; kept for the next photo."""
+        """A place's losses for the whole picture; kept for the next photo if they fit any photo."""
         settings, kept = self.settings, self.stylizer.kept_losses
         key = place.name, max(level.size)
         if settings.kept_colours is None and key in kept:
@@ -194,13 +188,13 @@ class Repainting(Problem):
         return losses
 
     def _masks(self, level: Level) -> list[tuple[Place, Tensor | None]]:
-        """Each place with how much each pixel belongs to it, see `covers`."""
+        """Each place with its share of each pixel, see `covers`."""
         masks = [place.mask for place in self.stylizer.places if place.mask]
         shown = [colours.luminance(self._tensor(mask, level)) for mask in masks]
         return covers(self.stylizer.places, shown)
 
     def _areas(self, level: Level) -> Iterator[tuple[Place, Tensor | None, Tensor | None]]:
-        """The places of which something is to be seen: as in `_masks`, and how much of that is."""
+        """Each visible place, with its share of each pixel and the visible part of that share."""
         visible = self._visible(level)
         for place, mask in self._masks(level):
             seen = mask if visible is None else visible if mask is None else mask * visible
@@ -210,7 +204,7 @@ class Repainting(Problem):
     def _recoloured(
         self, painting: Tensor, mask: Tensor | None, content: Tensor, visible: Tensor | None = None
     ) -> Tensor:
-        """A painting in the photo's colours, if these are kept."""
+        """A painting in the photo's colours, if the settings keep them."""
         if self.grey:
             return colours.match_luminance(colours.luminance(painting), content, mask, visible)
         if self.settings.kept_colours == "histogram":
@@ -218,10 +212,10 @@ class Repainting(Problem):
         return painting
 
     def _in_paintings_colours(self, image: Tensor, level: Level) -> Tensor:
-        """Recoloured to the paintings' mean and covariance, each place by itself.
+        """An image with the mean and covariance of the paintings' colours, each place by itself.
 
-        Strokes come in colours that are the painting's from the start; a part of the photo in
-        others would stay as it is, since a Gram matrix can be met without it.
+        A part of the photo in colours that the painting lacks would otherwise stay as it is, since
+        a Gram matrix can be matched without it.
         """
         result = image
         for place, mask, seen in self._areas(level):
@@ -230,7 +224,7 @@ class Repainting(Problem):
         return result
 
     def _palette(self, place: Place) -> tuple[Tensor, Tensor]:
-        """The colours of a place's paintings [1, 3, 1, n], and how much each counts."""
+        """The colours of a place's paintings [1, 3, 1, n], and their weights [1, 1, 1, n]."""
         found, weights = [], []
         for painting, share in place.paintings:
             size = images.fitted_size(painting.image.size, PALETTE)
@@ -243,12 +237,12 @@ class Repainting(Problem):
     def _tensor(self, picture: Picture, level: Level) -> Tensor:
         key = picture.sha256, picture.alpha is None, level.size
         fitted = self._fitted.get(key) or images.resize(picture.colours, level.size)
-        if self.grey or not self.is_everywhere:  # at every step, and a large one takes its time
+        if self.grey or not self.is_everywhere:  # `show` needs it at every step
             self._fitted[key] = fitted
         return self._with_margin(self.studio.tensor(fitted), level)
 
     def _visible(self, level: Level) -> Tensor | None:
-        """How much is there of each pixel of the photo; none: all of it."""
+        """How visible each pixel of the photo is (None: all fully)."""
         visible = self.studio.visible(self.photo, level.size)
         return None if visible is None else self._with_margin(visible, level)
 
@@ -256,10 +250,7 @@ class Repainting(Problem):
         return images.mirrored(image, self.margin(level))
 
     def margin(self, level: Level) -> int:
-        """How many pixels are painted around the picture at a level, and cut off.
-
-        At each half as many as at the next: what was painted is enlarged to where it belongs.
-        """
+        """The margin's width at a level; it doubles with the level, as the picture does."""
         if not self.settings.margin:
             return 0
         shrunk = 1 << (len(self.levels) - 1)  # how many times smaller the coarsest level is

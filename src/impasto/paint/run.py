@@ -1,4 +1,4 @@
-"""A picture on its way: painted level by level, step by step, for whoever iterates.
+"""A picture being painted, level by level; each iteration makes one step.
 
 painting = stylizer.start("photo.jpg")
 for step in painting:
@@ -36,11 +36,11 @@ _LEARNED = "learned."
 
 
 class Problem(ABC):
-    """What is to be painted, with which studio, at which levels, the coarsest first.
+    """What is painted, with which studio, and at which levels (the coarsest first).
 
-    size: (width, height) of what is shown. name: what errors call the picture. record: what is
-    known of it before it is painted. tv: weight of the total variation. restart: see `Settings`.
-    spectrum, at later levels refined, and beyond: what the optimiser is told of the start.
+    size: (width, height) of the finished picture. name: what error messages call it. record: what
+    is known of it before it is painted. tv: weight of the total variation. restart: see `Settings`.
+    spectrum (`refined` at later levels), beyond: see `Optimiser.start`.
     """
 
     studio: Studio
@@ -61,38 +61,37 @@ class Problem(ABC):
 
     @abstractmethod
     def losses(self, level: Level, content: Tensor) -> list[Loss]:
-        """What its painting is to minimise there, beside the total variation."""
+        """The losses to minimise at a level, except the total variation."""
 
     def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
-        """All of its losses at a level, and what minimises them."""
+        """The sum of all losses at a level, and the optimiser that minimises it."""
         losses = self.losses(level, content)
         if self.tv:
             losses.append(TotalVariationLoss(self.tv))
         return self.studio.objective(losses, content)
 
     def start(self, level: Level, content: Tensor) -> Tensor:  # noqa: ARG002
-        """What the first level begins with."""
+        """The image that the first level begins with."""
         return content
 
     def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:  # noqa: ARG002
-        """What a level begins with, from what was painted at the one before."""
+        """The image that a level begins with, made of what the level before painted."""
         return enlarged(painted, (level.size[1], level.size[0]))
 
     def show(self, level: Level, image: Tensor) -> Tensor:  # noqa: ARG002
-        """An RGB image, or RGBA, of `Level.size`, of one that is being optimised."""
+        """The RGB or RGBA image to show for an image that is being optimised."""
         return image
 
 
 class Painting(Iterator[Step]):
-    """One picture on its way; to iterate is to paint, the start (step 0) first.
+    """A picture being painted: an iterator that paints and gives every step, the start (0) first.
 
-    Whoever iterates may stop after any step: what was painted is in `artwork`, and `close` (or
-    leaving a `with` block) writes the checkpoint, if one is kept, and gives all memory back. `stop`
-    has another thread end it. Whatever is raised on the way, KeyboardInterrupt for one, the
-    picture of the last step is in `artwork`, and the checkpoint is written.
+    The caller may stop after any step, and then `close` it or leave its `with` block. After any
+    exception, KeyboardInterrupt included, it closes itself. Either way the checkpoint is written
+    and `artwork` has the picture of the last step. Another thread can end it with `stop`.
 
     Raises:
-        ImpastoError: on the way: it does not fit into memory, or the loss is no number.
+        ImpastoError: in `next`: the picture does not fit into memory, or the loss is no number.
     """
 
     def __init__(self, problem: Problem, keeper: Keeper | None = None) -> None:
@@ -106,13 +105,13 @@ class Painting(Iterator[Step]):
         self._image: Tensor | None = None
         self._learned: State = {}
         self._descent: Descent | None = None
-        self._counted = 0  # of the descent's evaluations
-        self._since: float | None = None  # whence seconds are not counted yet
+        self._counted = 0  # evaluations of this descent, as far as they are in `_progress`
+        self._since: float | None = None  # when the seconds not yet counted began
         self._stopping = threading.Event()
         self._is_open = True
 
     def go_on_from(self, saved: Checkpoint) -> Self:
-        """Before the first step: begin where an earlier run has left off."""
+        """Continue an earlier run; to be called before the first step."""
         tensors = dict(saved.tensors)
         self._progress, self._image = saved.progress, tensors.pop("image")
         self._learned = {name.removeprefix(_LEARNED): each for name, each in tensors.items()}
@@ -137,15 +136,15 @@ class Painting(Iterator[Step]):
         return step
 
     def stop(self) -> None:
-        """End it before its next step, from any thread."""
+        """End the painting before its next step; any thread may call this."""
         self._stopping.set()
 
     def close(self) -> None:
-        """Write the checkpoint of a run that is not at its end, and give all memory back."""
+        """Write the checkpoint, if one is kept and the run is unfinished, and free all memory."""
         if not self._is_open:
             return
         self._count_seconds()
-        # Pressed once more: the checkpoint before this one is whole, and the picture is here.
+        # A second Ctrl-C may end this: the last checkpoint is intact, and the picture is in memory.
         with contextlib.suppress(KeyboardInterrupt):
             if self.stopped == "interrupted" and self.last is not None:
                 self._keep(now=True)
@@ -167,12 +166,12 @@ class Painting(Iterator[Step]):
 
     @property
     def checkpoint(self) -> Path | None:
-        """The file that the run is kept in, if any."""
+        """The path of the run's checkpoint, if one is kept."""
         return self._keeper.path if self._keeper else None
 
     @property
     def artwork(self) -> Artwork:
-        """The picture as it is now, as large as was asked for; after the first step."""
+        """The picture so far, at its final size; available after the first step."""
         step, losses = self.last, list(self._progress.losses)
         assert step, "nothing is painted yet"
         self._count_seconds()
@@ -214,24 +213,24 @@ class Painting(Iterator[Step]):
         tensors = {f"{_LEARNED}{name}": tensor for name, tensor in learned.items()}
         return self._progress, tensors | {"image": self._image}
 
-    # A generator would read better, and hold this, which holds it: a circle that keeps pictures.
+    # No generator: it and this object would hold each other, and so keep pictures in memory.
 
     def _next_step(self) -> Step | None:
-        """The next step, be it of the next level; none: it is done."""
+        """The next step, of this level or the next; None at the end."""
         progress = self._progress
         while True:
             if self._descent is None:
                 self._descent = self._begin_level()
             for found in self._descent:
-                self._learned = {}  # the optimiser has it, and forgets it in time
+                self._learned = {}  # the optimiser holds it now, and drops it in time
                 is_start = found.step == 0 and bool(progress.losses)
                 shown = self._noted(found, is_start)
                 if not is_start:
                     return shown
-                self.last = shown  # the start of a later level, or of going on, is no step
+                self.last = shown  # no step: a later level or a continued run starts
             reason = self._descent.outcome.reason
             self._end_descent()
-            machine.give_back()  # what this level took shall not count at the next
+            machine.give_back()  # so that this memory is free for the next level
             if progress.level == len(self._levels) - 1:
                 self.stopped = reason
                 return None
@@ -248,7 +247,7 @@ class Painting(Iterator[Step]):
         start = problem.start(level, content) if image is None else image.to(content)
         del image
         objective, optimiser = problem.objective(level, content)
-        del content  # and with it a picture, unless the optimiser begins there
+        del content  # frees a picture, unless the optimiser begins with it
         machine.give_back()
         self._counted = 0
         steps, evaluations = self._left()
@@ -269,7 +268,7 @@ class Painting(Iterator[Step]):
         self._descent = None
 
     def _left(self) -> tuple[int, int | None]:
-        """The steps and evaluations of this level; what others stopped short of is the last's."""
+        """The steps and evaluations left for this level; the last also gets what others left."""
         progress, count = self._progress, len(self._levels)
         budget = self._problem.studio.settings.evaluations
         if progress.level == count - 1:
@@ -282,7 +281,7 @@ class Painting(Iterator[Step]):
         return steps, None if budget is None else max(1, budget - spent)
 
     def _noted(self, step: Step, is_start: bool) -> Step:
-        """A step of this level as one of the whole painting, in colour."""
+        """Count a step of this level, and return it as a step of the whole painting."""
         progress, level = self._progress, self._levels[self._progress.level]
         progress.evaluations += step.evaluations - self._counted
         progress.level_evaluations += step.evaluations - self._counted
@@ -307,7 +306,7 @@ def finish(painting: Painting, callback: Callback | None = None) -> Artwork:
     """Paint to the end; `callback` is called with every step.
 
     Raises:
-        Interrupted: Ctrl-C came after the first evaluation; it carries the picture as it is.
+        Interrupted: Ctrl-C was pressed after the first evaluation; it carries the picture so far.
     """
     try:
         with painting:
@@ -319,5 +318,5 @@ def finish(painting: Painting, callback: Callback | None = None) -> Artwork:
     except KeyboardInterrupt:
         if painting.last is None:
             raise
-    # Raised out here, it does not carry Ctrl-C's own traceback, and with that the optimiser.
+    # Raised outside of `except`: the traceback of Ctrl-C would keep the optimiser in memory.
     raise Interrupted(painting.artwork)

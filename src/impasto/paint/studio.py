@@ -1,4 +1,4 @@
-"""What every kind of picture is painted with: the encoder on its device, within a budget."""
+"""What every kind of picture is painted with: encoder, optimiser, device and a memory budget."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from impasto.pictures.images import Picture
 from impasto.settings import FULL, RunSettings, amount, parse_memory
 
 LEAST_HISTORY = 2
-"""Pairs of past steps that L-BFGS remembers even where memory is scarce."""
+"""The pairs of past steps that L-BFGS remembers even if memory is scarce."""
 
 CUDA_LIBRARIES = 150 * 2**20 if torch.version.cuda else 0
-"""Bytes of the libraries of CUDA, which a build of torch for it loads whatever is computed on."""
+"""Bytes of CUDA's libraries, which a CUDA build of torch loads even if a CPU computes."""
 
 CONTRAST = 0.15
 """Standard deviation of the noise that a picture starts from."""
 
 LEAST_AREA = 1e-6
-"""What covers less of a layer than this is not seen there."""
+"""An area that covers a smaller share of a layer than this is ignored there."""
 
 _PIXEL = 4  # bytes, in a PIL image of mode RGB
 _READING = 34  # bytes a pixel, from a PIL image to an image tensor
@@ -48,8 +48,8 @@ _READING = 34  # bytes a pixel, from a PIL image to an image tensor
 class Studio:
     """Encoder, device and memory for one kind of picture.
 
-    layers: those that its losses read, the image itself first.
-    targets: layers whose activations are kept whole, as what is to be reached.
+    layers: those that the losses read, the image itself first.
+    targets: the layers whose activations as a whole are a target of a loss.
 
     Raises:
         ImpastoError: a layer, device or weights file does not exist.
@@ -68,7 +68,7 @@ class Studio:
         self._settled = self._limited = False
 
     def read(self, layers: Iterable[str], targets: Iterable[str] = ()) -> None:
-        """Say which layers the losses read, and whose activations are targets as a whole."""
+        """Set `layers` and `targets`; `layers` get the image and the targets as well."""
         self.targets = [self.encoder.layer(name) for name in targets]
         self.layers = [IMAGE, *self.targets, *(self.encoder.layer(name) for name in layers)]
 
@@ -77,7 +77,7 @@ class Studio:
         return images.to_tensor(image).to(self.device)
 
     def noise(self, shape: Sequence[int]) -> Tensor:
-        """Uniform noise from the seed."""
+        """Uniform noise in 0..1, drawn from the seed."""
         generator = torch.Generator("cpu").manual_seed(self.settings.seed)
         noise = torch.rand(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
         return noise.to(self.device)
@@ -88,7 +88,7 @@ class Studio:
         features: Iterable[str] = (),
         statistics: Mapping[str, Statistic] | None = None,
     ) -> dict[str, Tensor]:
-        """Targets, see `objective.measure`; of pictures that do not repeat, whatever is made."""
+        """Targets, see `objective.measure`; with zero padding, as no measured picture repeats."""
         self._settle()
         return measure(
             self.encoder.like(padding="zeros"),
@@ -99,11 +99,10 @@ class Studio:
         )
 
     def floor(self, layer: str) -> float:
-        """The `floor` of a `ContentLoss`: half of what a black picture has at a layer.
+        """The `floor` of a `ContentLoss`: half the mean square of a black picture's activations.
 
-        Every photo with something in it is above it, and the pictures that are not (flat ones near
-        the colour that the network takes for the mean, and what is left of a photo whose contrast
-        is next to none) get as much paint as a fog.
+        All photos with clear content are above it. Pictures below it (flat ones near the network's
+        mean colour, photos with next to no contrast) get as much paint as a photo of fog.
         """
         black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=self.device)
         (found,) = self.measure(black, [layer]).values()
@@ -115,7 +114,7 @@ class Studio:
         statistics: Mapping[str, Statistic],
         features: Iterable[str] = (),
     ) -> dict[str, Tensor]:
-        """Targets mixed: those of a picture that has each one's share of positions."""
+        """The targets of several pictures, averaged by the pictures' shares."""
         total: dict[str, Tensor] = {}
         for image, share, visible in pictures:
             seen = {n: self._where(s, visible) for n, s in statistics.items()}
@@ -125,21 +124,18 @@ class Studio:
         return total
 
     def exemplar(self, picture: Picture, size: tuple[int, int], share: float = 1.0) -> Exemplar:
-        """A painting at (width, height)."""
+        """A painting, resized to (width, height)."""
         image = self.tensor(images.resize(picture.colours, size))
         return Exemplar(image, share, self.visible(picture, size))
 
     def area(self, layer: str, mask: Tensor) -> Tensor | None:
-        """A mask [1, 1, height, width] at a layer's positions, of mean 1; none: it covers nothing.
-
-        What a mask says of pixels that pooling drops is lost.
-        """
-        pooled = F.avg_pool2d(mask, self.encoder.min_size([layer]))
+        """A mask [1, 1, height, width] at a layer's positions, scaled to mean 1; None if empty."""
+        pooled = F.avg_pool2d(mask, self.encoder.min_size([layer]))  # drops what pooling drops
         mean = pooled.mean()
         return pooled / mean if mean >= LEAST_AREA else None
 
     def _where(self, statistic: Statistic, visible: Tensor | None) -> Statistic:
-        """A statistic of what is visible alone."""
+        """The same statistic, of the visible part only."""
         area = None if visible is None else self.area(statistic.layer, visible)
         if area is not None and statistic.area is not None:
             area = statistic.area * area
@@ -147,13 +143,13 @@ class Studio:
         return statistic if area is None else dataclasses.replace(statistic, area=area)
 
     def visible(self, picture: Picture, size: tuple[int, int]) -> Tensor | None:
-        """How much is there of each pixel of a picture at (width, height); none: all of it."""
+        """How visible each pixel of a picture is, resized to (width, height) (None: all fully)."""
         if picture.alpha is None:
             return None
         return self.tensor(images.resize(picture.alpha, size))[:, :1]
 
     def objective(self, losses: Sequence[Loss], image: Tensor) -> tuple[Objective, Optimiser]:
-        """An objective and an optimiser for an image of this size, in the memory there is."""
+        """An objective and an optimiser that fit the memory for an image of this size."""
         _, channels, height, width = image.shape
         pairs, memory = self._shares_of_memory((width, height), channels)
         objective = Objective(self.encoder, losses, memory=memory)
@@ -165,11 +161,11 @@ class Studio:
         return objective, optimiser
 
     def limits(self) -> dict[str, Any]:
-        """The memory that was allowed, where the work was cut to it: then it is part of how."""
+        """The memory bound, as part of the record, if it changed how the picture was painted."""
         return {"memory": int(self._memory)} if self._limited else {}
 
     def result_size(self, picture: Picture, longer: int | str) -> tuple[int, int]:
-        """The (width, height) of what is made of a picture; tells where that enlarges it."""
+        """The (width, height) of the result; a notice says if that enlarges the picture."""
         own = picture.image.size
         size = own if longer == FULL else images.fitted_size(own, int(longer))
         self.check_size(picture.name, size, self.layers)
@@ -177,7 +173,7 @@ class Studio:
         return size
 
     def check_size(self, name: str, size: tuple[int, int], layers: Iterable[str]) -> None:
-        """Raise an `ImpastoError` where a picture of (width, height) is too small for a layer."""
+        """Raise an `ImpastoError` if a picture of (width, height) is too small for the layers."""
         smallest = self.encoder.min_size(layers)
         if min(size) < smallest:
             raise ImpastoError(
@@ -196,15 +192,14 @@ class Studio:
         margin: int = 0,
         shown: int = 0,
     ) -> None:
-        """Count what it takes, and say so where not even the smallest tiles keep within the bound.
+        """Count the memory for a picture; a notice says if even the smallest tiles exceed it.
 
-        inputs: the pictures that went in; they are kept as they are. paintings: names and sizes,
-        as they are measured, of those that a picture of (width, height) is painted after. margin:
-        how many pixels are painted around it. shown: how many bytes a pixel it takes to show a
-        step, where that is more than its image.
+        size: (width, height). inputs: the pictures that were read, which stay in memory. paintings:
+        their names and the sizes at which they are measured. margin: pixels painted around the
+        picture. shown: bytes a pixel that it takes to show a step, beside the step's image.
 
         Raises:
-            ImpastoError: it is more than there is, so that the system would end the process.
+            ImpastoError: the machine has less than that, so the system would end the process.
         """
         self._pictures = _PIXEL * sum(math.prod(picture.image.size) for picture in inputs)
         self._shown = shown
@@ -234,9 +229,9 @@ class Studio:
         inputs: Mapping[str, Picture] = MappingProxyType({}),
         **settings: Any,
     ) -> dict[str, Any]:
-        """What made a picture, without what differs between two runs that made the same.
+        """How a picture was made, without what differs between two runs that make the same one.
 
-        inputs: the pictures that went in, by role. settings: instead of those chosen.
+        inputs: the pictures that were read, by role. settings: replace those chosen.
         """
         record: dict[str, Any] = {
             "impasto": __version__,
@@ -253,41 +248,39 @@ class Studio:
         return record | {role: named(picture) for role, picture in inputs.items()}
 
     def _shares_of_memory(self, size: tuple[int, int], channels: int) -> tuple[int, float]:
-        """For an image of (width, height): how many pairs of steps the optimiser may remember, and
-        how many bytes are left to the objective.
-        """
+        """How many pairs of steps the optimiser may remember, and the bytes for the objective."""
         self._settle()
         pixels = size[0] * size[1]
         vector = 4 * channels * pixels
         left = self._memory - self._fixed - self.optimiser.vectors * vector - self._shown * pixels
         if not hasattr(self.optimiser, "history"):
             return 0, left
-        # Half of what the smallest tiles leave: the rest makes them larger.
+        # Half of what the smallest tiles leave; the other half makes tiles larger.
         spare = left - self._least(size) - self._kept(size) - 2 * LEAST_HISTORY * vector
         affordable = LEAST_HISTORY + max(0, int(spare / 2 / (2 * vector)))
         pairs = min(self.settings.history, affordable)
         return pairs, left - 2 * pairs * vector
 
     def _least(self, size: tuple[int, int], *, measuring: bool = False) -> float:
-        """How many bytes the most frugal way of evaluating takes, weights and all."""
+        """How many bytes an evaluation in the smallest tiles takes, with the weights."""
         upright = size[1], size[0]
         encoder = self.encoder.like(padding="zeros") if measuring else self.encoder
         segments = plan(encoder, self.layers, upright, memory=0)
         return needed(encoder, self.layers, upright, segments)
 
     def _kept(self, size: tuple[int, int]) -> int:
-        """How many bytes the targets take that are kept whole."""
+        """How many bytes the activations in `targets` take."""
         rows, (width, height) = [self.encoder.rows[name] for name in self.targets], size
         return sum(4 * r.channels * (width // r.stride) * (height // r.stride) for r in rows)
 
     @property
     def _fixed(self) -> int:
-        """Bytes that are gone before anything is painted; what is free does without the first."""
+        """Bytes taken before painting begins; free memory does not include the libraries anyway."""
         libraries = self.optimiser.libraries + CUDA_LIBRARIES
         return (0 if self.settings.memory is None else libraries) + self._pictures
 
     def _settle(self) -> None:
-        """Prepare the kernels, once, so that what they take is there when the rest is counted."""
+        """Prepare the kernels once, before free memory is measured."""
         if not self._settled and self.device.type == "cpu" and ops.status().ready:
             self.encoder.prepare(self.layers)
             machine.give_back()
@@ -295,28 +288,28 @@ class Studio:
 
     @functools.cached_property
     def _memory(self) -> int:
-        """How many bytes painting may take; what is free is asked once, before it begins."""
+        """How many bytes painting may take; free memory is measured only once, before painting."""
         bound, share = self.settings.memory, machine.SHARE
         return int(share * machine.free(self.device)) if bound is None else parse_memory(bound)
 
 
 def clouds(noise: Tensor) -> Tensor:
-    """White noise [1, 3, height, width] as noise whose amplitude falls with 1/f; it repeats.
+    """White noise [1, 3, height, width] turned into noise whose amplitude falls with 1/f.
 
-    As that of pictures does: what a layer does not see of white noise would stay as grain.
+    It repeats. Pictures have the same spectrum; white noise that no layer sees would stay as grain.
     """
     height, width = noise.shape[-2:]
     rows = torch.fft.fftfreq(height, dtype=torch.float32, device="cpu")
     columns = torch.fft.rfftfreq(width, dtype=torch.float32, device="cpu")
     gains = torch.hypot(rows[:, None], columns).reciprocal()
-    gains[0, 0] = 0  # no mean; to divide it by infinity gives no number in some builds of torch
+    gains[0, 0] = 0  # no mean; times infinity it is no number in some builds of torch
     result: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.cpu()) * gains, (height, width))
     spread = result.std(correction=0).clamp_min(1e-6)
     return (0.5 + CONTRAST / spread * result).clamp(0, 1).to(noise)
 
 
 def tell_if_enlarged(picture: Picture, size: tuple[int, int], to: str) -> None:
-    """Say so where a picture is smaller than what is made of it; `to` is "to", or "to cover"."""
+    """Give a notice if a picture is smaller than the result; `to` is "to" or "to cover"."""
     own = picture.image.size
     if max(size) > max(own):
         enlarged = f"is enlarged {to} {size[0]} x {size[1]}"
@@ -324,7 +317,7 @@ def tell_if_enlarged(picture: Picture, size: tuple[int, int], to: str) -> None:
 
 
 def named(picture: Picture) -> dict[str, str]:
-    """How a record names an input."""
+    """The entry for an input in a record."""
     return {"name": Path(picture.name).name, "sha256": picture.sha256}
 
 

@@ -39,21 +39,20 @@ def stylize(
 
     Args:
         photo: a picture file or a PIL image.
-        painting: likewise; or several, `["a.jpg", ("b.jpg", 0.3)]` or `{"a.jpg": 1, "b.jpg": 0.3}`,
-            whose styles are mixed in proportion to what each counts. What is transparent in one
-            does not enter its style.
+        painting: the same; or several, `["a.jpg", ("b.jpg", 0.3)]` or `{"a.jpg": 1, "b.jpg": 0.3}`,
+            whose styles are mixed in proportion to these numbers. Transparent parts do not count.
         regions: (mask, painting) pairs, or a mapping: where a mask is white, the photo takes its
             style from that painting (Gatys et al. 2017, arXiv:1611.07865). Masks may be soft, and
-            are resized to the photo. What no mask covers keeps to `painting`, or stays the photo
-            where there is none.
-        preset: `"gatys"` or `"lecture"` for published settings; none for impasto's own.
-        settings: how to paint, where that was put together before.
+            are resized to the photo. Areas that no mask covers are painted after `painting`; if
+            there is none, they stay the photo.
+        preset: `"gatys"` or `"lecture"` for published settings; None for impasto's own.
+        settings: the settings to begin with, instead of the defaults; not with a preset.
         callback: called with every `Step`, the start (step 0) included.
-        **choices: single settings, see `Settings`.
+        **choices: single settings by name, see `Settings`.
 
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
-        Interrupted: Ctrl-C; it carries the picture as it is.
+        Interrupted: Ctrl-C was pressed; it carries the picture so far.
     """
     stylizer = Stylizer(painting, regions=regions, preset=preset, settings=settings, **choices)
     return stylizer.paint(photo, callback=callback)
@@ -61,11 +60,10 @@ def stylize(
 
 @ordinary()
 def start_again(checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EVERY) -> Painting:
-    """Go on with a run from the checkpoint that it left: whoever iterates paints.
+    """Continue a run from its checkpoint; iterating over the result paints, step by step.
 
     Raises:
-        ImpastoError: the checkpoint is missing or damaged, or a picture that it was begun with is
-            gone or has changed.
+        ImpastoError: the checkpoint is missing or damaged, or an input file is gone or has changed.
     """
     saved = checkpoints.read(checkpoint)
     files = checkpoints.located(checkpoint, saved.record)
@@ -88,21 +86,19 @@ def resume(
     callback: Callback | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> Artwork:
-    """Go on with a run from the checkpoint that it left, to its end; see `start_again`.
-
-    `callback` is called with every `Step`.
+    """Continue a run to its end, see `start_again`; `callback` is called with every `Step`.
 
     Raises:
-        Interrupted: Ctrl-C; it carries the picture as it is.
+        Interrupted: Ctrl-C was pressed; it carries the picture so far.
     """
     return finish(start_again(checkpoint, checkpoint_every=checkpoint_every), callback)
 
 
 class Stylizer:
-    """Paints any number of photos after one painting, or several.
+    """Paints any number of photos after the same painting or paintings.
 
-    The paintings' targets are computed once for each size. Arguments and errors are those of
-    `stylize`.
+    Arguments and errors are those of `stylize`. The paintings' targets are computed once for each
+    size, unless the photo's colours are kept.
     """
 
     @ordinary()
@@ -126,7 +122,7 @@ class Stylizer:
         self.studio.read(self.style_shares, targets=[self.content_layer])
         self.kept_losses: dict[tuple[str, int], Sequence[StyleLoss]] = {}
         if self.settings.size != FULL:
-            self._paintings_at(int(self.settings.size))  # too small a one is known at once
+            self._paintings_at(int(self.settings.size))  # finds a painting that is too small
 
     def paint(
         self,
@@ -137,7 +133,7 @@ class Stylizer:
         checkpoint_every: float = CHECKPOINT_EVERY,
         note: Mapping[str, Any] | None = None,
     ) -> Artwork:
-        """Repaint one photo, to the end; see `start` and `stylize`."""
+        """Repaint one photo to the end; see `start` and `stylize`."""
         painting = self.start(
             photo, checkpoint=checkpoint, checkpoint_every=checkpoint_every, note=note
         )
@@ -152,14 +148,14 @@ class Stylizer:
         checkpoint_every: float = CHECKPOINT_EVERY,
         note: Mapping[str, Any] | None = None,
     ) -> Painting:
-        """Begin to repaint one photo: whoever iterates paints, step by step.
+        """Begin to repaint one photo; iterating over the result paints, step by step.
 
         Args:
             photo: a picture file or a PIL image.
-            checkpoint: a file to keep the run in, from which `resume` goes on if it breaks off;
-                `Artwork.save` removes it. All inputs have to be files, then.
+            checkpoint: a file to save the run in, so that `resume` can continue it; all inputs have
+                to be files then. `Artwork.save` removes it once the run is over.
             checkpoint_every: seconds from one checkpoint to the next.
-            note: what else to write into the checkpoint.
+            note: anything else to write into the checkpoint.
         """
         settings, picture = self.settings, images.read_visible(photo)
         inputs = self.inputs(picture)
@@ -177,7 +173,7 @@ class Stylizer:
         paintings = self._paintings_at(max(size))
         levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
         problem = Repainting(self, picture, levels)
-        shown = 12 if settings.margin else 0  # without the margin
+        shown = 12 if settings.margin else 0  # a copy without the margin
         if problem.grey or not problem.is_everywhere or len(self.places) > 1:
             shown += 24 + 8 * len(self.places)  # in colour; masks and their areas
         problem.studio.make_room(
@@ -191,23 +187,23 @@ class Stylizer:
         return Painting(problem, keeper)
 
     def is_kept_in(self, checkpoint: PathLike, photo: Source) -> bool:
-        """Whether a checkpoint is of this photo, painted as this stylizer would.
+        """Whether a checkpoint is of this photo, painted as this stylizer would paint it.
 
         Raises:
-            ImpastoError: the photo can't be read, or the checkpoint.
+            ImpastoError: the photo or the checkpoint can't be read.
         """
         own = self._begun(images.read_visible(photo), checkpoint, {})
         return own.is_same_run(checkpoints.read_record(checkpoint))
 
     def painting_size(self, painting: Picture, longer: int) -> tuple[int, int]:
-        """At which size a painting is looked at, where the result's longer side is this."""
+        """The size at which a painting is measured if the result's longer side is `longer`."""
         scaled = max(1, round(longer * self.settings.style_scale))
         size = images.fitted_size(painting.image.size, scaled)
         self.studio.check_size(painting.name, size, list(self.style_shares))
         return size
 
     def inputs(self, photo: Picture) -> dict[str, Picture]:
-        """Every picture that goes in, by role."""
+        """Every picture that a run reads, by role."""
         inputs = {"photo": photo}
         for place in self.places:
             inputs |= place.inputs
@@ -230,7 +226,6 @@ class Stylizer:
         return record
 
     def _paintings_at(self, longer: int) -> list[tuple[str, tuple[int, int]]]:
-        """Each painting's name, and its size where the result's longer side is this."""
         paintings = [painting for place in self.places for painting, _ in place.paintings]
         return [(painting.name, self.painting_size(painting, longer)) for painting in paintings]
 
@@ -244,7 +239,7 @@ class Stylizer:
         return True
 
     def _begun(self, photo: Picture, path: PathLike, note: Mapping[str, Any]) -> Checkpoint:
-        """The checkpoint, kept at `path`, of a run that has not begun yet."""
+        """The checkpoint at `path` of a run before its first step."""
         folder = Path(os.path.realpath(path)).parent
         files = {role: (p.name, p.sha256) for role, p in self.inputs(photo).items()}
         if self.settings.weights is not None and self.studio.weights_file:

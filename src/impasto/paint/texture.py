@@ -1,4 +1,4 @@
-"""Textures: a picture of any size that has the style of a painting and nothing else of it."""
+"""Textures: pictures of any size that have the style of a painting and nothing else of it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from impasto.pictures.images import Picture, Source
 from impasto.settings import PAINTING_SIZE, TextureSettings, choose
 
 WEIGHT = 10.0
-"""Of all style layers together, against total variation."""
+"""The weight of all style layers together, relative to the total variation."""
 
 INSET = 4
-"""Of a layer's positions at a painting's border, how many a texture looks past."""
+"""How many positions at the border of a painting's layers are not measured."""
 
 OVERHANG = 1.2
-"""How much larger, in pixels, a texture may be grown than it is, to have more levels."""
+"""How many times its own pixels a texture may be grown at, to have more levels."""
 
 
 def texture(
@@ -41,37 +41,37 @@ def texture(
     callback: Callback | None = None,
     **choices: Any,
 ) -> Artwork:
-    """From noise, a picture that matches a painting's style statistics and nothing else.
+    """Paint, from noise, a picture that matches a painting's style statistics and nothing else.
 
-    Gatys, Ecker & Bethge 2015 (arXiv:1505.07376), eqs. 2 to 4; there from white noise, here from
-    noise whose amplitude falls with 1/f. It is grown with circular padding: the network sees it
-    repeated without end, so there is no border anywhere, and no frame or seam that could be at
-    one. What is not to be tileable is cut out of one that is.
+    Gatys, Ecker & Bethge 2015 (arXiv:1505.07376), eqs. 2 to 4. They start from white noise, impasto
+    from noise whose amplitude falls with 1/f. The network sees the texture repeated without end
+    (circular padding), so that no frame or seam can form at a border. A texture that need not be
+    tileable is cut out of one that is.
 
     Args:
         painting: a picture file or a PIL image.
-        settings: how to, where that was put together before.
+        settings: the settings to begin with, instead of the defaults.
         callback: called with every `Step`, the start (step 0) included.
-        **choices: single settings, see `TextureSettings`.
+        **choices: single settings by name, see `TextureSettings`.
 
     Raises:
         ImpastoError: a file or setting is wrong; the text says which and how to mend it.
-        Interrupted: Ctrl-C; it carries the picture as it is.
+        Interrupted: Ctrl-C was pressed; it carries the picture so far.
     """
     return finish(start(painting, settings=settings, **choices), callback)
 
 
 @ordinary()
 def start(painting: Source, *, settings: TextureSettings | None = None, **choices: Any) -> Painting:
-    """Begin to grow a `texture`: whoever iterates paints, step by step."""
+    """Begin to grow a `texture`; iterating over the result paints, step by step."""
     chosen = choose(TextureSettings, settings, choices)
     return Painting(_Growth(images.read_visible(painting), chosen))
 
 
 def _repeating(size: tuple[int, int], period: int, count: int | None) -> tuple[int, int]:
-    """The smallest (width, height) that covers `size` and repeats, at all levels.
+    """The smallest (width, height) that covers `size` and repeats at all levels.
 
-    At fewer levels than it could have where it would be much larger.
+    If it would be much larger than `size`, it has to repeat at fewer levels only.
     """
     asked = count or (1 if max(size) < GROWTH.one_scale else 16)
     for levels in range(asked, 0, -1):
@@ -83,8 +83,6 @@ def _repeating(size: tuple[int, int], period: int, count: int | None) -> tuple[i
 
 
 class _Growth(Problem):
-    """A texture as `Painting` sees it: noise at first, and no photo."""
-
     name = "the texture"
     pyramid, spectrum, beyond = GROWTH, "noise", "repeated"
 
@@ -110,7 +108,7 @@ class _Growth(Problem):
         self.record = studio.record("texture", self.size, {"painting": painting}, **told)
 
     def _whole(self, settings: TextureSettings) -> tuple[int, int]:
-        """The (width, height) of what repeats, of which the texture is a part."""
+        """The (width, height) of the repeating picture that the texture is cut out of."""
         width, height = settings.size
         if not settings.tileable:
             return _repeating(settings.size, self.period, settings.levels)
@@ -124,12 +122,12 @@ class _Growth(Problem):
         return width, height
 
     def _painting_at(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The painting's size where the whole has this one."""
+        """The painting's size at the level where the whole has this `size`."""
         longer = round(self.longer * max(size) / max(self.whole))
         return images.fitted_size(self.painting.image.size, longer)
 
     def _is_possible(self, size: tuple[int, int]) -> bool:
-        """Whether it repeats at this size, and the whole is that size enlarged."""
+        """Whether this size repeats, fits all layers, and divides the whole without remainder."""
         factor = max(self.whole) // max(size)
         repeats = not any(side % self.period for side in size)
         fits = min(*size, *self._painting_at(size)) >= self.period
@@ -147,10 +145,7 @@ class _Growth(Problem):
     def _measure(
         self, paintings: Sequence[Exemplar], statistics: Mapping[str, Statistic]
     ) -> dict[str, Tensor]:
-        """Statistics of the painting's inside; a texture has no border, and the painting has one.
-
-        There, straight lines along the zeros of the padding are no part of its style.
-        """
+        """Statistics without the painting's border: lines along zero padding are not its style."""
         height, width = paintings[0].image.shape[-2:]
         inside = {
             name: dataclasses.replace(s, area=self._inside(s.layer, (width, height)))
@@ -166,7 +161,7 @@ class _Growth(Problem):
         return (area / area.mean()).to(self.studio.device)
 
     def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:  # noqa: ARG002
-        margin = 4  # what a bicubic filter reaches, and more
+        margin = 4  # more than a bicubic filter reaches
         wrapped = F.pad(painted, (margin,) * 4, mode="circular")
         factor = level.size[1] // painted.shape[-2]
         whole = enlarged(wrapped, [factor * side for side in wrapped.shape[-2:]])

@@ -1,1 +1,1 @@
-"""Picture files, sizes, colours and films; nothing about networks."""
+"""Picture files, sizes, colours and films; nothing here knows about networks."""

@@ -1,4 +1,4 @@
-"""Keeping a photo's colours, or taking a painting's: Gatys et al. 2016 (arXiv:1606.05897)."""
+"""Keep a photo's colours, or take a painting's: Gatys et al. 2016 (arXiv:1606.05897)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 HALF_A_LEVEL = 0.5 / 255
-"""Of 0..1; colours that vary by less are taken not to vary at all."""
+"""Half a grey level, where colours are in 0..1: the smallest spread that they are taken to have."""
 
 
 def luminance(image: Tensor) -> Tensor:
-    """The Y of YIQ, [batch, 1, height, width], of an image tensor."""
+    """The Y of YIQ of an image tensor, [batch, 1, height, width]."""
     weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     return (image * weights).sum(1, keepdim=True)
 
@@ -23,9 +23,9 @@ def match_luminance(
 ) -> Tensor:
     """Shift and stretch a painting's luminance to a photo's mean and standard deviation.
 
-    Luminance-only transfer: L' = (sigma_C / sigma_S) (L - mu_S) + mu_C.
-    Both [batch, 1, height, width]; clipped to [0, 1]. `weights`, likewise, say how much each of the
-    photo's pixels counts, `visible` each of the painting's.
+    Luminance-only transfer, section 5: L' = (sigma_C / sigma_S) (L - mu_S) + mu_C, clipped to
+    [0, 1]. All are [batch, 1, height, width]. `weights` say how much each pixel of the photo
+    counts, `visible` each pixel of the painting.
     """
     mean, variance = moments(photo, weights)
     own_mean, own_variance = moments(painting, visible)
@@ -35,10 +35,10 @@ def match_luminance(
 
 
 def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
-    """An image's colours (I and Q of YIQ) with another luminance [batch, 1, height, width].
+    """An image's colours (I and Q of YIQ) with the luminance `grey` [batch, 1, height, width].
 
-    Luminance-only transfer. Where a colour is more vivid than RGB allows at the new luminance, it
-    is paled until it fits: clipping would change its hue and luminance.
+    A colour that is more vivid than RGB allows at its new luminance is paled until it fits, because
+    clipping would change its hue and luminance.
     """
     colour = image - luminance(image)
     # The largest t in [0, 1] with 0 <= grey + t * colour <= 1, channel by channel.
@@ -53,13 +53,13 @@ def match_colours(
     visible: Tensor | None = None,
     least_spread: float = HALF_A_LEVEL,
 ) -> Tensor:
-    """Recolour an image so that its colours have the mean and covariance of another's, the goal's.
+    """Recolour an image so that its colours have the mean and covariance of the goal's colours.
 
-    Section 4 of the paper: x' = A (x - mu_S) + mu_C with A = Sigma_C^1/2 Sigma_S^-1/2. Both
-    [batch, 3, height, width], of any size; clipped to [0, 1]. `weights` [batch, 1, height, width]
-    say how much each of the goal's pixels counts, `visible` each of the image's. Colours of the
-    image that vary by less than `least_spread` (standard deviation) are taken to vary by as much:
-    what hardly differs is not torn apart.
+    Section 4: x' = A (x - mu_S) + mu_C with A = Sigma_C^1/2 Sigma_S^-1/2, clipped to [0, 1]. Both
+    are [batch, 3, height, width], of any size. `weights` [batch, 1, height, width] say how much
+    each pixel of the goal counts, `visible` each pixel of the image. Colours of the image that vary
+    by less than the standard deviation `least_spread` are taken to vary by as much, so that colours
+    which hardly differ are not torn apart.
     """
     mean, covariance = moments(goal, weights)
     own_mean, own_covariance = moments(image, visible)
@@ -81,7 +81,7 @@ def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tenso
 
 
 def _matrix_power(matrix: Tensor, power: float, least_spread: float = HALF_A_LEVEL) -> Tensor:
-    """A power of a covariance; colours that hardly vary are given a least standard deviation."""
+    """A power of a covariance matrix whose standard deviations are raised to `least_spread`."""
     values, vectors = torch.linalg.eigh(matrix)
     powers = values.clamp_min(least_spread**2)[..., None, :] ** power
     result: Tensor = vectors * powers @ vectors.mT

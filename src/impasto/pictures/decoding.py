@@ -1,4 +1,4 @@
-"""From a file's bytes to an upright picture in sRGB: modes, depths, profiles, EXIF and damage."""
+"""Decode a file into an upright picture in sRGB: modes, bit depths, profiles, EXIF and damage."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from impasto.errors import ImpastoError, notice
 
 Decoded = tuple[Image.Image, Image.Image | None]
-"""A picture of mode RGB, and of mode L how much of each pixel is there; none: all of it."""
+"""A picture of mode RGB, and its alpha of mode L (None if it has no alpha channel)."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_DISPLAY_P3 = 12  # as primaries (ITU-T H.273)
+_DISPLAY_P3 = 12  # the number of its primaries in ITU-T H.273
 
 
 def decode(data: bytes, name: str) -> Decoded:
-    """A file's bytes as an upright picture in sRGB, and its alpha.
+    """Decode a file's bytes into an upright picture in sRGB and its alpha.
 
     Of several frames the first is used, with an `ImpastoNotice`. `name` is for messages.
 
     Raises:
-        ImpastoError: it is no picture, is damaged or too large to be honest.
+        ImpastoError: it is not a picture, is damaged, or claims too many pixels.
     """
     with opened(data, name) as image:
-        # What a phone puts behind a photo in an MPO (what is near, a brighter copy) is no frame to
-        # anyone who looks at it.
+        # The other frames of an MPO are a phone's extras: a depth map, a brighter copy.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         image.load()
         decoded = normalise(image, name)
@@ -41,7 +40,7 @@ def decode(data: bytes, name: str) -> Decoded:
 
 
 def normalise(image: Image.Image, name: str) -> Decoded:
-    """A PIL image of any mode as an upright picture in sRGB, and its alpha; see `decode`."""
+    """Turn a PIL image of any mode into an upright picture in sRGB and its alpha; see `decode`."""
     with _told_in_a_sentence(name):
         image = _upright(image)
         profile = image.info.get("icc_profile")
@@ -60,17 +59,17 @@ def normalise(image: Image.Image, name: str) -> Decoded:
 
 @contextlib.contextmanager
 def opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """A file's bytes as an image that is not decoded yet; errors meanwhile as `decode` has them."""
+    """Yield a file as an image that is not decoded yet; errors in the block are as in `decode`."""
     with _told_in_a_sentence(name), _open(data) as image:
         yield image
 
 
 @contextlib.contextmanager
 def _told_in_a_sentence(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on bad files into an `ImpastoError`."""
+    """Turn anything that Pillow raises for a bad file into an `ImpastoError`."""
     try:
         yield
-    except (ImpastoError, Warning):  # warnings are errors where the caller wants them to be
+    except (ImpastoError, Warning):  # Warning: the caller's filters make it an error
         raise
     except UnidentifiedImageError:
         wrong = (
@@ -97,11 +96,11 @@ def _open(data: bytes) -> Image.Image:
     brands = data[8:64]
     if data[4:8] != b"ftyp" or b"avif" in brands or not any(b in brands for b in _HEIF_BRANDS):
         return Image.open(io.BytesIO(data))
-    from pillow_heif import HeifImageFile  # what an iPhone takes; 0.1 s, and seldom needed
+    from pillow_heif import HeifImageFile  # for an iPhone's pictures; loading it takes 0.1 s
 
     try:
         image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
-    except SyntaxError as error:  # what `Image.open` would try other formats after
+    except SyntaxError as error:  # to `Image.open` it means: try another format
         raise OSError(error) from None
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
         raise Image.DecompressionBombError
@@ -112,10 +111,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def display_p3() -> bytes:
-    """The colour profile of Apple's screens and cameras: sRGB's curve, other primaries.
-
-    SMPTE EG 432-1, adapted to D50 as colour profiles are.
-    """
+    """Apple's colour profile: the tone curve of sRGB, the primaries of SMPTE EG 432-1 for D50."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     primaries = {
         b"rXYZ": (0.51512, 0.24120, -0.00105),
@@ -132,12 +128,12 @@ def display_p3() -> bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture upright as its EXIF says, profile and transparency kept."""
+    """Turn a picture upright as its EXIF says, and keep its profile and transparency."""
     try:
         upright = ImageOps.exif_transpose(image)
     except Warning:
         raise
-    except Exception:  # EXIF that makes no sense, of which there are many kinds
+    except Exception:  # broken EXIF raises many kinds of errors
         upright = image.copy()
     for key in ("icc_profile", "transparency"):
         if key in image.info:
@@ -146,28 +142,28 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
-    """Deep grey pictures to 8 bits; `convert` would cut their values off at 255."""
+    """Scale deep grey pictures to 8 bits; `convert` would cut their values off at 255."""
     if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image, dtype=np.float64)
     transparent = image.info.get("transparency")
     if image.mode == "F":
         if not np.isfinite(values).all():
-            notice(f"{name} has values that are no finite numbers; they are black and white")
-        # By nearly all of the values: a few that shine beyond white shall not darken the rest.
+            notice(f"{name} has values that are not finite numbers; they become black or white")
+        # The 99th percentile, so that a few values beyond white do not darken the rest.
         lit = values[np.isfinite(values) & (values > 0)]
         highest = np.quantile(lit, 0.99, method="lower") if lit.size else 0.0
-        # Beyond white there may be lights, up to four stops of them.
+        # Lights may be brighter than white: up to 16 times where white is 1, twice where it is 255.
         white = 1.0 if highest <= 16 else 255.0 if highest <= 511 else 65535.0
         values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0)
     else:
         highest = values[values != transparent].max(initial=0)
         white = 255.0 if highest == 1 else 65535.0  # 0 and 1 are labels, see `read_mask`
-    # There may be a white of its own, that of 12 bits for one; nothing says so.
+    # The file may have another white, such as that of 12 bits, but no field would say so.
     if 1 < highest < white / 10:
         notice(
-            f"{name} is dark: of {white:.0f} its brightest value is {highest:.0f}; if that is "
-            "white, save it with 8 bits"
+            f"{name} is dark: its brightest value is {highest:.0f} of {white:.0f}; if that is "
+            "meant to be white, save it with 8 bits"
         )
     grey = Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
     if not isinstance(transparent, int):
@@ -177,7 +173,7 @@ def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _convert_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image:
-    """Convert from an embedded ICC profile; one that makes no sense is ignored, with a notice."""
+    """Convert from an embedded ICC profile to sRGB; a broken one is ignored, with a notice."""
     if image.mode not in ("RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGB")
     try:

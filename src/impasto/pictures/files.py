@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the standard streams in their place."""
+"""Read files and standard input; write files whole or not at all, or to standard output."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import BinaryIO
 from impasto.errors import ImpastoError, notice
 
 STANDARD = "-"
-"""In place of a file's name: standard input where it is read, standard output where written."""
+"""Given instead of a file's name: standard input for reading, standard output for writing."""
 
 _one_at_a_time = threading.Lock()
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is there; a name that is too long, or may not be looked at, is none."""
+    """Whether a file exists; False if its name is too long or its folder may not be searched."""
     return os.path.isfile(path)  # noqa: PTH113 # Path.is_file raises
 
 
 def read_whole(source: str | os.PathLike[str]) -> tuple[str, bytes]:
-    """What a picture's file is called in messages, and what is in it.
+    """Read a picture's file; returns its name for messages, and its bytes.
 
     Raises:
         ImpastoError: it cannot be read, or is empty.
@@ -72,35 +72,35 @@ def _read_standard_input() -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def _all_of(stream: BinaryIO) -> bytes:
-    """What a stream holds, however often it is asked for: it can be read only once."""
+    """All bytes of a stream, kept because a stream can be read only once."""
     return stream.read()
 
 
 def check_standard_output() -> BinaryIO:
-    """Find out before the work whether standard output takes bytes, and what takes them.
+    """Check, before the work begins, that standard output takes bytes; returns its raw stream.
 
     Raises:
-        ImpastoError: it is closed, or made for text alone.
+        ImpastoError: it is closed, or takes only text.
     """
     stream = getattr(sys.stdout, "buffer", None)
     if stream is None or stream.closed:
         raise ImpastoError("standard output is closed, or takes no bytes; name a file")
-    # Past the buffer: what cannot be written would wait there, and fail again at Python's end.
+    # Not the buffered stream: bytes that cannot be written would fail again when Python exits.
     raw: BinaryIO = getattr(stream, "raw", stream)
     return raw
 
 
 def write_standard_output(data: bytes) -> None:
-    """Write all of it to standard output; a reader who has gone is no error.
+    """Write `data` to standard output; it is no error if the reader has closed the pipe.
 
     Raises:
         ImpastoError: see `check_standard_output`; or the disk behind it is full.
     """
     stream, left = check_standard_output(), memoryview(data)
     try:
-        sys.stdout.flush()  # what was printed before comes before
+        sys.stdout.flush()  # keeps earlier prints before the data
         while left:
-            left = left[stream.write(left) :]  # a pipe may take a part, or (None) nothing yet
+            left = left[stream.write(left) :]  # a pipe may take a part, or nothing yet (None)
     except BrokenPipeError:
         return
     except (OSError, ValueError) as error:
@@ -110,17 +110,17 @@ def write_standard_output(data: bytes) -> None:
 
 
 def check_folder(target: Path) -> None:
-    """Find out before the work whether a file `target` can be written after it.
+    """Check, before the work begins, that the file `target` can be written.
 
     Raises:
-        ImpastoError: it is a folder, or its own folder is missing or not writable.
+        ImpastoError: it is a folder, or the folder that it goes to is missing or not writable.
     """
     try:
         if target.is_dir():
             raise ImpastoError(f"{target} is a folder; name a file")
         if not target.parent.is_dir():
             raise ImpastoError(f"there is no folder {target.parent}; create it first")
-        target.with_stem(target.stem + "-99").exists()  # a name too long is known at once
+        target.with_stem(target.stem + "-99").exists()  # raises if the name is too long
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
@@ -137,7 +137,7 @@ def write_whole(data: bytes, path: Path, force: bool) -> Path:
 
 
 def make_whole(make: Callable[[Path], object], path: Path, force: bool) -> Path:
-    """As `write_whole`, of a file that `make` writes where it is told to, beside `path`."""
+    """As `write_whole`, with a file that `make` writes under a temporary name beside `path`."""
     temporary = path.parent / f".impasto-{secrets.token_hex(8)}.part"
     try:
         try:
@@ -152,7 +152,7 @@ def make_whole(make: Callable[[Path], object], path: Path, force: bool) -> Path:
 
 
 def settle(file: BinaryIO) -> None:
-    """See to it that what was written is on the disk, ready to be renamed."""
+    """Make sure that a written file is on the disk before it is renamed."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -160,15 +160,15 @@ def settle(file: BinaryIO) -> None:
 def put(temporary: Path, path: Path, force: bool) -> Path:
     """Give a finished file its name; returns the path that it got.
 
-    A file that exists is replaced only with `force`; otherwise `-2`, `-3`, ... is put behind the
-    name, and an `ImpastoNotice` says so.
+    An existing file is replaced only with `force`; otherwise `-2`, `-3`, ... is added to the name,
+    and an `ImpastoNotice` says so.
     """
     if force:
         temporary.replace(path)
         return path
     for free in numbered(path):
         try:
-            free.hardlink_to(temporary)  # fails where the name is taken, whoever was faster
+            free.hardlink_to(temporary)  # fails if the name is taken, even at this very moment
         except FileExistsError:
             continue
         except OSError:  # a file system without links
@@ -182,13 +182,13 @@ def put(temporary: Path, path: Path, force: bool) -> Path:
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """The names that a file may get where others are taken: NAME, NAME-2, NAME-3, ..."""
+    """The names that a file may get, to be tried in turn: NAME, NAME-2, NAME-3, ..."""
     yield path
     yield from (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
 
 
 def unwritable(path: Path, error: OSError) -> ImpastoError:
-    """What to say where a file cannot be written."""
+    """The error for a file that cannot be written."""
     return ImpastoError(
         f"{path} cannot be written ({_reason(error)}); choose a place with free space where you "
         "may write"

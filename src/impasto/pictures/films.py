@@ -1,8 +1,7 @@
-"""Films of a picture being painted, MP4 (H.264) or GIF, and stills: from an optimiser's steps.
+"""Films of a picture being painted, as MP4 (H.264) or GIF, and stills, from an optimiser's steps.
 
-A painter's first steps change everything and the last ones hardly anything, so the frames are
-close together at first and further and further apart later. This module knows about steps,
-frames and files, and nothing about what is optimised.
+The first steps change everything and the last ones hardly anything, so the frames are close
+together at first and further and further apart later.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from impasto.pictures.images import PathLike
 from impasto.settings import check_count, plain
 
 HOLD = 2
-"""Seconds that the finished picture stays."""
+"""Seconds for which a film shows the finished picture."""
 
-_SHORTEST = 3  # seconds of painting that a film lasts, as far as it has frames for that
-_BT709 = 1  # as primaries, transfer and matrix (ITU-T H.273); as a range, the limited one
+_SHORTEST = 3  # seconds of painting in a film at least, unless a frame would last over 1/2 s
+_BT709 = 1  # its number as primaries, transfer and matrix in ITU-T H.273; as a range: limited
 
 
 def check_film(path: PathLike) -> None:
-    """Find out before the work whether a film can be written to `path` after it.
+    """Check, before the work begins, that a film can be written to `path`.
 
     Raises:
-        ImpastoError: its extension is neither .mp4 nor .gif, its folder is missing or not
-            writable, it is a folder itself, or there is no encoder for it here.
+        ImpastoError: its extension is neither .mp4 nor .gif, it is a folder, the folder that it
+            goes to is missing or not writable, or this PyAV has no encoder for it.
     """
     target = Path(path)
     if target.suffix.lower() not in _FORMATS:
-        raise ImpastoError(f"{target} has no extension of a film; use {' or '.join(_FORMATS)}")
+        raise ImpastoError(f"{target} does not end like a film; use {' or '.join(_FORMATS)}")
     check_folder(target)
     if target.suffix.lower() == ".mp4":
         import av
@@ -53,22 +52,22 @@ def check_film(path: PathLike) -> None:
 
 
 def frame_steps(steps: int, most: int) -> list[int]:
-    """Which of the steps 0..`steps` are frames: all of them, or `most` (2 or more) of them.
+    """The steps of 0..`steps` that become frames: all of them, or `most` (2 or more) of them.
 
-    The start and the last step always are. The gaps between frames never shrink: they begin with
-    single steps and grow geometrically.
+    The first and the last step are always among them. The gaps between frames never shrink: they
+    begin with single steps and grow geometrically.
     """
     gaps = most - 1
     if steps <= gaps:
         return list(range(steps + 1))
     growth = _growth(steps, gaps)
     frames = [0, *map(int, itertools.accumulate(growth**i for i in range(gaps - 1))), steps]
-    # Rounded down, gaps shrink here and there.
+    # Rounding made some gaps smaller than the one before.
     return [0, *itertools.accumulate(sorted(b - a for a, b in itertools.pairwise(frames)))]
 
 
 def _growth(total: int, terms: int) -> float:
-    """The q with 1 + q + q^2 + ... = total, from below, by bisection."""
+    """The q with 1 + q + q^2 + ... = total for a sum of `terms`, from below, by bisection."""
     low, high = 1.0, total ** (1 / max(1, terms - 1))
     for _ in range(60):
         middle = (low + high) / 2
@@ -80,19 +79,19 @@ def _growth(total: int, terms: int) -> float:
 
 
 class Film:
-    """Collects steps, and writes them as a film when it is left: `with Film(...) as film`.
+    """Collects steps in a block `with Film(...) as film`, and writes a film when the block ends.
 
-    `film.add` is a callback for an optimiser. Frames may grow from step to step; all are scaled to
-    the size of the last one, as far as the format allows (720 pixels for MP4, 256 for GIF). The
-    last step added is the last frame, planned or not. Whatever ends the block, the film is written
-    if there is a frame: whole or not at all, by the same rules as pictures (`images.write`).
+    `film.add` is a callback for an optimiser. Steps may differ in size: all frames are scaled to
+    the last one's, at most 720 pixels for MP4 and 256 for GIF. The last step added is always the
+    last frame. The film is written even if the block raises an error, unless it has no frame;
+    whole or not at all, by the same rules as pictures (`images.write`).
 
-    path: with the extension .mp4 or .gif. steps: how many are asked for, 0 and the last included
-    in the film. force: replace a file that exists. written: where the film is, once it is.
+    path: ends in .mp4 or .gif. steps: the number of steps planned; the film shows step 0 and the
+    last one, too. force: replace an existing file. written: the film's path, once it is written.
 
     Raises:
-        ImpastoError: see `check_film`; on leaving, the disk is full or the encoder fails. Where
-            something else was raised in the block, that goes on, and this is an `ImpastoNotice`.
+        ImpastoError: see `check_film`; at the end of the block, the disk is full or the encoder
+            fails. If the block raised an error, that one goes on, and this is an `ImpastoNotice`.
     """
 
     def __init__(self, path: PathLike, steps: int, *, force: bool = False) -> None:
@@ -105,8 +104,8 @@ class Film:
         self._format = _FORMATS[self.path.suffix.lower()]
         self._planned = frozenset(frame_steps(steps, self._format.frames))
         self._frames: list[bytes] = []
-        self._size = (0, 0)  # of the last of them
-        self._latest: Tensor | None = None  # not among the frames yet
+        self._size = (0, 0)  # of the last frame
+        self._latest: Tensor | None = None  # the last image added, unless it is a frame already
 
     def __enter__(self) -> Self:
         return self
@@ -120,8 +119,8 @@ class Film:
             notice(f"there is no film: {failure}")
 
     def add(self, step: Step) -> None:
-        """Take a step's image, [1, 3, height, width] RGB in 0..1, if it is to be a frame."""
-        # A run that was resumed begins where it was left.
+        """Make a frame of a step's image, [1, 3, height, width] RGB in 0..1, if one is planned."""
+        # A resumed run does not begin at step 0, but its first step is a frame as well.
         if step.step in self._planned or not self._frames:
             self._keep(step.image)
         else:
@@ -135,7 +134,7 @@ class Film:
         self._latest = None
 
     def write(self) -> None:
-        """Write the film of what was added, once; leaving the block does so."""
+        """Write the film of the steps added since the last call; the end of the block calls it."""
         if self._latest is not None:
             self._keep(self._latest)
         frames, self._frames = self._frames, []
@@ -145,14 +144,14 @@ class Film:
 
 
 class Stills:
-    """Writes every `every`th step of a run as a picture of its own: `Stills(...).add`.
+    """Writes every `every`th step of a run as a picture; `add` is a callback for an optimiser.
 
-    `add` is a callback for an optimiser. Beside the picture `path`, in its format and of the size
-    that it will have, as NAME-step0050.png and so on, by the rules of `images.write`. What can't
-    be written is told of once, as an `ImpastoNotice`; painting goes on. `written`: the files.
+    Stills go beside the picture `path`, in its format and final size, as NAME-step0050.png and so
+    on, by the rules of `images.write`. If stills cannot be written, one `ImpastoNotice` says so,
+    and painting goes on. `written`: the files.
 
     Raises:
-        ImpastoError: `path` cannot be written, or `every` is no whole number of at least 1.
+        ImpastoError: `path` cannot be written, or `every` is not a whole number of at least 1.
     """
 
     def __init__(self, path: PathLike, every: int, *, force: bool = False) -> None:
@@ -165,7 +164,7 @@ class Stills:
         self._told = False
 
     def add(self, step: Step) -> None:
-        """Write a step's image, [1, 3, height, width] RGB in 0..1, if it is its turn."""
+        """Write a step's image, [1, 3, height, width] RGB in 0..1, if its number calls for it."""
         if step.step == 0 or step.step % self.every:
             return
         still = images.to_image(step.image)
@@ -183,7 +182,7 @@ class Stills:
 
 
 def _free_for_stills(path: Path, force: bool) -> Path:
-    """The name that stills are put behind: those of another run are not mixed with them."""
+    """The path that stills are named after, so that they do not mix with another run's."""
     free = next(
         name
         for name in numbered(path)
@@ -199,11 +198,11 @@ def _free_for_stills(path: Path, force: bool) -> Path:
 
 @dataclass(frozen=True)
 class _Format:
-    """What a kind of film can hold, how its frames are kept until then, and who makes it."""
+    """The limits of a kind of film, how its frames are kept, and the function that writes it."""
 
-    frames: int
-    longer: int  # pixels
-    multiple: int  # of which both sides are
+    frames: int  # at most
+    longer: int  # most pixels of the longer side
+    multiple: int  # both sides are multiples of it
     kept_as: dict[str, Any]
     encode: Callable[[Sequence[bytes], tuple[int, int], Path], None]
 
@@ -217,7 +216,7 @@ class _Format:
 def _decoded(
     frames: Sequence[bytes], size: tuple[int, int], rate: int
 ) -> Iterator[tuple[Image.Image, int]]:
-    """The frames, all of one size, and how long each is shown, in 1 / `rate` seconds."""
+    """The frames, all of one size, and how long each is shown, in units of 1 / `rate` seconds."""
     ticks = max(1, min(rate // 2, _SHORTEST * rate // len(frames)))
     for number, frame in enumerate(frames, 1):
         shown = images.resize(Image.open(io.BytesIO(frame)), size)
@@ -225,7 +224,7 @@ def _decoded(
 
 
 def _write_gif(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> None:
-    """10 frames a second. 49 frames of 256 x 256 at 12 bits a pixel, the worst, are under 5 MB."""
+    """10 frames a second. At worst, 49 frames of 256 x 256 at 12 bits a pixel, it is under 5 MB."""
     shown, ticks = zip(*_decoded(frames, size, 10), strict=True)
     palette, durations = _palette(shown), [100 * tick for tick in ticks]
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown)
@@ -233,16 +232,13 @@ def _write_gif(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> No
 
 
 def _palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """The colours of all frames, of the first and the last above all.
-
-    One palette for the whole film, without dithering: what does not change does not flicker.
-    """
-    side = 32  # is enough to choose from, and takes half a second
+    """One palette for all frames, so that parts that do not change do not flicker."""
+    side = 32  # enough to choose from; takes half a second
     chosen = [*frames, *[frames[0], frames[-1]] * 3]
     sheet = Image.new("RGB", (side, side * len(chosen)))
     for index, frame in enumerate(chosen):
         sheet.paste(frame.resize((side, side), Image.Resampling.NEAREST), (0, side * index))
-    # One colour fewer than there may be: the writer needs it for what stays as it was.
+    # The 256th colour stays free: the writer uses it for pixels that do not change.
     return sheet.quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
 
 
@@ -253,7 +249,7 @@ def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> No
     rate, clock = 12, itertools.count()
     try:
         with av.open(str(path), "w", "mp4", options={"movflags": "+faststart"}) as container:
-            # One thread: how the work is shared out changes what comes of it.
+            # With more threads the film would depend on their number.
             stream = container.add_stream("libx264", rate, {"crf": "20", "threads": "1"})
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
@@ -261,7 +257,7 @@ def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> No
             context.color_range = context.colorspace = _BT709
             context.color_primaries = context.color_trc = _BT709
             for frame, ticks in _decoded(frames, size, rate):
-                # Told nothing, it converts to the colours of SDTV, whatever the tags say.
+                # By default it converts to the colours of SDTV, whatever the tags say.
                 yuv = av.VideoFrame.from_ndarray(np.array(frame), "rgb24").reformat(
                     format="yuv420p",
                     dst_colorspace="ITU709",
@@ -274,13 +270,13 @@ def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> No
                     container.mux(stream.encode(yuv))
             container.mux(stream.encode())
     except av.FFmpegError as error:
-        if isinstance(error, OSError):  # a disk that is full
+        if isinstance(error, OSError):  # the disk is full
             raise
-        raise ImpastoError(f"the encoder of films failed ({error}); write a .gif") from None
+        raise ImpastoError(f"the film encoder failed ({error}); write a .gif") from None
 
 
 _KEPT_JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
-_KEPT_PNG = {"format": "PNG", "compress_level": 1}  # JPEG would make what stands still flicker
+_KEPT_PNG = {"format": "PNG", "compress_level": 1}  # with JPEG, still parts would flicker
 _FORMATS = {
     ".mp4": _Format(120, 720, 2, _KEPT_JPEG, _write_mp4),
     ".gif": _Format(48, 256, 1, _KEPT_PNG, _write_gif),

@@ -1,7 +1,6 @@
-"""Picture files to image tensors and back.
+"""Convert picture files to image tensors and back.
 
-An image tensor is float32 [1, 3, height, width], RGB, in [0, 1], sRGB-encoded. This module knows
-about files and sizes, and nothing about networks.
+An image tensor is float32 [1, 3, height, width], RGB, in [0, 1], sRGB-encoded.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ FORMATS = {
     ".bmp": "BMP",
     ".gif": "GIF",
 }
-"""The extensions that a picture can be written with."""
+"""The extensions that a picture can be written with, and Pillow's names of their formats."""
 
 RECORD = "impasto"
-"""The keyword of the PNG text that holds what made a picture, as JSON."""
+"""The keyword of the text in a PNG that says, as JSON, how the picture was made."""
 
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF")
 _OPTIONS: Mapping[str, dict[str, Any]] = {
@@ -49,16 +48,15 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 _STANDARD_OUTPUT = Path(files.STANDARD)
-_UNNAMED = "the picture"  # what one without a file is called
+_UNNAMED = "the picture"  # the name of one that comes from no file
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it was read: upright, sRGB, on a ground where it is transparent.
+    """A picture as it was read: upright, in sRGB, composed on a background colour.
 
-    image: PIL image of mode RGB. name: for messages. sha256: of the file's bytes, or of the
-    pixels where there was no file. alpha: PIL image of mode L, how much of the picture is there,
-    pixel by pixel; none where all of it is.
+    image: PIL image of mode RGB. name: for messages. sha256: of the file's bytes, or of the pixels
+    if there was no file. alpha: PIL image of mode L (None if nothing is transparent).
     """
 
     image: Image.Image
@@ -69,27 +67,24 @@ class Picture:
 
     @property
     def colours(self) -> Image.Image:
-        """The picture without a ground: the visible colours go on under what is transparent.
-
-        No edge and no ground is there to be seen, by a network for one.
-        """
+        """The visible colours, spread over transparent parts: no edge and no background colour."""
         return self._colours or self.image
 
 
 Source = PathLike | Image.Image | Picture
-"""What a picture is read from: a file, `"-"` for standard input, or what was read already."""
+"""What a picture is read from: a file's path, `"-"` (standard input), or a picture already read."""
 
 
 def read(source: Source, background: str = "white") -> Picture:
     """Read a picture from a file, or take one that is already a PIL image.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF, JPEG 2000, ICO and whatever else Pillow reads;
-    `"-"` is standard input. EXIF orientation is applied, an embedded colour profile converted to
-    sRGB, 16 bits scaled to 8, alpha composed on `background`. Of several frames the first is used,
-    with an `ImpastoNotice`. Pillow's own warnings are the caller's, errors where a filter says so.
+    Formats: JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF, JPEG 2000, ICO and all others of Pillow.
+    EXIF orientation is applied, an embedded colour profile converted to sRGB, 16 bits scaled to 8,
+    and transparent parts composed on `background`. Of several frames the first is used, with an
+    `ImpastoNotice`. Pillow's warnings reach the caller, as errors if the caller's filters say so.
 
     Raises:
-        ImpastoError: the file is missing, is no picture, is damaged or too large to be honest.
+        ImpastoError: the file is missing, is not a picture, is damaged, or claims too many pixels.
     """
     if isinstance(source, Picture):
         return source
@@ -108,10 +103,10 @@ def read(source: Source, background: str = "white") -> Picture:
 
 
 def read_visible(source: Source) -> Picture:
-    """A picture, see `read`, that is to be painted, or from.
+    """`read` a photo or a painting.
 
     Raises:
-        ImpastoError: also, there is nothing to be seen in it.
+        ImpastoError: see `read`; or all of it is transparent.
     """
     picture = read(source)
     if picture.alpha and picture.alpha.getextrema()[1] == 0:
@@ -120,17 +115,17 @@ def read_visible(source: Source) -> Picture:
 
 
 def read_mask(source: Source) -> Picture:
-    """A mask: white where something is, black where not, grey in between.
+    """Read a mask as a grey picture: white inside the region, black outside, grey in between.
 
-    Of a colour, its brightest channel counts. What is transparent is black. In one that has only
-    the values 0 and 1, as labels are, 1 is white.
+    The brightest channel of a colour counts. Transparent parts are black. In a mask that has only
+    the values 0 and 1, as labels have, 1 is white.
 
     Raises:
-        ImpastoError: see `read`; or nothing of it is white.
+        ImpastoError: see `read`; or all of it is black.
     """
     seen = read(source, background="black")
     name = "the mask" if seen.name == _UNNAMED else f"the mask {seen.name}"
-    brightest = np.array(seen.image).max(-1)  # red is as good as white
+    brightest = np.array(seen.image).max(-1)
     highest = brightest.max()
     if highest == 0:
         raise ImpastoError(f"{name} covers nothing; paint the area white")
@@ -139,21 +134,18 @@ def read_mask(source: Source) -> Picture:
         brightest *= 255
     elif highest < 230:
         notice(
-            f"{name} is dark: where it is brightest, {highest / 2.55:.0f} % of the painting come "
+            f"{name} is dark: where it is brightest, {highest / 2.55:.0f} % of the painting comes "
             "through; paint the area white for all of it"
         )
     return Picture(Image.fromarray(brightest).convert("RGB"), seen.name, seen.sha256)
 
 
 def _spread(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Visible colours, spread smoothly under what is transparent: pull and push.
-
-    Gortler et al. 1996 ("The Lumigraph"), section 3.4.
-    """
+    """Spread colours over transparent parts: Gortler et al. 1996 ("The Lumigraph"), section 3.4."""
     visible = torch.from_numpy(np.array(alpha))[None, None].to(torch.float32) / 255
     if not visible.any():
         return rgb
-    # Sums over squares of 1, 2, 4, ... pixels a side: colours by how visible they are, and that.
+    # Sums over squares of 1, 2, 4, ... pixels a side, of colours times visibility, and visibility.
     sums = [torch.cat([to_tensor(rgb) * visible, visible], 1)]
     while max(sums[-1].shape[-2:]) > 1:
         sums.append(4 * F.avg_pool2d(sums[-1], 2, ceil_mode=True))
@@ -166,23 +158,23 @@ def _spread(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
-    """The (width, height) whose longer side is `longer`, of the same shape to the pixel."""
+    """The (width, height) with the longer side `longer` and the same proportions, to the pixel."""
     scale = longer / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize to (width, height) exactly, with antialiasing (Lanczos)."""
+    """Resize to exactly (width, height), with antialiasing (Lanczos)."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize without distortion until (width, height) is covered, and cut off the overhang."""
+    """Resize without distortion so that (width, height) is covered, and cut off the overhang."""
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
 def mirrored(image: Tensor, margin: int) -> Tensor:
-    """An image [..., height, width] with so many pixels more on each side: its mirror image."""
+    """An image [..., height, width] continued by its mirror image, `margin` pixels on each side."""
     if not margin:
         return image
     rows, columns = (
@@ -193,7 +185,7 @@ def mirrored(image: Tensor, margin: int) -> Tensor:
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
-    """An image [batch, C, height, width] without what is finer than a Gaussian of sigma pixels."""
+    """An image [batch, C, height, width] blurred by a Gaussian of `sigma` pixels."""
     from scipy.ndimage import gaussian_filter
 
     smooth = gaussian_filter(image.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="reflect")
@@ -209,27 +201,26 @@ def to_tensor(image: Image.Image) -> Tensor:
 def to_image(tensor: Tensor) -> Image.Image:
     """An image tensor [1, 3, height, width] as a PIL image, rounded to 8 bits.
 
-    With a fourth channel, alpha, as one of mode RGBA.
+    If it has a fourth channel, alpha, the image is of mode RGBA.
 
     Raises:
-        ImpastoError: it has values that are no numbers, which would look like black; or it is a
-            batch of several.
+        ImpastoError: it has values that are not numbers (NaN), or is a batch of several.
     """
     if len(tensor) != 1:
         raise ImpastoError(f"to_image takes one picture, not {len(tensor)}; give them one by one")
     if tensor.isnan().any():
-        raise ImpastoError("a picture has values that are no numbers, so it has no colours there")
+        raise ImpastoError("a picture has values that are not numbers; give numbers from 0 to 1")
     pixels = (tensor[0].detach().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def keeps_transparency(path: Path) -> bool:
-    """Whether the format of an extension holds alpha as soft as it is."""
+    """Whether the format of a file's extension holds soft transparency."""
     return FORMATS[path.suffix.lower()] in _WITH_ALPHA
 
 
 def composed(image: Image.Image, background: str = "white") -> Image.Image:
-    """An image of mode RGBA on a ground; one of mode RGB as it is."""
+    """Compose an image of mode RGBA on a background colour; one of mode RGB stays as it is."""
     if image.mode == "RGB":
         return image
     ground = Image.new("RGB", image.size, background)
@@ -238,11 +229,11 @@ def composed(image: Image.Image, background: str = "white") -> Image.Image:
 
 
 def check_writable(target: PathLike, format: str | None = None) -> None:  # noqa: A002
-    """Find out before the work whether a picture can be written after it, see `write`.
+    """Check, before the work begins, that `write` can write a picture to `target`.
 
     Raises:
-        ImpastoError: there is no such format or extension; the folder is missing or not writable;
-            standard output is closed.
+        ImpastoError: there is no such format or extension, the folder is missing or not writable,
+            or standard output is closed.
     """
     path = Path(target)
     _kind(path, format)
@@ -258,15 +249,15 @@ def write(
     *,
     record: Mapping[str, Any] | None = None,
     force: bool = False,
-    format: str | None = None,  # noqa: A002 # the word for it, on the command line as well
+    format: str | None = None,  # noqa: A002 # the option is called --format, too
 ) -> Path:
     """Write a picture whole or not at all, in the format of its extension.
 
-    A file that exists is replaced only with `force`; otherwise `-2`, `-3`, ... is put behind the
-    name. A PNG carries `record` as text. Returns the path that was written.
+    An existing file is replaced only with `force`; otherwise `-2`, `-3`, ... is added to the name.
+    A PNG carries `record` as text. Returns the path that was written.
 
-    `"-"` is standard output, in the `format` that has to be said then: `"png"`, `"jpg"` or another
-    of `FORMATS`. A reader who has gone is no error.
+    With the target `"-"`, standard output, `format` is needed: `"png"`, `"jpg"` or another of
+    `FORMATS`. It is no error if the reader of standard output has closed it.
 
     Raises:
         ImpastoError: see `check_writable`; or the disk is full.
@@ -281,7 +272,7 @@ def write(
 
 
 def _kind(path: Path, format: str | None) -> str:  # noqa: A002
-    """What Pillow calls the format of a file, or the one asked for on standard output."""
+    """Pillow's name for the format of a file or, on standard output, for `format`."""
     asked = FORMATS.get(f".{format}".lower())
     if not asked and (format or path == _STANDARD_OUTPUT):
         wrong = f"there is no format {format!r}" if format else "standard output needs a format"
@@ -293,7 +284,7 @@ def _kind(path: Path, format: str | None) -> str:  # noqa: A002
             "end a folder with a /"
         )
     if asked and asked != kind:
-        raise ImpastoError(f"{path} is no {format} by its extension; change it, or the format")
+        raise ImpastoError(f"{path} does not end in .{format}; change its name, or the format")
     return kind
 
 
@@ -309,16 +300,16 @@ def _encode(image: Image.Image, path: Path, kind: str, record: Mapping[str, Any]
     buffer = io.BytesIO()
     try:
         image.save(buffer, kind, **options)
-    except (OSError, ValueError) as error:  # WebP stops at 16383 pixels, JPEG and GIF at 65535
+    except (OSError, ValueError) as error:  # WebP allows 16383 pixels a side, JPEG and GIF 65535
         raise ImpastoError(f"{name} cannot be written ({error}); write a .png instead") from None
     return buffer.getvalue()
 
 
 def read_record(path: PathLike) -> dict[str, Any]:
-    """What a PNG says of how it was made.
+    """Read the record in a PNG of how it was made.
 
     Raises:
-        ImpastoError: the file is no picture, or carries no such record.
+        ImpastoError: the file is not a picture, or carries no such record.
     """
     name, data = files.read_whole(path)
     with decoding.opened(data, name) as image:

@@ -21,7 +21,7 @@ def sample(name: str) -> Path:
     """The file of the sample called `name`.
 
     Raises:
-        ImpastoError: there is none; the text lists those there are.
+        ImpastoError: there is no such sample; the text lists all names.
     """
     found = {path.stem: path for path in _FOLDER.glob("*/*.jpg")}
     if name not in found:
