@@ -65,6 +65,7 @@ def test_the_page_says_how_many_files_it_takes() -> None:
             touched.setdefault(heading, set()).add(match[1])
     assert {heading: len(files) for heading, files in touched.items()} == {
         "## A style loss": 2,
+        "## A style loss of whole pictures": 2,
         "## An optimiser": 2,
         "## An encoder": 2,
         "## A command": 3,
@@ -84,6 +85,20 @@ def test_the_style_loss() -> None:
             for memory in ("1M", "4G")
         )
     assert tiles.losses[1] == pytest.approx(whole.losses[1], rel=1e-3)
+
+
+def test_the_style_loss_of_whole_pictures() -> None:
+    how: dict[str, Any] = {"size": 48, "steps": 6, "style_loss": "strongest"}
+    both = impasto.stylize(PHOTO, [PAINTING, sample("night_cafe")], **how)
+    grown = impasto.texture(PAINTING, **{**how, "size": (48, 48)})
+    for made in both, grown:
+        assert made.losses[-1] < 0.8 * made.losses[0]
+        assert "strongest relu1_1" in made.parts
+    mask = Image.new("L", (48, 48), "white")
+    with pytest.raises(impasto.ImpastoError, match="'strongest' takes whole pictures only"):
+        impasto.stylize(PHOTO, regions=[(mask, PAINTING)], **how)
+    with tolerated(), pytest.raises(impasto.ImpastoError, match="cannot be computed in tiles"):
+        impasto.stylize(PHOTO, PAINTING, **how, memory="1M")
 
 
 def test_the_optimiser(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ class Segment:
 
     def longest(self, side: int) -> int:
         """The length of the longest crop along a side of the start, with some to spare."""
-        core = max(span.stop - span.start for span in _spans(side, self.tile, self.grid))
+        core: int = max(span.stop - span.start for span in _spans(side, self.tile, self.grid))
         length = core + self.grid + sum(self.halos)
         return length if self.wraps else min(side, length)
 

@@ -19,7 +19,7 @@ discrepancy with a kernel k (Gretton et al. 2012, JMLR 13, lemma 6):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, Self
 
@@ -62,15 +62,28 @@ class Statistic:
 
 Paintings = Sequence[Exemplar]
 Shares = Mapping[str, float]
-Measure = Callable[[Paintings, Mapping[str, Statistic]], dict[str, Tensor]]
-"""Measures statistics of each painting and averages them by share; returns them by name."""
+
+
+class Measure(Protocol):
+    """Measures paintings: `statistics` by name and `features` by layer, averaged by share.
+
+    Features are whole, [1, C, height, width], so only paintings of one size can be averaged.
+    """
+
+    def __call__(
+        self,
+        paintings: Paintings,
+        statistics: Mapping[str, Statistic],
+        features: Iterable[str] = (),
+    ) -> dict[str, Tensor]: ...
 
 
 class Style(Protocol):
     """A notion of style: it makes the losses that give a picture the style of paintings.
 
-    `losses` returns one or more losses of a whole picture for all layers together. They are
-    weighted by the layers' shares, and their targets are measured on the paintings.
+    `losses` returns one or more losses of a whole picture for all layers together, as dataclasses
+    with a `weight`. They are weighted by the layers' shares, and their targets are measured on the
+    paintings. Only a `StyleLoss` can be kept to a part of a picture.
     """
 
     @property

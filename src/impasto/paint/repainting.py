@@ -6,14 +6,15 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from impasto import catalog
+from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
 from impasto.losses.styles import StyleLoss
@@ -78,20 +79,22 @@ class Repainting(Problem):
     def losses(self, level: Level, content: Tensor) -> list[Loss]:
         settings, content_layer = self.settings, self.stylizer.content_layer
         style = self._style_losses(level, content)
-        statistics = {loss.name: loss.statistic for loss in style}
-        measured = self.studio.measure(content, [content_layer], statistics)
+        statistics = {loss.name: loss.statistic for loss in style if isinstance(loss, StyleLoss)}
+        others = [loss for loss in style if not isinstance(loss, StyleLoss)]
+        whole = [layer for loss in others for layer in loss.layers]
+        measured = self.studio.measure(content, [content_layer, *whole], statistics)
         style_weight = 2 * settings.strength * settings.total_style_weight
         if settings.scaling == "relative":
             # Relative to the photo's own style loss: otherwise a photo far from the painting would
             # get more style than one close to it. Regions alone are relative to the area they
             # cover: otherwise a smaller region would get a stronger style.
-            own = sum(loss.weight * loss.distance(measured[loss.name]).item() for loss in style)
+            own = sum(loss.weight * _distance(loss, measured) for loss in style)
             covered = sum(loss.weight for loss in style) or 1.0
             style_weight /= max(own / covered, MIN_STYLE_DISTANCE)
         target, weight = measured[content_layer], self._content_weight(level)
         return [
             ContentLoss(content_layer, target, weight, settings.scaling, self._floor),
-            *(dataclasses.replace(loss, weight=style_weight * loss.weight) for loss in style),
+            *(_weighted(loss, style_weight) for loss in style),
         ]
 
     @functools.cached_property
@@ -152,22 +155,26 @@ class Repainting(Problem):
             return kept
         return 1 - (1 - kept) * self._covered(level)
 
-    def _style_losses(self, level: Level, content: Tensor) -> list[StyleLoss]:
-        """A loss for each place and layer; the weights sum to the painted share of the picture."""
-        losses = []
+    def _style_losses(self, level: Level, content: Tensor) -> list[Loss]:
+        """The losses of all places; the weights sum to the painted share of the picture."""
+        losses: list[Loss] = []
         for place, _, seen in self._areas(level):
-            covered = 1.0 if seen is None else seen.mean().item()
             for loss in self._losses_of(place, seen, level, content):
-                area = None if seen is None else self.studio.area(loss.layer, seen)
-                if seen is None or area is not None:
-                    weight = covered * loss.weight
-                    there = dataclasses.replace(loss, weight=weight, area=area, place=place.name)
-                    losses.append(there)
+                if seen is None:
+                    losses.append(loss)
+                elif not isinstance(loss, StyleLoss):
+                    raise ImpastoError(
+                        f"the style loss {self.settings.style_loss!r} takes whole pictures only; "
+                        "leave out regions and transparent photos, or choose another"
+                    )
+                elif (area := self.studio.area(loss.layer, seen)) is not None:
+                    there = dataclasses.replace(loss, area=area, place=place.name)
+                    losses.append(_weighted(there, seen.mean().item()))
         return losses
 
     def _losses_of(
         self, place: Place, mask: Tensor | None, level: Level, content: Tensor
-    ) -> Sequence[StyleLoss]:
+    ) -> Sequence[Loss]:
         """A place's losses for the whole picture; kept for the next photo if they fit any photo."""
         settings, kept = self.settings, self.stylizer.kept_losses
         key = place.name, max(level.size)
@@ -180,7 +187,7 @@ class Repainting(Problem):
             image = self._recoloured(own.image, mask, content, own.visible)
             paintings.append(own._replace(image=image))
         style = catalog.STYLES[settings.style_loss].made(settings)
-        losses: Sequence[StyleLoss] = style.losses(
+        losses: Sequence[Loss] = style.losses(
             self.studio.mixed, paintings, self.stylizer.style_shares, settings.scaling
         )
         if settings.kept_colours is None:
@@ -256,3 +263,15 @@ class Repainting(Problem):
         shrunk = 1 << (len(self.levels) - 1)  # how many times smaller the coarsest level is
         coarsest = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / shrunk)
         return round(coarsest * shrunk * max(level.size) / self.longer)
+
+
+def _weighted(loss: Any, factor: float) -> Loss:
+    weighted: Loss = dataclasses.replace(loss, weight=factor * loss.weight)
+    return weighted
+
+
+def _distance(loss: Loss, measured: Mapping[str, Tensor]) -> float:
+    """A loss, without its weight, of a picture with these statistics and features."""
+    if isinstance(loss, StyleLoss):
+        return loss.distance(measured[loss.name]).item()
+    return float(loss(*(measured[layer] for layer in loss.layers)))

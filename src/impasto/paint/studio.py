@@ -110,13 +110,13 @@ class Studio:
 
     def mixed(
         self,
-        pictures: Iterable[Exemplar],
+        paintings: Iterable[Exemplar],
         statistics: Mapping[str, Statistic],
         features: Iterable[str] = (),
     ) -> dict[str, Tensor]:
-        """The targets of several pictures, averaged by the pictures' shares."""
+        """The targets of several pictures, averaged by the pictures' shares; see `Measure`."""
         total: dict[str, Tensor] = {}
-        for image, share, visible in pictures:
+        for image, share, visible in paintings:
             seen = {n: self._where(s, visible) for n, s in statistics.items()}
             for name, found in self.measure(image, features, seen).items():
                 found.mul_(share)  # in place: features can be large

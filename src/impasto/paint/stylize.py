@@ -10,7 +10,7 @@ from typing import Any
 
 from impasto.device import ordinary
 from impasto.errors import ImpastoError
-from impasto.losses.styles import StyleLoss
+from impasto.losses.base import Loss
 from impasto.optimise.base import Callback
 from impasto.paint import checkpoints
 from impasto.paint.artworks import Artwork
@@ -120,7 +120,7 @@ class Stylizer:
         self.content_layer = encoder.layer(self.settings.content_layer or encoder.content_layer)
         self.style_shares = encoder.shares(self.settings.style_layers)
         self.studio.read(self.style_shares, targets=[self.content_layer])
-        self.kept_losses: dict[tuple[str, int], Sequence[StyleLoss]] = {}
+        self.kept_losses: dict[tuple[str, int], Sequence[Loss]] = {}
         if self.settings.size != FULL:
             self._paintings_at(int(self.settings.size))  # finds a painting that is too small
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -143,7 +143,10 @@ class _Growth(Problem):
         return [dataclasses.replace(loss, weight=WEIGHT * loss.weight) for loss in losses]
 
     def _measure(
-        self, paintings: Sequence[Exemplar], statistics: Mapping[str, Statistic]
+        self,
+        paintings: Sequence[Exemplar],
+        statistics: Mapping[str, Statistic],
+        features: Iterable[str] = (),
     ) -> dict[str, Tensor]:
         """Statistics without the painting's border: lines along zero padding are not its style."""
         height, width = paintings[0].image.shape[-2:]
@@ -151,7 +154,7 @@ class _Growth(Problem):
             name: dataclasses.replace(s, area=self._inside(s.layer, (width, height)))
             for name, s in statistics.items()
         }
-        return self.studio.mixed(paintings, inside)
+        return self.studio.mixed(paintings, inside, features)
 
     def _inside(self, layer: str, size: tuple[int, int]) -> Tensor:
         width, height = (side // self.studio.encoder.min_size([layer]) for side in size)
