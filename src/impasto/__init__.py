@@ -3,8 +3,8 @@
     import impasto
     impasto.stylize("photo.jpg", "painting.jpg").save("painted.png")
 
-The public names are those of `impasto.api`. They are loaded when one is first used, so that
-neither importing impasto nor `impasto --help` waits for torch.
+The public names are those of `impasto.api`. They are loaded when the first of them is used, so
+that neither `import impasto` nor `impasto --help` waits for torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m impasto` is the command `impasto`."""
+"""`python -m impasto` runs the command `impasto`."""
 
 import sys
 

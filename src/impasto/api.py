@@ -1,4 +1,4 @@
-"""The public names of impasto, all in one place; use them as `impasto.NAME`."""
+"""All public names of impasto; use them as `impasto.NAME`."""
 
 from impasto.encoders.base import (
     Encoder as Encoder,

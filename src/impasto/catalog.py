@@ -1,8 +1,7 @@
-"""What there is to choose from, by name: style losses, optimisers, encoders. Imports no torch.
+"""The style losses, optimisers and encoders to choose from, by name. Imports no torch.
 
-A row says where a thing is, what it is in a line, and what else has to be known before it is
-loaded. Settings, help texts, error messages and the command line read these tables; to add one of
-a kind is to write it and to add its row (docs/extending.md).
+Settings, help texts, error messages and the command line read these tables. To add an entry, write
+its class and add its row (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One of a kind: `where` it is, as `module:name`, and one line of `help`."""
+    """An entry: `where` its class or function is, as `module:name`, and one line of `help`."""
 
     where: str
     help: str
 
     def load(self) -> Any:
-        """The thing itself."""
+        """Import the class or function."""
         module, _, name = self.where.partition(":")
         return getattr(importlib.import_module(module), name)
 
     def made(self, settings: object) -> Any:
-        """An object of this class, with the numbers that the settings have for it, by name."""
+        """An object of this class; each field gets the setting of the same name, if any."""
         kind = self.load()
         names = [each.name for each in dataclasses.fields(kind)]
         return kind(**{name: getattr(settings, name) for name in names if hasattr(settings, name)})
@@ -34,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class StyleRow(Row):
-    """A style loss; with its `weight` it paints about as strongly as the others."""
+    """A style loss; `weight` is the style weight that makes it about as strong as the others."""
 
     weight: float
 
@@ -44,8 +43,8 @@ _BEYOND = "impasto.losses.distributions:"
 STYLES: dict[str, StyleRow] = {
     "gram": StyleRow("impasto.losses.styles:Gram", "which channels are active together", 11.6),
     "mmd-linear": StyleRow(f"{_BEYOND}LinearMmd", "how active each channel is", 34.0),
-    "mmd-poly": StyleRow(f"{_BEYOND}PolynomialMmd", "both of these", 20.0),
-    "mmd-gaussian": StyleRow(f"{_BEYOND}GaussianMmd", "the whole distribution", 41.0),
+    "mmd-poly": StyleRow(f"{_BEYOND}PolynomialMmd", "gram and mmd-linear together", 20.0),
+    "mmd-gaussian": StyleRow(f"{_BEYOND}GaussianMmd", "the distribution of activations", 41.0),
     "bn": StyleRow(f"{_BEYOND}BatchNorm", "mean and spread of each channel", 11.6),
     "covariance": StyleRow(f"{_BEYOND}Covariance", "how channels vary together", 5.7),
     "wasserstein": StyleRow(f"{_BEYOND}Wasserstein", "mean and covariance, by transport", 5.7),

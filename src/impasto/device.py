@@ -1,10 +1,9 @@
-"""The machine: which device computes, how much memory is free, what a program around has set.
+"""The machine: its devices and free memory, and the settings of torch and NumPy in this process.
 
-A notebook or a larger program can have changed what torch and NumPy do by themselves: no gradients,
-half precision, another default device, errors instead of warnings. None of it is meant for the
-work in here, and some of it would stay in what is kept for later: `ordinary` puts it aside. The
-default dtype is not among them: it belongs to all threads at once and cannot be put aside for one
-of them, so every tensor made in impasto asks for its own.
+A notebook or a larger program may have changed these settings: no gradients, half precision,
+another default device, errors instead of warnings. They are not meant for impasto, and some would
+stay in tensors that are kept for later, so `ordinary` puts them aside. The default dtype belongs to
+all threads and cannot be put aside for one, so every tensor made in impasto names its dtype.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from impasto.errors import ImpastoError, nearest
 from impasto.settings import Device
 
 SHARE = 0.75
-"""Of what is free, where no bound is given."""
+"""The part of the free memory that is used if no bound is given."""
 
 
 def free(device: torch.device) -> int:
@@ -40,28 +39,24 @@ def free(device: torch.device) -> int:
 
 
 def _free_in_container() -> int:
-    """What a container's own limit leaves on Linux; no limit is a large number."""
+    """How many bytes a container's own limit leaves on Linux; a large number without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())
         statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no control groups, or no limit: "max"
+    except (OSError, ValueError):  # no control groups, or the limit is "max"
         return 2**63
-    return max(0, limit - used + int(statistics.get("inactive_file", 0)))  # a cache of files yields
+    return max(0, limit - used + int(statistics.get("inactive_file", 0)))  # file caches can go
 
 
 @contextlib.contextmanager
 def fitting(what: str) -> Iterator[None]:
-    """Turn what is said where memory has run out into one sentence about what is being made.
-
-    Raises:
-        ImpastoError: it does not fit.
-    """
+    """Turn an out-of-memory error into an `ImpastoError` that says that `what` does not fit."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # How torch says it, on a CPU and on accelerators.
+        # torch's own words, on a CPU and on accelerators.
         told = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
         if isinstance(error, MemoryError) or told:
             raise ImpastoError(f"{what} does not fit into memory; use a smaller size") from None
@@ -69,13 +64,13 @@ def fitting(what: str) -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Let the C library return what was freed, where it would keep it (glibc does)."""
+    """Make the C library return freed memory to the system, which glibc does not do by itself."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `"auto"` is the first of CUDA, MPS and the CPU that is there.
+    """The device called `name`; `"auto"` is the first of CUDA, MPS and CPU on this machine.
 
     Raises:
         ImpastoError: the device is unknown or not on this machine.
@@ -99,9 +94,9 @@ def _openmp() -> Any:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[int]:
-    """Let torch compute on one thread, in this thread of the program alone; yields how many it had.
+    """Let torch use one thread for the calling thread's work; yields how many it had before.
 
-    `torch.set_num_threads` would change that of every thread that begins meanwhile, for good.
+    `torch.set_num_threads` would also change every thread that begins meanwhile, for good.
     """
     threads = torch.get_num_threads()
     with _openmp().limit(limits=1) if threads > 1 else contextlib.nullcontext():
@@ -113,11 +108,10 @@ _AUTOCAST = [kind for kind in ("cpu", "cuda", "mps") if torch.amp.is_autocast_av
 
 @contextlib.contextmanager
 def ordinary() -> Iterator[None]:
-    """Compute as torch and NumPy do where nobody has told them anything else; also a decorator.
+    """Compute with the original settings of torch and NumPy; also a decorator.
 
     Gradients are recorded, nothing is computed in half precision, tensors are made on the CPU, and
-    NumPy's floating-point errors are warnings. All of it for this thread alone, and as it was
-    before once the work is done.
+    NumPy's floating-point errors are warnings. Only this thread changes, and only for the block.
     """
     _begin_vector_math()
     with contextlib.ExitStack() as stack:
@@ -126,7 +120,7 @@ def ordinary() -> Iterator[None]:
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        # Only where there is another one: it slows every call of torch down a little.
+        # Only if another default is set: this slows every call of torch down a little.
         if torch.empty(0, dtype=torch.float32).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
@@ -134,19 +128,16 @@ def ordinary() -> Iterator[None]:
 
 
 def recordable(x: Tensor) -> Tensor:
-    """x itself, or a copy of one that was made in `torch.inference_mode`.
-
-    Such a tensor stays barred from gradients for good, wherever it is used later.
-    """
+    """x itself, or a copy if x was made in `torch.inference_mode`, which bars it from gradients."""
     return x.clone() if x.is_inference() else x
 
 
 @functools.cache
 def _begin_vector_math() -> None:
-    """Let one thread be the first to use MKL's vector functions, as torch's cosines do.
+    """Let one thread alone make the first call of MKL's vector functions, which torch's cos uses.
 
-    Where two are the first at once, one of them now and then computes with errors of 3e-5 instead
-    of 2e-7, that once (MKL 2024.2 in torch 2.13, in one process of ten): the same inputs would not
-    give the same bytes.
+    If two threads make it at once, one of them sometimes gets errors of 3e-5 instead of 2e-7 in
+    that call (MKL 2024.2 in torch 2.13, in one process of ten). Then the same inputs would not give
+    the same bytes.
     """
     torch.zeros(8, dtype=torch.float32, device="cpu").cos()

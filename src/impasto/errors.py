@@ -1,7 +1,7 @@
-"""What can go wrong through no fault of the code, and what is worth saying when it goes well.
+"""Errors that the caller can mend, and notices.
 
-An `ImpastoError` is a mistake that the caller can mend: its text is one sentence that names the
-file or option and the mend. Everything else that escapes is a defect of impasto.
+The text of an `ImpastoError` is one sentence that names the file or option and says how to mend
+it. Any other exception that reaches the caller is a defect of impasto.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 
 LOGGER = logging.getLogger("impasto")
-"""Where notices go. Python prints them to standard error unless a program sets up its logging."""
+"""Where notices go. Python prints them to standard error unless a program sets up logging."""
 
 _told: ContextVar[set[str] | None] = ContextVar("told", default=None)
 
@@ -23,16 +23,16 @@ class ImpastoError(ValueError):
 
 
 class ImpastoNotice(str):
-    """Something the caller may want to know: only the first frame was used, a name was taken.
+    """Something the caller may want to know, such as that a file name was taken.
 
-    It is the message of a record of the logger `impasto`, of level WARNING.
+    It is the message of a WARNING record of the logger `impasto`.
     """
 
     __slots__ = ()
 
 
 def notice(sentence: str) -> None:
-    """Tell of something that is no error."""
+    """Log a notice; within `told_once`, only if it has not been logged there before."""
     told = _told.get()
     if told is None or sentence not in told:
         LOGGER.warning(ImpastoNotice(sentence))
@@ -42,7 +42,7 @@ def notice(sentence: str) -> None:
 
 @contextlib.contextmanager
 def told_once() -> Iterator[None]:
-    """Let every notice of this thread through once, however many runs give it."""
+    """Log each different notice of this thread only once, however many runs give it."""
     token = _told.set(set())
     try:
         yield
@@ -56,7 +56,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says in a line; of what nobody foresaw, its kind as well."""
+    """An error's first line, 200 characters at most; its type as well, unless an `ImpastoError`."""
     said = str(error) if isinstance(error, ImpastoError) else f"{type(error).__name__}: {error}"
     line = said.splitlines()[0]
     return line if len(line) <= 200 else line[:199] + "…"

@@ -1,7 +1,7 @@
-"""How to paint: every choice a user has, its default, its range, and the published presets.
+"""Every choice that a user has: its default, range and meaning, and the published presets.
 
-Each is written once, here: a field with its range in its annotation, and what it means in the
-docstring. The command line is read off both.
+A setting is written once, here: its range is in the annotation of its field, its meaning in the
+docstring of its class. The command line is built from both.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ FULL: Full = "full"
 STARTS = ("photo", "noise", "painting")
 
 CHECKPOINT_EVERY = 30.0
-"""Seconds from one checkpoint to the next."""
+"""Seconds between two checkpoints."""
 
 PAINTING_SIZE = 512
-"""The longer side of a painting that a texture is grown from, unless it is smaller."""
+"""The longer side of the painting that a texture is grown from; smaller ones keep their size."""
 
 _Kind = TypeVar("_Kind", bound="RunSettings")
 
 
 @dataclass(frozen=True)
 class Among:
-    """A name has to be one of these."""
+    """The value has to be one of these names."""
 
     names: Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a value has to get through: a function that raises an `ImpastoError`."""
+    """The value has to be one for which `parse` raises no `ImpastoError`."""
 
     parse: Callable[[Any], object]
 
 
 def parse_memory(memory: int | str) -> int:
-    """An amount of memory in bytes: a number of them, or text like `2G`, `1.5 GiB` or `800M`.
+    """The bytes of an amount of memory: a number, or text like `2G`, `1.5 GiB` or `800M`.
 
     Raises:
-        ImpastoError: it is neither.
+        ImpastoError: `memory` is neither.
     """
     number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(memory), re.IGNORECASE)
     if number is None or isinstance(memory, bool):
@@ -68,15 +68,15 @@ def parse_memory(memory: int | str) -> int:
 
 
 def amount(memory: float) -> str:
-    """An amount of memory in bytes as `parse_memory` reads it."""
+    """A number of bytes as short text, which `parse_memory` reads."""
     return f"{memory / 2**20:.0f}M" if memory < 10 * 2**30 else f"{memory / 2**30:.1f}G"
 
 
 def shares_of(layers: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
-    """Each layer's share, as given; plain names count 1.
+    """The share of each layer; a layer without one counts 1.
 
     Raises:
-        ImpastoError: it is no list of layers, or none of them has a share above 0.
+        ImpastoError: this is no list of layers, a share is no number of at least 0, or all are 0.
     """
     if isinstance(layers, str):
         layers = [layers]
@@ -114,22 +114,21 @@ StyleName = Annotated[str, Among(catalog.STYLES)]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What can be chosen of every run, whatever is made in it.
+    """The settings of every run, whatever it makes.
 
     Args:
-        steps: how many steps the optimiser makes at most, on all levels together.
-        evaluations: how many values and gradients of the loss to spend at most; none for no limit.
-        optimizer: what moves the picture.
-        history: how many pairs of past steps L-BFGS remembers, where there is memory for them.
-        pooling: average pooling spreads the gradient evenly; max is how the network was trained.
-        seed: of the noise, and of whatever else is drawn.
-        device: where to compute; auto takes the first of CUDA, MPS and the CPU that is there.
-        weights: a .safetensors or .pth file with other weights of the encoder: a state dict of
-            torchvision's vgg16 or vgg19.
-        memory: how much memory the process may take over the whole run, in bytes or as text
-            like 2G or 800M, libraries included (they take 0.8G by themselves). None for three
-            quarters of what is free. Larger pictures are painted in tiles; where the smallest do
-            not do, a notice says so.
+        steps: the most steps that the optimiser makes, on all levels together.
+        evaluations: the most evaluations of the loss and its gradient; none for no limit.
+        optimizer: the algorithm that changes the picture.
+        history: how many pairs of past steps L-BFGS remembers; fewer if memory is short.
+        pooling: avg spreads the gradient evenly; max is what the network was trained with.
+        seed: seed of the noise and of all other random numbers.
+        device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.
+        weights: a .safetensors or .pth file with other weights for the encoder: a state dict of
+            torchvision's vgg16 or vgg19. None for the weights in the package.
+        memory: the most memory that the process may use, in bytes or as text like 2G or 800M. The
+            libraries count, too (0.8G). None for three quarters of the free memory. Larger
+            pictures are painted in tiles; a notice says if even the smallest tiles need more.
 
     Raises:
         ImpastoError: a value is out of its range; the text names it and the range.
@@ -157,38 +156,38 @@ class Settings(RunSettings):
     """How to paint; the defaults are impasto's own balance (docs/quality.md).
 
     Args (beside those of `RunSettings`):
-        size: the longer side of the result in pixels, or full for the photo's own.
-        strength: 0 gives the photo back, 1 is style alone, 1/2 the balance of the two weights:
-            content is weighted with 2 (1 - strength) content_weight, style with
-            2 strength style_weight.
-        detail: how much of the photo's fine detail each level begins with, squared: 0 for none, so
-            that what is fine in the result was painted, 1 for all of it, which shows through.
-            Below a strength of 1/4 more and more of it comes back; at 0 it is all there.
-        levels: how many sizes to paint at, from coarse to fine, each half the next; 1 paints at
-            the final size alone, none for as many as the size calls for.
-        init: where to start: photo, noise, painting, or the path of a picture; the
-            first two as smooth as `detail` has it, in the painting's colours.
-        content_layer: the layer whose activations are the content; none for the encoder's own
-            choice.
-        style_layers: the layers whose style is compared, each with its share of
-            `style_weight`; plain names share it equally. Also a name for several that the encoder
-            knows, such as first (the first of every block); none for its own choice.
-        style_loss: what style is and how two are compared.
-        tv: weight of the total variation; takes away the speckle that style adds, and where it is
-            large leaves a weave along rows and columns. Like the style weight it is the one at
-            strength 1/2 and grows with the strength.
-        margin: whether a margin is painted around the picture, and cut off at the end. To the
-            encoder its zero padding is a sharp edge, which style answers with a frame.
+        size: the longer side of the result in pixels; full for the photo's own size.
+        strength: 0 gives the photo back, 1 paints style alone. Content is weighted with
+            2 (1 - strength) times `content_weight`, style with 2 strength times `style_weight`.
+        detail: how much of the photo's fine detail each level begins with. At 0 all fine detail is
+            painted; at 1 the photo's own shows through. Its contrast is multiplied by the square
+            of this number. Below a strength of 1/4, the number is at least 1 - 4 strength.
+        levels: how many sizes to paint at, each half as large as the next; 1 for the final size
+            only, none to choose by the size.
+        init: what to start from: photo, noise, painting, or the path of a picture. Photo and noise
+            are blurred, less with more `detail`, and given the painting's colours unless
+            `keep_colors` is set.
+        content_layer: the layer whose activations are compared with the photo's; none for the
+            encoder's own choice.
+        style_layers: the layers whose style is compared, with their shares of `style_weight` (equal
+            if not given); or the name of a set of layers, such as first (the first of every
+            block). None for the encoder's own choice.
+        style_loss: what is compared as style.
+        tv: weight of the total variation at strength 1/2; it grows with the strength. It removes
+            the speckle that style adds; a large weight leaves a weave along rows and columns.
+        margin: paint a margin around the picture and cut it off at the end. Without it a frame
+            appears, because the encoder sees its zero padding as a sharp edge.
         style_scale: size of the painting relative to the result; larger gives larger strokes.
-        keep_colors: how to keep the photo's colours: luminance (or true) transfers the light
-            alone, histogram recolours the painting to the photo's mean and covariance first;
-            none takes the painting's.
-        scaling: of the losses, see `ContentLoss` and `StyleLoss`.
-        content_weight: of the content loss at strength 1/2.
-        style_weight: of all style layers together at strength 1/2; with relative scaling it is
-            divided by the photo's own style loss, so that it means the same for every pair. None
-            for the one that suits the style loss.
-        restart: start the optimiser anew after so many evaluations; none for never.
+        keep_colors: how to keep the photo's colours: luminance (or true) paints light and dark
+            only, histogram first gives the painting the mean and covariance of the photo's
+            colours. None takes the painting's colours.
+        scaling: how losses are scaled: relative to their target, or as gatys or lecture define
+            them; see `ContentLoss` and `StyleLoss`.
+        content_weight: weight of the content loss at strength 1/2.
+        style_weight: weight of all style layers together at strength 1/2; none for the one that
+            suits the style loss. With relative scaling it is divided by the photo's own style
+            loss, so that it means the same for every photo and painting.
+        restart: start the optimiser anew after this many evaluations; none for never.
     """
 
     size: Pixels | Full = 512
@@ -212,52 +211,51 @@ class Settings(RunSettings):
         super().__post_init__()
         if self.scaling != "relative" and self.style_loss != "gram":
             raise ImpastoError(
-                f"the scaling {self.scaling!r} is one of Gram matrices; leave it (and its preset) "
-                f"out with the style loss {self.style_loss!r}"
+                f"the scaling {self.scaling!r} is for Gram matrices only; leave it (and its "
+                f"preset) out with the style loss {self.style_loss!r}"
             )
 
     @property
     def kept_detail(self) -> float:
-        """What the photo's detail is multiplied by where painting begins, 0..1.
+        """What the photo's detail is multiplied by at the start of each level, 0..1.
 
-        Squared, so that it comes back evenly: even a tenth of its contrast is visible.
+        Squared, so that detail comes back evenly: even a tenth of its contrast is visible.
         """
         return max(self.detail, 1 - 4 * self.strength) ** 2
 
     @property
     def kept_colours(self) -> KeptColors | None:
-        """How the photo's colours are kept, if they are."""
+        """How the photo's colours are kept; None if they are not."""
         if isinstance(self.keep_colors, bool):
             return "luminance" if self.keep_colors else None
         return self.keep_colors
 
     @property
     def total_style_weight(self) -> float:
-        """The style weight, as chosen or as it suits the style loss."""
+        """The style weight that was chosen, or the one that suits the style loss."""
         suiting = catalog.STYLES[self.style_loss].weight
         return suiting if self.style_weight is None else self.style_weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(Settings):
-    """How to paint each picture of a comparison: as `Settings`, smaller."""
+    """How to paint each picture of a comparison: `Settings` with a smaller default size."""
 
     size: Pixels | Full = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructSettings(RunSettings):
-    """How to reconstruct a photo from what layers keep of it.
+    """How to reconstruct a photo from the activations of some layers.
 
     Args (beside those of `RunSettings`):
-        layers: the layers whose activations are matched, each with its share of the loss; plain
-            names share it equally. None for the encoder's content layer.
-        size: the longer side of the result in pixels, or full for the photo's own.
-        tv: weight of the total variation, the prior that keeps high-frequency noise down; none
-            for as much as the deepest layer calls for.
+        layers: the layers whose activations are matched, with their shares of the loss (equal if
+            not given). None for the encoder's content layer.
+        size: the longer side of the result in pixels; full for the photo's own size.
+        tv: weight of the total variation, a prior against noise; none to choose by the layers.
     """
 
-    history: Annotated[int, Ge(2)] = 50  # a layer's own pixels are a matter of convergence
+    history: Annotated[int, Ge(2)] = 50  # from noise, fine detail converges slowly
     layers: Layers | None = None
     size: Pixels | Full = 256
     tv: Weight | None = None
@@ -269,15 +267,14 @@ class TextureSettings(RunSettings):
 
     Args (beside those of `RunSettings`):
         size: width and height in pixels.
-        layers: the layers whose style is matched, each with its share; plain names share equally.
-            None for the first of every block.
-        style_loss: what style is and how two are compared.
-        painting_size: the longer side that the painting is resized to first: the smaller, the
-            more of it a texture shows. None for 512, or its own where it is smaller.
-        tileable: repeats without a seam.
-        tv: weight of the total variation.
-        levels: how many sizes to grow it at, each half the next; none for as many as the size
-            calls for.
+        layers: the layers whose style is matched, with their shares (equal if not given). None for
+            the first layer of every block.
+        style_loss: what is compared as style.
+        painting_size: the longer side that the painting is resized to first; the smaller it is,
+            the more of the painting a texture shows. None for 512, or for its own if smaller.
+        tileable: make a texture that repeats without a seam.
+        tv: weight of the total variation; larger is smoother.
+        levels: how many sizes to grow it at, each half the next; none to choose by the size.
     """
 
     size: Annotated[tuple[int, int], Parsed(_check_sides)] = (256, 256)
@@ -300,7 +297,7 @@ class AtlasSettings(RunSettings):
     size: Pixels = 256
 
 
-# As both have it: from white noise, at the final size alone, with no prior on the picture.
+# Both presets start from white noise, at the final size only, and have no prior on the picture.
 _PLAIN = {"levels": 1, "tv": 0.0, "margin": False, "detail": 1.0, "init": "noise"}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -315,8 +312,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "style_weight": 1000.0,
             "steps": 500,
         },
-        # The form widely taught: plain means, five style layers summed, content divided by 10,
-        # 10 rounds of 20 evaluations, each of which starts the optimiser anew.
+        # The widely taught form: plain means, five style layers summed, content divided by 10,
+        # and 10 rounds of 20 evaluations, each with a new optimiser.
         "lecture": {
             **_PLAIN,
             "scaling": "lecture",
@@ -329,7 +326,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""Published settings by name; what they do not say is impasto's default."""
+"""Published settings by name; settings that are not listed keep impasto's defaults."""
 
 
 def choose(
@@ -338,15 +335,15 @@ def choose(
     choices: Mapping[str, Any] = MappingProxyType({}),
     preset: str | None = None,
 ) -> _Kind:
-    """Settings of some kind: those given or a preset's, with some of them chosen otherwise.
+    """Settings of a kind: `settings` or those of `preset`, with `choices` instead of some.
 
     Raises:
-        ImpastoError: an unknown preset or setting, settings of another kind, both settings and a
-            preset, or a value out of its range.
+        ImpastoError: a preset or setting is unknown, `settings` are of another kind or come with
+            a preset, or a value is out of its range.
     """
     if settings is not None and (preset is not None or not isinstance(settings, kind)):
-        reason = "a preset as well" if preset is not None else f"{type(settings).__name__}"
-        raise ImpastoError(f"settings were given, and {reason}; give {kind.__name__} or neither")
+        reason = "come with a preset" if preset is not None else f"be {type(settings).__name__}"
+        raise ImpastoError(f"settings cannot {reason} here; give {kind.__name__} alone, or none")
     if preset is not None:
         _check("preset", preset, Annotated[str, Among(PRESETS)])
     known = Annotated[str, Among(hints(kind))]
@@ -358,29 +355,29 @@ def choose(
 
 @functools.cache
 def hints(kind: type[RunSettings]) -> dict[str, Any]:
-    """The settings of a kind, each with its annotation."""
+    """The annotation of each setting of a kind."""
     found = get_type_hints(kind, include_extras=True)
     return {setting.name: found[setting.name] for setting in fields(kind)}
 
 
 def plain(value: Any) -> Any:
-    """A value without what NumPy and torch wrap around numbers; any mapping as a dict."""
+    """A value with the numbers, arrays and tensors in it as plain Python, any mapping as a dict."""
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
-    # Numbers, arrays and tensors of NumPy and torch, neither of which is known here.
+    # Something of NumPy or torch; this module imports neither.
     return value.tolist() if hasattr(value, "shape") and hasattr(value, "tolist") else value
 
 
 def options(annotation: Any) -> list[Any]:
-    """What a setting may be: the members of a union, or the one thing there is."""
+    """The members of a union, or the annotation itself, as a list."""
     is_union = get_origin(annotation) in (Union, types.UnionType)
     return list(get_args(annotation)) if is_union else [annotation]
 
 
 def words_of(annotation: Any) -> dict[str, Any]:
-    """The names that a setting may be, and what there is to know of each."""
+    """The names that a setting may have, each with its row of the catalog, if there is one."""
     words: dict[str, Any] = {}
     for member in options(annotation):
         if get_origin(member) is Literal:
@@ -391,12 +388,11 @@ def words_of(annotation: Any) -> dict[str, Any]:
 
 
 def check_count(name: str, value: object, least: int) -> None:
-    """Raise an `ImpastoError` unless a value is a whole number of at least so much."""
+    """Raise an `ImpastoError` unless a value is a whole number of at least `least`."""
     _check(name, value, Annotated[int, Ge(least)])
 
 
 def _check(name: str, value: object, annotation: Any) -> None:
-    """Raise an `ImpastoError` unless a value is as an annotation has it."""
     members, words = options(annotation), words_of(annotation)
     if value is None and type(None) in members:
         return

@@ -75,7 +75,7 @@ def test_help_says_what_there_is_to_choose_from(capsys: Captured) -> None:
     assert told["margin"].startswith(", --no-margin ")
     assert told["steps"].endswith("(default 150; gatys: 500; lecture: 200)")
     assert told["style-layer"].startswith("L[:SHARE],... ")
-    assert "as smooth as --detail has it" in told["init"]
+    assert "blurred, less with more --detail" in told["init"]
     assert help_of("texture", capsys)["size"] == "WxH width and height in pixels. (default 256x256)"
 
 

@@ -193,7 +193,7 @@ def test_bad_input_is_told_in_a_sentence(tmp_path: Path) -> None:
         ({"painting": CAFE, "keep_colors": "hue"}, "did you mean"),
         (
             {"painting": CAFE, "style_loss": "bn", "preset": "gatys"},
-            "the scaling 'gatys' is one of Gram matrices",
+            "the scaling 'gatys' is for Gram matrices only",
         ),
     ):
         with pytest.raises(ImpastoError, match=told):

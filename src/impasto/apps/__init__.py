@@ -1,1 +1,1 @@
-"""The doors: nothing imports them."""
+"""Programs that use impasto; no other part of the package imports them."""

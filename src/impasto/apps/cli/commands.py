@@ -1,6 +1,6 @@
-"""The commands: what each is given, and what it makes of that.
+"""The commands, their arguments and their help.
 
-Whatever loads torch is imported within them: `impasto --help` must not wait for it.
+Modules that load torch are imported inside the functions: `impasto --help` must not wait for it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-app.register_install_completion_command(help="Teach your shell to complete what you type.")
+app.register_install_completion_command(help="Teach your shell to complete commands and options.")
 
 Photos = Annotated[File, Parameter(required=True)]
 Paintings = Annotated[
@@ -76,16 +76,15 @@ def stylize(
     checkpoint_every: Seconds = CHECKPOINT_EVERY,
     **choices: Any,
 ) -> int:
-    """Repaint photos, each in the manner of a painting, or of several.
+    """Repaint photos in the manner of a painting, or of several.
 
     Args:
-        photos: painted one after another; - reads one from standard input.
-        style: the painting; or several, mixed by weight (1 where none is given).
-        region: where the picture MASK is white, paint after this painting; any number of times.
-            The rest keeps to --style, or stays the photo where there is none.
-        skip_existing: leave out photos whose output is there already, and go on with those that an
-            earlier run has left a checkpoint of.
-        checkpoint_every: how often to keep the run in a file beside the output, to resume it.
+        photos: the photos, painted one after another; - reads one from standard input.
+        style: the painting. Several --style options mix paintings by weight (1 if not given).
+        region: where the picture MASK is white, use this painting instead; any number of times.
+            Without --style, the rest of the photo stays as it is.
+        skip_existing: skip photos whose output is finished, and resume those with a checkpoint.
+        checkpoint_every: how often to save a checkpoint beside the output, for impasto resume.
     """
     from impasto.paint.stylize import Stylizer
 
@@ -121,11 +120,11 @@ def reconstruct(
 ) -> int:
     """Show what a layer keeps of a photo.
 
-    From noise, find the picture whose activations are those of the photo; of several, their mean.
+    Starts from noise and finds a picture with the same activations in this layer.
 
     Args:
-        photos: one; or several, averaged.
-        weight: how much each photo counts in the mean, in their order.
+        photos: one photo; for several, the mean of their activations is used.
+        weight: how much each photo counts in the mean, in the order of the photos.
     """
     from impasto.encoders.base import load_encoder
     from impasto.paint.reconstruct import start
@@ -142,10 +141,10 @@ def reconstruct(
 def texture(painting: File, /, *, out: PictureOutput = PICTURE, **choices: Any) -> int:
     """Grow a texture from a painting.
 
-    From noise, grow a picture that has the style of the painting and nothing else of it.
+    Starts from noise and makes a picture that has the painting's style and nothing else of it.
 
     Args:
-        painting: or any picture.
+        painting: a painting, or any other picture.
     """
     from impasto.paint.texture import start
 
@@ -167,12 +166,12 @@ def atlas(
 ) -> int:
     """Show what every layer keeps, on one page.
 
-    The photo reconstructed from every layer, and textures of the painting up to every layer. With
-    --channels, what a layer's channels look at instead.
+    The page shows the photo reconstructed from each style layer, and textures of the painting from
+    the first style layer, from the first two, and so on.
 
     Args:
-        painting: needed for the whole page.
-        channels: make a grid of this layer's most active channels instead.
+        painting: not needed with --channels.
+        channels: instead of this page, show what the most active channels of a layer look at.
     """
     from impasto import api
 
@@ -201,17 +200,18 @@ def compare(
     plot: File | None = None,
     **choices: Any,
 ) -> int:
-    """Paint with every value of an option, side by side.
+    """Paint a photo with several values of an option, side by side.
 
-    One labelled page of every combination of one or two options, with a table of the losses.
+    Makes a labelled page of all combinations of one or two options, and a table of the losses.
 
     Args:
-        vary: an option of stylize (without --) and its values; once or twice. + joins what is one
-            value (style-layer=relu1_1+relu2_1,relu4_1), none leaves the option out.
-        style: the painting; or several, mixed by weight.
-        region: paint after this painting where the picture MASK is white.
-        csv: where the table goes (default: beside the page).
-        plot: curves of the loss, as a .png or another picture.
+        vary: an option of stylize (without --) and its values; give it once or twice. + joins
+            several names to one value, as in style-layer=relu1_1+relu2_1,relu4_1; the value none
+            leaves the option out.
+        style: the painting. Several --style options mix paintings by weight (1 if not given).
+        region: where the picture MASK is white, use this painting instead.
+        csv: the file for the table (default: beside the page).
+        plot: draw the curves of the loss to this file, a .png or another picture.
     """
     from impasto import api
     from impasto.pictures.images import check_writable
@@ -245,13 +245,13 @@ def resume(
     out: PictureOutput = PICTURE,
     checkpoint_every: Seconds = CHECKPOINT_EVERY,
 ) -> int:
-    """Go on with a painting that broke off.
+    """Go on with a painting that was interrupted.
 
-    From the checkpoint that it left; by default the picture gets its old name, beside it.
+    Without --output, the picture is saved beside the checkpoint under its original name.
 
     Args:
-        file: the .checkpoint file, or the picture's name.
-        checkpoint_every: how often to keep the run in that file.
+        file: the .checkpoint file that the run left, or the picture that it belongs to.
+        checkpoint_every: how often to save the checkpoint.
     """
     from impasto.paint.checkpoints import SUFFIX, read_record
     from impasto.pictures.images import FORMATS
@@ -274,7 +274,7 @@ def resume(
 
 @app.command
 def show(file: File, /) -> None:
-    """Print the settings, inputs and losses that a PNG of impasto carries."""
+    """Print the settings, inputs and losses that impasto stored in a PNG."""
     from impasto.pictures.images import read_record
 
     record = read_record(file)
@@ -288,9 +288,9 @@ def show(file: File, /) -> None:
 
 @app.command
 def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """Print what impasto runs on: versions, device, memory, kernels, and the encoder's layers.
+    """Print versions, device, memory, kernels and the encoder's layers.
 
-    The first call may have to compile the kernels.
+    The first call may have to compile the kernels, which takes some seconds.
 
     Args:
         as_json: print one JSON object.
@@ -323,7 +323,7 @@ def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
 
 @app.command
 def samples(name: str | None = None, /) -> None:
-    """List the names of the sample pictures, or print the file of one."""
+    """List the names of the sample pictures, or print the path of the one that you name."""
     from impasto.pictures.samples import sample, sample_names
 
     listed = "\n".join(f"{kind}: {' '.join(names)}" for kind, names in sample_names().items())
@@ -331,13 +331,13 @@ def samples(name: str | None = None, /) -> None:
 
 
 def _placed(name: str, out: Output, inputs: list[str], film: str | None = None) -> Path:
-    """The file, checked, of the one picture that is to be made; `name` where there is no other."""
+    """The checked output file of a command that makes one picture, by default called `name`."""
     (target,) = out.placed([f"{name}.{out.format or 'png'}"])
     out.check([target], inputs, film)
     return target
 
 
 def _inputs(choices: dict[str, Any], style: Paintings = (), region: Regions = ()) -> list[str]:
-    """The files that go in beside the photos."""
+    """All input files other than the photos."""
     others = filter(None, map(choices.get, ("init", "weights")))
     return [*(name for name, _ in style), *chain(*region), *others]

@@ -1,7 +1,7 @@
-"""How the command talks with whoever runs it, whatever has become of the terminal by then.
+"""How the command talks to its user: lines, notices, and signals such as Ctrl-C.
 
-Nothing here ends or loses a painting: a pipe whose reader has gone, a terminal that was closed or
-a stream that never was are written to no more, and Ctrl-C ends the work once, whenever it comes.
+No painting is lost because of them. A stream that fails (its reader has gone, its terminal was
+closed, it never existed) is written to no more, and Ctrl-C ends the work once, whenever it comes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from impasto.errors import LOGGER, ImpastoError
 
 
 def prepare() -> None:
-    """Make sure of the three standard streams, and that every file name can be printed.
+    """Make sure that the three standard streams exist, and that every file name can be printed.
 
-    Where one of them is closed (`2>&-`), the next file to be opened, a picture say, would get its
-    number, and whatever a library writes to that stream would end up in it.
+    If a stream is closed (`2>&-`), the next file to be opened, such as a picture, gets its number,
+    and what a library writes to the stream ends up in that file.
     """
     with contextlib.suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -34,24 +34,24 @@ def prepare() -> None:
         os.close(descriptor)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be no text
+            stream.reconfigure(errors="backslashreplace")  # a file name may be no valid text
 
 
 def say(line: str) -> None:
-    """A line on standard error, as long as anyone is there to read it."""
+    """Write a line to standard error, if that still works."""
     _write("stderr", line)
 
 
 def tell(line: str) -> None:
-    """A line on standard output about what was made, likewise: the file itself is what counts."""
+    """Write a line about a result to standard output, if that still works."""
     _write("stdout", line)
 
 
 def print_out(text: str) -> None:
-    """What a command was asked to print, and nothing else.
+    """Print on standard output the text that a command was asked for.
 
     Raises:
-        ImpastoError: it cannot be written; a reader who has seen enough is no error.
+        ImpastoError: it cannot be written; a pipe that its reader has closed is no error.
     """
     error = _write("stdout", text)
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
@@ -61,7 +61,7 @@ def print_out(text: str) -> None:
 
 
 def silence(stream: Any) -> None:
-    """Send what goes to a stream that is gone nowhere, what Python flushes at its end too."""
+    """Discard all that is written to a stream that is gone, even what Python flushes at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -71,7 +71,7 @@ def silence(stream: Any) -> None:
 
 
 def finish() -> None:
-    """Write what is still waiting, so that Python has nothing to complain of at its end."""
+    """Flush the streams, so that Python does not complain about them at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -91,14 +91,14 @@ def _write(name: str, text: str) -> Exception | None:
 
 
 class Notices(logging.Handler):
-    """While it is entered, says the notices of this thread, as plain sentences, unless quiet."""
+    """A context manager that prints this thread's notices on standard error, unless quiet."""
 
     def __init__(self, *, quiet: bool) -> None:
         super().__init__()
         self.quiet, self.thread = quiet, threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
+        """Print it."""
         if not self.quiet and record.thread == self.thread:
             say(f"note: {record.getMessage()}")
 
@@ -110,14 +110,13 @@ class Notices(logging.Handler):
 
 
 class Interruptions:
-    """Ctrl-C, SIGTERM and a closed terminal, all alike: the first one ends the work, once.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP (a closed terminal) into a KeyboardInterrupt.
 
-    It raises a KeyboardInterrupt, from which whoever works saves what there is. Those that follow
-    change nothing: however often the key is pressed, what is being saved is saved. Signals only
-    arrive in a program's main thread; in another one this does nothing.
+    The code that catches it saves what there is, which later signals cannot disturb. In threads
+    other than the main one, where no signals arrive, this does nothing.
 
-    hold: whether it has to wait for the next `check`. lasting: when the work is over, what is left
-    of the process is not to be disturbed any more.
+    hold: raise at the next `check`, not when the signal comes. lasting: ignore these signals
+    afterwards as well, until the process ends.
     """
 
     def __init__(self, *, lasting: bool = False) -> None:
@@ -131,8 +130,8 @@ class Interruptions:
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)
-                # A job that a script starts in the background has Ctrl-C switched off; it shall
-                # save, too. What nohup has switched off stays so.
+                # A script's background job ignores SIGINT by default, but has to save, too. The
+                # signals that nohup ignores stay ignored.
                 if number and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._end)
         return self
@@ -142,13 +141,13 @@ class Interruptions:
             signal.signal(number, signal.SIG_IGN if self.lasting else handler)
 
     def check(self) -> None:
-        """End the work if that was asked for: it was held, or Python lost what was raised."""
+        """Raise a KeyboardInterrupt if a signal was held, or if Python lost the first exception."""
         if self.asked:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let something be finished first, such as a file; `asked` tells afterwards."""
+        """Let the block end before a signal counts; afterwards `asked` says if one came."""
         self.hold = True
         try:
             yield
@@ -165,5 +164,5 @@ _CURRENT: ContextVar[Interruptions] = ContextVar("interruptions")
 
 
 def interruptions() -> Interruptions:
-    """Those of the command that runs in this thread."""
+    """The `Interruptions` of the command that runs in this thread."""
     return _CURRENT.get()

@@ -1,7 +1,7 @@
-"""The command line: from words to a command, and from what becomes of it to an exit code.
+"""The command line: finds the command, runs it, and turns the outcome into an exit code.
 
 Exit codes: 0 all went well; 1 some of several photos failed; 2 bad input; 130 interrupted.
-What was made goes to standard output, everything else to standard error.
+Lines about results go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from impasto.settings import KeptColors, choose
 
 BAD_INPUT = 2
 
-_one_at_a_time = threading.Lock()  # while it reads, cyclopts keeps where it is in the app itself
+_one_at_a_time = threading.Lock()  # while it parses, cyclopts keeps its state in the app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     console.prepare()
-    if arguments is None:  # the process is ours
+    if arguments is None:  # run as a program, not from Python
         warnings.simplefilter("ignore")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read(words: list[str]) -> tuple[Callable[[], int | None], bool]:
-    """What to run, and whether quietly.
+    """The command to run, with its arguments, and whether to run it quietly.
 
     Raises:
         ImpastoError: there is no such command or option, or a value is out of its range.
@@ -81,10 +81,10 @@ def _read(words: list[str]) -> tuple[Callable[[], int | None], bool]:
 
 
 def spelled_out(words: Sequence[str], known: ArgumentCollection) -> list[str]:
-    """Options with a `=` before their values, then all photos behind a `--`.
+    """Rewrite the words: options first, each with `=` before its value, then `--` and all photos.
 
-    So that names may begin with a dash, `-` is a name like any other, and `--keep-colors` alone
-    means luminance and leaves the photo behind it alone.
+    Thus file names may begin with a dash, `-` is a name like any other, and `--keep-colors` alone
+    means luminance and does not take the next photo for its value.
     """
     options: list[str] = []
     photos: list[str] = []
@@ -111,7 +111,7 @@ def spelled_out(words: Sequence[str], known: ArgumentCollection) -> list[str]:
 
 
 def _valued(word: str, known: ArgumentCollection) -> Argument | None:
-    """What an option is that takes a value."""
+    """The option that a word names, if that option takes a value."""
     with contextlib.suppress(ValueError):
         argument, _, implied = known.match(word)
         return argument if implied is UNSET else None
@@ -119,7 +119,6 @@ def _valued(word: str, known: ArgumentCollection) -> Argument | None:
 
 
 def _sentence(error: Exception) -> str:
-    """What is wrong with the words of a command."""
     if isinstance(error.__cause__, ImpastoError):
         return str(error.__cause__)
     match error:
@@ -144,7 +143,7 @@ def _near(word: str, names: Iterable[str]) -> str:
 
 
 def _page(command: Callable[..., Any], given: BoundArguments) -> str:
-    """Help, or the version, as wide as the terminal is."""
+    """The text of the help or the version, as wide as the terminal, 100 columns at most."""
     from rich.console import Console
 
     page, width = io.StringIO(), min(shutil.get_terminal_size().columns, 100)

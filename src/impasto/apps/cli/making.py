@@ -1,4 +1,4 @@
-"""How a command makes pictures and pages: shown, saved even after Ctrl-C, and told of."""
+"""How a command makes, saves and reports pictures and pages, even after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Count = Annotated[int, converted(lambda texts: number(int, texts[-1]), metavar="
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """Where a page goes, and what is said of it.
+    """Where a page goes, and what is printed about it.
 
     Args:
-        output: where to write: a .png, .jpg, .webp, .tif, .bmp or .gif file; a folder, which is
-            created, with a / at its end; or - for standard output, and what is told, with --json
-            too, goes to standard error. By default a file here, named after what goes in.
-        format: png, jpg or another, where no file's name says it.
-        force: replace a file that exists already.
-        quiet: no progress, only errors.
-        json: print one JSON object at the end.
+        output: a .png, .jpg, .webp, .tif, .bmp or .gif file; a folder, with a / at its end, which
+            is created if missing; or - for standard output (all messages and --json then go to
+            standard error). By default a file in the current folder, named after the inputs.
+        format: the picture format, such as png or jpg, if no file name gives it.
+        force: replace files that exist; otherwise a new file is called NAME-2, NAME-3, ...
+        quiet: print no progress and no results, only errors.
+        json: print the results as one JSON object at the end.
     """
 
     output: Annotated[File | None, Parameter(alias="-o")] = None
@@ -52,11 +52,11 @@ class Output:
 
     @property
     def is_standard(self) -> bool:
-        """Whether standard output is for the picture, and nothing else."""
+        """Whether the picture itself goes to standard output."""
         return self.output == STANDARD
 
     def placed(self, names: Sequence[str]) -> list[Path]:
-        """Files of these names here or in a folder, or the one file that is asked for."""
+        """The output files: --output, or files of these names in its folder or the current one."""
         if self.output is None:
             return [Path(name) for name in names]
         folder = Path(self.output)
@@ -82,11 +82,10 @@ class Output:
     def check(
         self, targets: Sequence[Path], inputs: Sequence[str], *beside: str | Path | None
     ) -> None:
-        """Find out before the work whether pictures can be written, and nothing is written over.
+        """Find out before the work whether pictures can be written.
 
         Raises:
-            ImpastoError: one cannot be written; or an output is to go where another goes or, with
-                `force`, to an input.
+            ImpastoError: one cannot, two outputs are one file, or `force` would replace an input.
         """
         from impasto.pictures.images import check_writable
 
@@ -95,17 +94,17 @@ class Output:
         files = [Path(file) for file in (*targets, *beside) if file and str(file) != STANDARD]
         for before, path in enumerate(files):
             if os.path.abspath(path) in map(os.path.abspath, files[:before]):  # noqa: PTH100
-                raise ImpastoError(f"{path} is named for two things; give one of them another name")
+                raise ImpastoError(f"{path} is named for two outputs; give one another name")
             if self.force and any(_is(path, name) for name in inputs):
                 raise ImpastoError(f"{path} is one of the inputs; choose another name for it")
 
     def tell(self, line: str) -> None:
-        """A line about what was made."""
+        """Print a line about a result, unless --json or --quiet is given."""
         if not self.json and not self.quiet:
             self._tell(line)
 
     def tell_results(self, *results: dict[str, Any]) -> None:
-        """The one JSON object, if it was asked for."""
+        """Print the JSON object, if --json is given."""
         if self.json:
             self._tell(json.dumps({"impasto": __version__, "results": results}))
 
@@ -113,13 +112,13 @@ class Output:
         (say if self.is_standard else tell)(line)
 
     def sheet(self, make: Callable[..., Sheet]) -> Sheet:
-        """Make a page of several runs, or of those there were when Ctrl-C came."""
+        """Make a page of several runs; after Ctrl-C, a page of what was painted by then."""
         from impasto.api import SheetInterrupted
 
         watch = interruptions()
 
         def report(title: str, step: Step) -> None:
-            watch.hold = True  # Ctrl-C waits for the next step: the page is drawn in peace
+            watch.hold = True  # Ctrl-C waits for the next step, not to cut off a drawing
             watch.check()
             progress.update(title, step)
 
@@ -130,10 +129,10 @@ class Output:
             return interruption.sheet
 
     def save_sheet(self, sheet: Sheet, saves: Sequence[Callable[..., Path]]) -> int:
-        """Save a page in the first of these ways, what lies beside it in others; tell of them.
+        """Call `saves`, for the page and then for the files beside it; returns the exit code.
 
         Raises:
-            ImpastoError: one of them cannot be written; what can be is.
+            ImpastoError: a file cannot be written; the others are written nevertheless.
         """
         written: list[Path] = []
         failures: list[ImpastoError] = []
@@ -161,27 +160,24 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOutput(Output):
-    """Where a picture goes, and what else becomes of the steps on the way.
+    """Where a picture goes, and what else is made of the steps.
 
     Args:
-        film: the iterations as a film: an .mp4 or .gif file (of a single picture).
-        stills: every Nth step as a picture beside the output: NAME-step0050.png, ...
+        film: save the steps as a film, an .mp4 or .gif file (only for a single picture).
+        stills: save every Nth step as a picture beside the output: NAME-step0050.png, ...
     """
 
     film: File | None = None
     stills: Count | None = None
 
     def made(self, painting: Painting, title: str, target: Path) -> int:
-        """Paint a single picture."""
+        """Paint a single picture; returns the exit code."""
         made = self.painted(painting, title, target)
         self.tell_results(made)
         return INTERRUPTED if made["stopped"] == "interrupted" else 0
 
     def painted(self, painting: Painting, title: str, target: Path) -> dict[str, Any]:
-        """Paint with a progress bar, save what there is even after Ctrl-C, and tell of it.
-
-        Returns what is told of it as JSON.
-        """
+        """Paint with progress, save even after Ctrl-C, return the entry for the JSON object."""
         from impasto.pictures.films import Film, Stills
 
         watch = interruptions()
@@ -192,7 +188,7 @@ class PictureOutput(Output):
                 if self.is_standard:
                     raise ImpastoError("stills lie beside a picture; name its file with --output")
                 stills = Stills(target, self.stills, force=self.force)
-            if self.film:  # written however this ends
+            if self.film:  # leaving the stack writes it, whatever happens
                 film = stack.enter_context(Film(self.film, painting.planned, force=self.force))
             try:
                 with Progress(quiet=self.quiet) as progress:
@@ -223,7 +219,7 @@ class PictureOutput(Output):
         return told | ({"stills": list(map(str, stills.written))} if stills else {})
 
     def _saved(self, artwork: Artwork, target: Path) -> Path:
-        """Save a picture and tell of it; returns the path that it got."""
+        """Save a picture and print the result; returns the path that it got."""
         kept = artwork.checkpoint
         try:
             written = artwork.save(target, force=self.force, format=self.format)

@@ -1,8 +1,8 @@
-"""The options of the commands, read off the settings.
+"""The options of the commands, made from the settings.
 
-A setting is an option, whoever adds it: its name, its default, what it may be and what it means
-are all in `impasto.settings`. Only what was given reaches a command, so that presets and defaults
-stay what they are. A text that means nothing goes on as it is; the settings say what they allow.
+Every setting is an option: its name, default, range and meaning are all in `impasto.settings`. Only
+the options that were given reach a command, so that presets and defaults keep their values. A text
+that cannot be parsed is passed on, and the settings say in their error what they allow.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from impasto.settings import Among, Parsed, RunSettings, Settings, hints
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_NAMES = {"style_layers": "style-layer"}  # where an option is not called as its setting is
+_NAMES = {"style_layers": "style-layer"}  # settings whose options have other names
 _SHAPES = {int: "N", float: "X", Path: "FILE", str: "NAME", tuple[int, int]: "WxH"}
 _PARSED = {settings.shares_of: read.LAYERS, settings.parse_memory: "SIZE"}
 
 
 class Help(PlainFormatter):
-    """Every option, and what it means beside it or, where that does not fit, beneath."""
+    """Prints every option with its text beside it or, if the option is too long, beneath it."""
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         """Print one group of options."""
@@ -63,7 +63,7 @@ class Help(PlainFormatter):
 
 
 def converted(parse: Callable[[list[str]], Any], **told: Any) -> Parameter:
-    """A parameter of one word each time it is given; `parse` is what all of them mean."""
+    """A parameter that takes one word each time it is given; `parse` gets all of the words."""
 
     def convert(_kind: Any, tokens: Sequence[Any]) -> Any:
         return parse([token.value for token in tokens])
@@ -72,25 +72,25 @@ def converted(parse: Callable[[list[str]], Any], **told: Any) -> Parameter:
 
 
 def several(parse: Callable[[str], Any], **told: Any) -> Parameter:
-    """Likewise; `parse` is what each of them means."""
+    """A parameter that takes one word each time it is given; `parse` gets each word by itself."""
     return converted(lambda given: tuple(map(parse, given)), **told)
 
 
 if TYPE_CHECKING:
     File = str
 else:
-    # A shell completes it as a path; the command gets what was typed, where `out/` is a folder.
+    # Shells complete it as a path; the command gets the text, as a Path would lose the / of `out/`.
     File = Annotated[Path, converted(lambda texts: texts[-1])]
 
 
 def settings_of(kind: type[RunSettings], **names: str) -> Callable[[_Command], _Command]:
-    """Give a command the settings of a kind as options; some of them called by other names.
+    """Give a command the settings of a kind as options; `names` gives some of them other names.
 
-    Those that were given come as its `**choices`.
+    The command gets those that the user has given as `**choices`.
     """
 
     def decorate(command: _Command) -> _Command:
-        make: Any = TypedDict  # mypy wants to see what is in one
+        make: Any = TypedDict  # mypy only knows one with literal fields
         options = make("Choices", _options(kind, {**_NAMES, **names}), total=False)
         command.__annotations__["choices"] = Unpack[options]
         command.__dict__["kind"] = kind
@@ -100,7 +100,6 @@ def settings_of(kind: type[RunSettings], **names: str) -> Callable[[_Command], _
 
 
 def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any]:
-    """Every setting of a kind as a parameter of a command."""
     told = _explained(kind)
     own, common = Group("Settings", sort_key=3), Group("Settings of every run", sort_key=4)
     options: dict[str, Any] = {}
@@ -135,7 +134,7 @@ def _annotations(kind: Any) -> dict[str, Any]:
 
 
 def _explained(kind: type[RunSettings]) -> dict[str, str]:
-    """What the docstrings of a kind of settings, and of those it is made of, say of each."""
+    """The help text of each setting, from the docstrings of its class and of the base classes."""
     told = {"preset": "settings as published, instead of impasto's own"}
     for base in reversed(kind.__mro__):
         _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
@@ -151,7 +150,7 @@ def _explained(kind: type[RunSettings]) -> dict[str, str]:
 
 
 def _parts(annotation: Any) -> list[tuple[Any, Any]]:
-    """What each member of an annotation is at bottom, and what it is parsed by, if it is."""
+    """Each member of an annotation: its plain type, and the function that parses it or None."""
     parts = []
     for member in settings.options(annotation):
         extras = getattr(member, "__metadata__", ())
@@ -175,7 +174,7 @@ def _shown(value: object) -> str:
 
 
 def meaning(annotation: Any, given: Sequence[str]) -> Any:
-    """What texts mean to a setting; of several, the last counts, but for layers."""
+    """The value that the texts mean for a setting; only the last counts, except for layers."""
     text, parts = given[-1], _parts(annotation)
     if text == "none" and (NoneType, None) in parts:
         return None
@@ -192,12 +191,10 @@ def meaning(annotation: Any, given: Sequence[str]) -> Any:
 
 
 def varied(variations: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, Any]]:
-    """The arguments of stylize that are varied, each with its values by their texts.
-
-    `+` joins what is several for one value; `none` (None) leaves the option out.
+    """The arguments of `stylize` to vary, each with its values by their texts (none means None).
 
     Raises:
-        ImpastoError: there is no such option, or it varies twice.
+        ImpastoError: there is no such option, or it is varied twice.
     """
     known = _annotations(Settings)
     names = {_NAMES.get(name, _dashed(name)): name for name in known}

@@ -16,10 +16,7 @@ if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
 
 
 class Progress:
-    """A bar on a terminal, some plain `lines` elsewhere, nothing when quiet; for a run at a time.
-
-    What can't be shown is not shown; painting goes on.
-    """
+    """Shows each run, if it can, as a bar on a terminal, or in about `lines` lines elsewhere."""
 
     def __init__(self, *, quiet: bool, lines: int = 10) -> None:
         self.quiet = quiet
@@ -58,7 +55,7 @@ class Progress:
                 desc=self.title,
                 leave=False,
                 bar_format=form,
-                # It may be resized; one that does not know its size would show nothing.
+                # A terminal may be resized; without known columns tqdm would show nothing.
                 **({"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}),
             )
         if self.bar is not None:
@@ -74,7 +71,7 @@ class Progress:
     def _quiet_if_it_fails(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a terminal that is gone, in whatever way
+        except Exception as error:  # the terminal has gone; how shows in many ways
             self.quiet = True
             if isinstance(error, OSError):
                 console.silence(sys.stderr)
@@ -83,7 +80,7 @@ class Progress:
                 self.bar = None
 
     def _left(self, step: Step) -> str:
-        """How long it will take; steps at small sizes are quick, and count for little."""
+        """The time left, from the part of the work done; steps at small sizes count for little."""
         if step.done <= self.begun:
             return ""
         elapsed = time.monotonic() - self.began

@@ -1,4 +1,4 @@
-"""Photos painted one after another, each kept as it goes, left out or gone on with."""
+"""Several photos, one after another: each is painted, skipped, or resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
 SOME_FAILED = 1
 
 Paint = Callable[[str, Path, str, PictureOutput], dict[str, Any]]
-"""Makes a picture of a photo, under a title; returns what is told of it as JSON."""
+"""Paints a photo to a file, under a title; returns the picture's entry for the JSON object."""
 
 
 def one_after_another(
     photos: Sequence[str], targets: Sequence[Path], paint: Paint, out: PictureOutput
 ) -> int:
-    """Paint photos; whatever is wrong with one, the others are painted. Returns the exit code."""
+    """Paint photos and return the exit code; if one photo fails, the others are painted still."""
     results: list[dict[str, Any]] = []
     failed = interrupted = False
     for number, (photo, target) in enumerate(zip(photos, targets, strict=True), 1):
@@ -69,7 +69,7 @@ def paint_or_go_on(
     resumable: bool,
     every: float,
 ) -> dict[str, Any]:
-    """Paint a photo, or leave it out, or go on with it."""
+    """Paint a photo, skip it, or go on with it from its checkpoint."""
     checkpoint, kept = None, kept_beside(target)
     if skip_existing:
         exists = os.path.exists(target)  # noqa: PTH110 # Path.exists raises
@@ -82,7 +82,7 @@ def paint_or_go_on(
             return go_on(kept, target, title, every, out)
     if photo == STANDARD or not resumable:
         if not out.is_standard:
-            notice("a run on standard input can't be resumed; paint a file to be able to")
+            notice("a run that reads standard input can't be resumed; give files if it has to be")
     else:
         checkpoint = next(n for n in numbered(kept) if not os.path.exists(n))  # noqa: PTH110
         if checkpoint != kept:
@@ -96,7 +96,7 @@ def paint_or_go_on(
 def go_on(
     kept: Path, target: Path, title: str | None, every: float, out: PictureOutput
 ) -> dict[str, Any]:
-    """Go on with a run from its checkpoint; the photo's name is its title where none is given."""
+    """Go on with a run from its checkpoint; without a title, the photo's name is the title."""
     from impasto.paint.checkpoints import located, read_record
     from impasto.paint.stylize import start_again
 
@@ -108,16 +108,16 @@ def go_on(
 
 
 def kept_beside(target: Path) -> Path:
-    """Where a run that makes a picture is kept."""
+    """The checkpoint file of a run that makes the picture `target`."""
     from impasto.paint.checkpoints import SUFFIX
 
     return target.with_name(f"{target.name}{SUFFIX}")
 
 
 def _is_unfinished(target: Path) -> bool:
-    """Whether a picture is one that an interrupted run has left as it was.
+    """Whether an interrupted run saved this picture.
 
-    A PNG says so; any other was saved right after the run's checkpoint.
+    A PNG says so itself; any other was saved right after the checkpoint, so it is no older.
     """
     from impasto.pictures.images import read_record
 
@@ -130,10 +130,10 @@ def _is_unfinished(target: Path) -> bool:
 
 
 def name_of(file: str) -> str:
-    """What messages call a picture."""
+    """The name of a picture in messages."""
     return "standard input" if file == STANDARD else Path(file).name
 
 
 def stem_of(file: str) -> str:
-    """What the name of a picture begins with that is made from this one."""
+    """The beginning of the names of pictures that are made from this one."""
     return "stdin" if file == STANDARD else Path(file).stem

@@ -1,4 +1,4 @@
-"""What is typed, and what it means: layers, paintings with weights, regions, what is varied."""
+"""The meaning of what users type: layers, paintings with weights, regions, variations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ YES_OR_NO = {"yes": True, "on": True, "true": True, "no": False, "off": False, "
 
 
 COMMAS = LAYERS, NUMBERS = "L[:SHARE],...", "X,..."
-"""What help calls the values of options that take several with commas between."""
+"""The values, as help shows them, of options that take several with commas between."""
 
 
 def number(kind: type, text: str) -> Any:
-    """A number, or the text where it is none."""
+    """The number that a text stands for, or the text itself if it is no number."""
     with contextlib.suppress(ValueError):
         return kind(text)
     return text
 
 
 def numbers(texts: Sequence[str]) -> tuple[float, ...]:
-    """Finite numbers of at least 0, by commas or one by one."""
+    """Finite numbers of at least 0, from texts that may hold several with commas between."""
     parts = [part for text in texts for part in text.split(",")]
     for part in parts:
         if not _is_number(part) or not 0 <= float(part) < float("inf"):
@@ -39,13 +39,13 @@ def sides(text: str) -> tuple[Any, ...]:
 
 
 def layers(texts: Sequence[str]) -> str | dict[str, Any]:
-    """Layers with their shares, by commas or one by one; or the one name that was given.
+    """Layers with their shares, from texts that may hold several; a single name stays a text.
 
-    `up-to:relu4_1` is all the encoder's style layers up to this one.
+    `up-to:relu4_1` stands for all of the encoder's style layers up to this one.
     """
     given = [part for text in texts for part in text.split(",") if part]
     if len(given) == 1 and ":" not in given[0] and given != ["up-to"]:
-        return given[0]  # it may be one for several
+        return given[0]  # it may name a set of layers
     shares: dict[str, Any] = {}
     for part in given:
         name, _, share = part.partition(":")
@@ -61,14 +61,14 @@ def layers(texts: Sequence[str]) -> str | dict[str, Any]:
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """`FILE` or `FILE:WEIGHT`; a file whose own name looks like that is meant as it is."""
+    """The file and weight of `FILE` or `FILE:WEIGHT`; the name of an existing file is not split."""
     file, _, weight = text.rpartition(":")
     is_whole = not file or is_file(text) or not _is_number(weight)
     return (text, 1.0) if is_whole else (file, float(weight))
 
 
 def region(text: str) -> tuple[str, str]:
-    """`MASK:PAINTING`; where names have colons themselves, at the one that parts two files."""
+    """The two files of `MASK:PAINTING`; if names contain colons, the split where both exist."""
     pairs = _pairs(text)
     there = [pair for pair in pairs if all(map(is_file, pair))]
     named = [pair for pair in reversed(pairs) if all(pair)]
@@ -80,7 +80,7 @@ def region(text: str) -> tuple[str, str]:
 
 
 def variation(text: str) -> tuple[str, list[str]]:
-    """`OPTION=A,B`: an option, and the text of each value."""
+    """The option of `OPTION=A,B`, and the text of each value."""
     option, _, values = text.partition("=")
     texts = [value for value in parted(values, ",", _names_files) if value]
     if not option or not texts:
@@ -91,7 +91,7 @@ def variation(text: str) -> tuple[str, list[str]]:
 
 
 def parted(text: str, sign: str = "+", whole: Callable[[str], bool] | None = None) -> list[str]:
-    """A text parted at every `sign`, but for those in what is `whole`: names of files there are."""
+    """Split a text at every `sign`, but not inside a part that is `whole` (an existing file)."""
     whole = whole or names_a_file
     pieces = text.split(sign)
     parts: list[str] = []
@@ -104,24 +104,24 @@ def parted(text: str, sign: str = "+", whole: Callable[[str], bool] | None = Non
 
 
 def is_value(word: str) -> bool:
-    """Whether a word behind an option can be its value, and is not another option."""
+    """Whether the word after an option can be its value, and is not another option."""
     return (
         word == "-" or word[:1] != "-" or word[:2] == "-:" or _is_number(word) or names_a_file(word)
     )
 
 
 def is_no_file(word: str) -> bool:
-    """Whether a word is meant as a value: a number, or a name that no picture has."""
+    """Whether a word must be a value: it is no file, and a number or a name that no picture has."""
     return not is_file(word) and (_is_number(word) or not {*word} & {*"./\\"}) and word[:1] != "-"
 
 
 def names_a_file(text: str) -> bool:
-    """Whether it is a file that is there, `FILE:WEIGHT`, or `MASK:PAINTING`."""
+    """Whether a text names existing files: as `FILE`, `FILE:WEIGHT` or `MASK:PAINTING`."""
     return is_file(weighted(text)[0]) or any(all(map(is_file, pair)) for pair in _pairs(text))
 
 
 def _names_files(text: str) -> bool:
-    """Whether it is one of these, or several with a `+` between."""
+    """Whether every part of a text, split at `+`, names existing files."""
     return all(map(names_a_file, parted(text)))
 
 
