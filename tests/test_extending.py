@@ -131,6 +131,12 @@ def test_the_encoder() -> None:
     assert tiles.loss == pytest.approx(whole.loss, rel=1e-6)
     difference = (tiles.gradient - whole.gradient).norm() / whole.gradient.norm()
     assert difference.item() < 1e-5
+    made = impasto.stylize(PHOTO, PAINTING, size=64, steps=6, encoder="edges")
+    assert made.losses[-1] < 0.8 * made.losses[0]
+    assert f"style {layers[0]}" in made.parts
+    assert made.record["settings"]["encoder"] == "edges"
+    with pytest.raises(impasto.ImpastoError, match="there is no encoder 'edge'; did you mean 'ed"):
+        load_encoder(name="edge")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

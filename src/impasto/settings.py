@@ -122,13 +122,15 @@ class RunSettings:
         optimizer: the algorithm that changes the picture.
         history: how many pairs of past steps L-BFGS remembers; fewer if memory is short.
         pooling: avg spreads the gradient evenly; max is what the network was trained with.
+        encoder: the network that looks at the pictures.
         seed: seed of the noise and of all other random numbers.
         device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.
         weights: a .safetensors or .pth file with other weights for the encoder: a state dict of
             torchvision's vgg16 or vgg19. None for the weights in the package.
         memory: the most memory that the process may use, in bytes or as text like 2G or 800M. The
-            libraries count, too (0.8G). None for three quarters of the free memory. Larger
-            pictures are painted in tiles; a notice says if even the smallest tiles need more.
+            libraries and the network count, too (0.8G). None for three quarters of the free
+            memory. Larger pictures are painted in tiles; a notice says if even the smallest tiles
+            need more.
 
     Raises:
         ImpastoError: a value is out of its range; the text names it and the range.
@@ -139,6 +141,7 @@ class RunSettings:
     optimizer: Annotated[str, Among(catalog.OPTIMIZERS)] = "lbfgs"
     history: Annotated[int, Ge(2)] = 20
     pooling: Pooling = "avg"
+    encoder: Annotated[str, Among(catalog.ENCODERS)] = "vgg"
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     device: Device = "auto"
     weights: str | Path | None = None
@@ -171,7 +174,8 @@ class Settings(RunSettings):
             encoder's own choice.
         style_layers: the layers whose style is compared, with their shares of `style_weight` (equal
             if not given); or the name of a set of layers, such as first (the first of every
-            block). None for the encoder's own choice.
+            block). up-to:LAYER stands for the encoder's own choice up to LAYER. None for all of
+            the encoder's own choice.
         style_loss: what is compared as style.
         tv: weight of the total variation at strength 1/2; it grows with the strength. It removes
             the speckle that style adds; a large weight leaves a weave along rows and columns.
@@ -267,8 +271,9 @@ class TextureSettings(RunSettings):
 
     Args (beside those of `RunSettings`):
         size: width and height in pixels.
-        layers: the layers whose style is matched, with their shares (equal if not given). None for
-            the first layer of every block.
+        layers: the layers whose style is matched, with their shares (equal if not given);
+            up-to:LAYER stands for the first layer of every block up to LAYER. None for the first
+            of every block.
         style_loss: what is compared as style.
         painting_size: the longer side that the painting is resized to first; the smaller it is,
             the more of the painting a texture shows. None for 512, or for its own if smaller.

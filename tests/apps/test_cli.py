@@ -446,6 +446,7 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
         "PHOTO --style-layer relu1_1 --style-layer=relu2_1:2",
         "--style-layer=relu1_1,relu2_1:2 PHOTO --keep-colors",
         "--style-layer=relu1_1,relu2_1:2 --keep-colors PHOTO",
+        "--style-layer=relu1_1,relu2_1:2 --keep-colors yes PHOTO",
     ],
 )
 def test_no_option_swallows_a_photo(words: str) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy.signal import correlate
 from torch import Tensor
 
-from impasto import Encoder, ImpastoError, Vgg, load_encoder
+from impasto import Encoder, ImpastoError, Vgg, load_encoder, up_to
 from impasto.encoders.base import CAFFE, IMAGE, TORCHVISION, Preprocessing
 from impasto.encoders.vgg import VGG16, VGG19, _table
 from impasto.kernels import ops
@@ -142,6 +142,16 @@ def test_gradients_match_finite_differences(encoder64: Encoder) -> None:
     step = 1e-6
     difference = (value(image + step * direction) - value(image - step * direction)) / (2 * step)
     assert (gradient * direction).sum().item() == pytest.approx(difference.item(), rel=1e-6)
+
+
+def test_names_for_several_layers(encoder: Encoder) -> None:
+    shares = encoder.shares({"up-to:relu3_1": 0.5, "relu1_1": 1, "block4_conv2": 2})
+    assert shares == {"relu1_1": 1.5, "relu2_1": 0.5, "relu3_1": 0.5, "relu4_2": 2}
+    assert list(encoder.shares("up-to:relu2_1")) == up_to("relu2_1") == ["relu1_1", "relu2_1"]
+    assert encoder.shares("second")["relu5_2"] == 1
+    assert encoder.shares(None) == dict(encoder.style_layers)
+    with pytest.raises(ImpastoError, match="up-to needs a layer behind a colon"):
+        encoder.shares("up-to")
 
 
 def test_values_before_the_relu_stay_intact(encoder: Encoder, noise: Tensor) -> None:

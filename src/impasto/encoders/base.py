@@ -143,13 +143,30 @@ class Encoder(ABC):
         )
 
     def shares(self, layers: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
-        """Each layer's share by canonical name; `layers` may name a set. None: the style layers."""
+        """Each layer's share by canonical name. None: the style layers.
+
+        `layers` may name a set. `up-to:relu4_1` stands for the style layers up to that one.
+        """
         if isinstance(layers, str) and layers in self.sets:
             layers = self.sets[layers]
         total: dict[str, float] = {}
         for name, share in shares_of(self.style_layers if layers is None else layers).items():
-            total[self.layer(name)] = total.get(self.layer(name), 0.0) + share
+            first, _, last = name.partition(":")
+            for layer in self.up_to(last) if first == "up-to" else [self.layer(name)]:
+                total[layer] = total.get(layer, 0.0) + share
         return total
+
+    def up_to(self, layer: str) -> list[str]:
+        """The style layers up to this one; an `ImpastoError` if it is not one of them."""
+        known = list(self.style_layers)
+        if layer not in known:
+            wrong = f"style layers cannot go up to {layer!r}"
+            if not layer:
+                wrong = f"up-to needs a layer behind a colon, as in up-to:{known[-1]}"
+            raise ImpastoError(
+                f"{wrong}; did you mean {nearest(layer, known)!r}? (there are: {', '.join(known)})"
+            )
+        return known[: known.index(layer) + 1]
 
     def deepest(self, layers: Iterable[str]) -> Layer:
         """The last of these layers in the table."""
@@ -209,8 +226,12 @@ def load_encoder(
         name: the encoder's name in `catalog.ENCODERS`.
 
     Raises:
-        ImpastoError: the file is missing, holds no state dict, or its tensors have other shapes.
+        ImpastoError: there is no such encoder; or the file is missing, holds no state dict, or its
+            tensors have other shapes.
     """
+    if name not in catalog.ENCODERS:
+        known = nearest(name, catalog.ENCODERS)
+        raise ImpastoError(f"there is no encoder {name!r}; did you mean {known!r}?")
     path = None if weights is None else Path(weights)
     with _loading:
         version = (path.resolve(), path.stat().st_mtime_ns) if path and path.exists() else None
@@ -224,15 +245,5 @@ def _loaded(name: str, weights: Path | None, _version: object) -> Encoder:
 
 
 def up_to(layer: str) -> list[str]:
-    """The bundled encoder's style layers up to this one: the first of each block.
-
-    Raises:
-        ImpastoError: the layer is not one of these.
-    """
-    known = list(load_encoder().style_layers)
-    if layer not in known:
-        raise ImpastoError(
-            f"style layers cannot go up to {layer!r}; did you mean {nearest(layer, known)!r}? "
-            f"(there are: {', '.join(known)})"
-        )
-    return known[: known.index(layer) + 1]
+    """`Encoder.up_to` of the bundled encoder: the first layer of each block, up to this one."""
+    return load_encoder().up_to(layer)

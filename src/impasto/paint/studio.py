@@ -58,7 +58,7 @@ class Studio:
     def __init__(self, settings: RunSettings, padding: Padding = "zeros") -> None:
         self.settings = settings
         self.device = machine.choose_device(settings.device)
-        encoder = load_encoder(settings.weights, settings.pooling, padding)
+        encoder = load_encoder(settings.weights, settings.pooling, padding, settings.encoder)
         self.encoder = encoder.to(self.device)
         self.layers = [IMAGE]
         self.targets: list[str] = []

@@ -129,8 +129,9 @@ def reconstruct(
     from impasto.encoders.base import load_encoder
     from impasto.paint.reconstruct import start
 
-    layers = choices.get("layers") or load_encoder().content_layer
-    name = "-".join([*map(stem_of, photos), *([layers] if isinstance(layers, str) else layers)])
+    layers = choices.get("layers") or load_encoder(name=choices.get("encoder", "vgg")).content_layer
+    parts = [layers] if isinstance(layers, str) else layers
+    name = "-".join([*map(stem_of, photos), *(part.replace(":", "-") for part in parts)])
     target = _placed(name, out, [*photos, *_inputs(choices)], out.film)
     painting = start(list(photos), weights_of_photos=weight or None, **choices)
     return out.made(painting, ", ".join(map(name_of, photos)), target)

@@ -26,7 +26,7 @@ from impasto.apps.cli import console
 from impasto.apps.cli.commands import app
 from impasto.apps.cli.console import Interruptions, Notices, print_out, say
 from impasto.apps.cli.making import INTERRUPTED
-from impasto.apps.cli.texts import COMMAS, is_no_file, is_value
+from impasto.apps.cli.texts import COMMAS, YES_NO, is_no_file, is_value
 from impasto.errors import ImpastoError
 from impasto.pictures.files import STANDARD
 from impasto.settings import KeptColors, choose
@@ -96,7 +96,7 @@ def spelled_out(words: Sequence[str], known: ArgumentCollection) -> list[str]:
             break
         if word == STANDARD or not word.startswith("-"):
             photos.append(word)
-        elif word == "--keep-colors" and not {*rest[:1]} & {*get_args(KeptColors), "none"}:
+        elif word == "--keep-colors" and not {*rest[:1]} & {*get_args(KeptColors), *YES_NO, "none"}:
             options.append(f"{word}={get_args(KeptColors)[0]}")
         elif rest and (argument := _valued(word, known)) and is_value(rest[0]):
             options.append(f"{word}={rest.pop(0)}")

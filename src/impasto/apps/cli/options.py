@@ -103,10 +103,11 @@ def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any
     told = _explained(kind)
     own, common = Group("Settings", sort_key=3), Group("Settings of every run", sort_key=4)
     options: dict[str, Any] = {}
+    presets = settings.PRESETS if issubclass(kind, Settings) else {}
     for name, annotation in _annotations(kind).items():
         option = names.get(name, _dashed(name))
         default = [_shown(getattr(kind, name, None))]
-        default += [f"{p}: {_shown(v[name])}" for p, v in settings.PRESETS.items() if name in v]
+        default += [f"{p}: {_shown(v[name])}" for p, v in presets.items() if name in v]
         words = settings.words_of(annotation)
         among = [f"{word} ({row.help})" for word, row in words.items() if hasattr(row, "help")]
         text = told.get(name, "")  # python -OO has no docstrings
@@ -185,8 +186,8 @@ def meaning(annotation: Any, given: Sequence[str]) -> Any:
             return read.number(base, text)
         if base == tuple[int, int]:
             return read.sides(text)
-        if base is bool and text in read.YES_OR_NO:
-            return read.YES_OR_NO[text]
+        if base is bool and text in read.YES_NO:
+            return read.YES_NO[text]
     return text
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from impasto.errors import ImpastoError
 from impasto.pictures.files import is_file
 
-YES_OR_NO = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+YES_NO = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
 COMMAS = LAYERS, NUMBERS = "L[:SHARE],...", "X,..."
@@ -39,25 +40,12 @@ def sides(text: str) -> tuple[Any, ...]:
 
 
 def layers(texts: Sequence[str]) -> str | dict[str, Any]:
-    """Layers with their shares, from texts that may hold several; a single name stays a text.
-
-    `up-to:relu4_1` stands for all of the encoder's style layers up to this one.
-    """
+    """Layers with their shares, from texts that may hold several; a single name stays a text."""
     given = [part for text in texts for part in text.split(",") if part]
-    if len(given) == 1 and ":" not in given[0] and given != ["up-to"]:
+    if len(given) == 1 and ":" not in given[0]:
         return given[0]  # it may name a set of layers
-    shares: dict[str, Any] = {}
-    for part in given:
-        name, _, share = part.partition(":")
-        if name != "up-to":
-            shares[name] = number(float, share) if share else 1.0
-        elif share:
-            from impasto.encoders.base import up_to  # imports torch
-
-            shares |= dict.fromkeys(up_to(share), 1.0)
-        else:
-            raise ImpastoError("up-to needs a layer behind a colon, as in up-to:relu4_1")
-    return shares
+    parts = [re.split("(?<!^up-to):", part, maxsplit=1) for part in given]
+    return {name: number(float, share[0]) if share else 1.0 for name, *share in parts}
 
 
 def weighted(text: str) -> tuple[str, float]:
