@@ -94,9 +94,18 @@ def test_the_style_loss_of_whole_pictures() -> None:
     for made in both, grown:
         assert made.losses[-1] < 0.8 * made.losses[0]
         assert "strongest relu1_1" in made.parts
+    few, many = (
+        impasto.stylize(PHOTO, PAINTING, **{**how, "steps": 0}, style_layers=layers)
+        for layers in (["relu1_1"], {"relu1_1": 5})
+    )
+    assert few.losses == many.losses
     mask = Image.new("L", (48, 48), "white")
     with pytest.raises(impasto.ImpastoError, match="'strongest' takes whole pictures only"):
         impasto.stylize(PHOTO, regions=[(mask, PAINTING)], **how)
+    cut_out = Image.open(PAINTING).convert("RGBA")
+    cut_out.putalpha(Image.linear_gradient("L").resize(cut_out.size))
+    with pytest.raises(impasto.ImpastoError, match="give paintings without transparent parts"):
+        impasto.stylize(PHOTO, cut_out, **how)
     with tolerated(), pytest.raises(impasto.ImpastoError, match="cannot be computed in tiles"):
         impasto.stylize(PHOTO, PAINTING, **how, memory="1M")
 
@@ -135,6 +144,8 @@ def test_the_encoder() -> None:
     assert made.losses[-1] < 0.8 * made.losses[0]
     assert f"style {layers[0]}" in made.parts
     assert made.record["settings"]["encoder"] == "edges"
+    with pytest.raises(impasto.ImpastoError, match="the encoder edges has no weights"):
+        impasto.stylize(PHOTO, PAINTING, encoder="edges", weights="nowhere.pth")
     with pytest.raises(impasto.ImpastoError, match="there is no encoder 'edge'; did you mean 'ed"):
         load_encoder(name="edge")
 

@@ -174,8 +174,8 @@ class Settings(RunSettings):
             encoder's own choice.
         style_layers: the layers whose style is compared, with their shares of `style_weight` (equal
             if not given); or the name of a set of layers, such as first (the first of every
-            block). up-to:LAYER stands for the encoder's own choice up to LAYER. None for all of
-            the encoder's own choice.
+            block). up-to:LAYER stands for the encoder's style layers up to LAYER. None for all
+            of them, with the encoder's own shares.
         style_loss: what is compared as style.
         tv: weight of the total variation at strength 1/2; it grows with the strength. It removes
             the speckle that style adds; a large weight leaves a weave along rows and columns.
@@ -272,8 +272,7 @@ class TextureSettings(RunSettings):
     Args (beside those of `RunSettings`):
         size: width and height in pixels.
         layers: the layers whose style is matched, with their shares (equal if not given);
-            up-to:LAYER stands for the first layer of every block up to LAYER. None for the first
-            of every block.
+            up-to:LAYER stands for the encoder's style layers up to LAYER. None for all of them.
         style_loss: what is compared as style.
         painting_size: the longer side that the painting is resized to first; the smaller it is,
             the more of the painting a texture shows. None for 512, or for its own if smaller.

@@ -148,6 +148,7 @@ def test_names_for_several_layers(encoder: Encoder) -> None:
     shares = encoder.shares({"up-to:relu3_1": 0.5, "relu1_1": 1, "block4_conv2": 2})
     assert shares == {"relu1_1": 1.5, "relu2_1": 0.5, "relu3_1": 0.5, "relu4_2": 2}
     assert list(encoder.shares("up-to:relu2_1")) == up_to("relu2_1") == ["relu1_1", "relu2_1"]
+    assert list(encoder.shares("up-to:block2_conv1")) == ["relu1_1", "relu2_1"]
     assert encoder.shares("second")["relu5_2"] == 1
     assert encoder.shares(None) == dict(encoder.style_layers)
     with pytest.raises(ImpastoError, match="up-to needs a layer behind a colon"):

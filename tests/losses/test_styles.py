@@ -235,5 +235,5 @@ def test_a_silent_layer_is_no_trouble(style: MeanStyle) -> None:
 
 
 def test_published_scalings_are_for_gram_matrices() -> None:
-    with pytest.raises(ImpastoError, match="'gatys' is one of Gram matrices"):
+    with pytest.raises(ImpastoError, match="'gatys' is for Gram matrices only"):
         StyleLoss(LAYER, torch.zeros(1, 2, 64), scaling="gatys", style=BatchNorm())

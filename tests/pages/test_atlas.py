@@ -66,7 +66,7 @@ def test_interrupted_it_shows_what_there_is() -> None:
         noticed("^photo, relu2_1 is left out: TypeError: of all things$"),
         pytest.raises(SheetInterrupted) as caught,
     ):
-        atlas(PHOTO, PAINTING, size=32, steps=2, history=7, callback=stop)
+        atlas(PHOTO, PAINTING, size=32, steps=2, history=20, callback=stop)
     sheet = caught.value.sheet
     assert sheet.stopped == "interrupted"
     assert [run.stopped for run in sheet.runs] == [
@@ -75,7 +75,7 @@ def test_interrupted_it_shows_what_there_is() -> None:
     ]
     assert len(sheet.record["runs"]) == 6
     assert sheet.record["runs"][-1]["stopped"] == "interrupted"
-    assert {run["settings"]["history"] for run in sheet.record["runs"]} == {7}
+    assert {run["settings"]["history"] for run in sheet.record["runs"]} == {20}
 
 
 def test_where_there_is_no_picture_at_all_there_is_no_page() -> None:

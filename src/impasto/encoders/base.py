@@ -91,7 +91,8 @@ class Encoder(ABC):
         content_layer: the default content layer.
         style_layers: the default style layers, in order, each with its share.
         sets: named sets of layers, each layer with its share.
-        cut: the layer where tiles cut the network in two: activations are smallest there.
+        cut: the layer where tiles cut the network in two: activations are small there, and halos
+            before it narrow.
     """
 
     def __init__(
@@ -145,7 +146,8 @@ class Encoder(ABC):
     def shares(self, layers: Mapping[str, float] | Sequence[str] | None) -> dict[str, float]:
         """Each layer's share by canonical name. None: the style layers.
 
-        `layers` may name a set. `up-to:relu4_1` stands for the style layers up to that one.
+        `layers` may name a set. `up-to:relu4_1` stands for the style layers up to that one, each
+        with the share given.
         """
         if isinstance(layers, str) and layers in self.sets:
             layers = self.sets[layers]
@@ -158,15 +160,15 @@ class Encoder(ABC):
 
     def up_to(self, layer: str) -> list[str]:
         """The style layers up to this one; an `ImpastoError` if it is not one of them."""
-        known = list(self.style_layers)
-        if layer not in known:
-            wrong = f"style layers cannot go up to {layer!r}"
-            if not layer:
-                wrong = f"up-to needs a layer behind a colon, as in up-to:{known[-1]}"
+        known, last = list(self.style_layers), self.alias(layer)
+        if not layer:
+            raise ImpastoError(f"up-to needs a layer behind a colon, as in up-to:{known[-1]}")
+        if last not in known:
             raise ImpastoError(
-                f"{wrong}; did you mean {nearest(layer, known)!r}? (there are: {', '.join(known)})"
+                f"style layers cannot go up to {layer!r}; did you mean {nearest(last, known)!r}? "
+                f"(there are: {', '.join(known)})"
             )
-        return known[: known.index(layer) + 1]
+        return known[: known.index(last) + 1]
 
     def deepest(self, layers: Iterable[str]) -> Layer:
         """The last of these layers in the table."""

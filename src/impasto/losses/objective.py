@@ -101,7 +101,8 @@ class Objective:
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss of each image, [batch]."""
-        weighted = [loss.weight * terms[loss.name].reshape(-1) for loss in self.losses]
+        each = [terms[loss.name].reshape(-1).cpu().double() for loss in self.losses]
+        weighted = [loss.weight * term for loss, term in zip(self.losses, each, strict=True)]
         return torch.stack(weighted, 1).sum(1)
 
     def _in_tiles(self, images: Tensor, segments: Sequence[Segment]) -> Evaluation:

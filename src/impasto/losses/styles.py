@@ -67,7 +67,8 @@ Shares = Mapping[str, float]
 class Measure(Protocol):
     """Measures paintings: `statistics` by name and `features` by layer, averaged by share.
 
-    Features are whole, [1, C, height, width], so only paintings of one size can be averaged.
+    Features are whole, [1, C, height, width]: measure them of one painting at a time, unless all
+    have one size. A statistic must not have the name of one of their layers.
     """
 
     def __call__(
@@ -82,8 +83,8 @@ class Style(Protocol):
     """A notion of style: it makes the losses that give a picture the style of paintings.
 
     `losses` returns one or more losses of a whole picture for all layers together, as dataclasses
-    with a `weight`. They are weighted by the layers' shares, and their targets are measured on the
-    paintings. Only a `StyleLoss` can be kept to a part of a picture.
+    with a `weight`. Weights are in proportion to the layers' shares and sum up to 1. Targets are
+    measured on the paintings. Only a `StyleLoss` can be kept to a part of a picture.
     """
 
     @property
@@ -181,7 +182,7 @@ class StyleLoss(SumLoss):
     def __post_init__(self) -> None:
         if self.scaling != "relative" and not isinstance(self.style, Gram):
             raise ImpastoError(
-                f"the scaling {self.scaling!r} is one of Gram matrices; "
+                f"the scaling {self.scaling!r} is for Gram matrices only; "
                 f"use 'relative' with {self.style.name}"
             )
 

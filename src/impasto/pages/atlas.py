@@ -55,11 +55,11 @@ def atlas(
     sizes = [images.fitted_size(picture.image.size, chosen.size) for picture in (first, second)]
     for picture, size in zip((first, second), sizes, strict=True):
         studio.check_size(picture.name, size, layers)  # before the first run begins
-    # Defaults are not passed on: reconstructions and textures have different ones.
+    # Defaults that nobody chose are not passed on: reconstructions and textures have others.
     common = {
         name: value
         for name, value in dataclasses.asdict(chosen).items()
-        if value != getattr(AtlasSettings, name)
+        if name in choices or value != getattr(AtlasSettings, name)
     }
     seen = partial(reconstruct.start, first, **common | {"size": chosen.size})
     grown = partial(texture.start, second, **common | {"size": sizes[1]}, painting_size=chosen.size)

@@ -111,7 +111,8 @@ def compare(
         **choices: single settings by name, for all runs, see `CompareSettings`.
 
     Raises:
-        ImpastoError: a file or setting of any combination is wrong; raised before the first run.
+        ImpastoError: a file or setting of any combination is wrong; known before the first run, but
+            for what depends on the photo's size or transparency.
         SheetInterrupted: Ctrl-C was pressed; it carries the comparison so far.
     """
     if not 1 <= len(vary) <= 2 or not all(map(len, vary.values())):
@@ -124,7 +125,7 @@ def compare(
         told = dict(zip(map(_option, axes), labels, strict=True))
         varied = {name: axes[name][label] for name, label in zip(axes, labels, strict=True)}
         arguments = {**common, **varied}
-        stylizer = _stylizer(settings, arguments)  # raises any error before the first run
+        stylizer = _stylizer(settings, arguments)  # raises most errors before the first run
         run = Run(", ".join(f"{option} {label}" for option, label in told.items()), told)
         begins.append((run, partial(_start, picture, settings, arguments)))
     originals = [("photo", picture.image)]

@@ -87,8 +87,8 @@ class Painting(Iterator[Step]):
     """A picture being painted: an iterator that paints and gives every step, the start (0) first.
 
     The caller may stop after any step, and then `close` it or leave its `with` block. After any
-    exception, KeyboardInterrupt included, it closes itself. Either way the checkpoint is written
-    and `artwork` has the picture of the last step. Another thread can end it with `stop`.
+    exception in `next`, KeyboardInterrupt included, it closes itself. Either way the checkpoint is
+    written and `artwork` has the picture of the last step. Another thread can end it with `stop`.
 
     Raises:
         ImpastoError: in `next`: the picture does not fit into memory, or the loss is no number.

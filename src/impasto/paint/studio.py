@@ -116,7 +116,13 @@ class Studio:
     ) -> dict[str, Tensor]:
         """The targets of several pictures, averaged by the pictures' shares; see `Measure`."""
         total: dict[str, Tensor] = {}
+        features = tuple(features)
         for image, share, visible in paintings:
+            if features and visible is not None:
+                raise ImpastoError(
+                    "the style loss takes whole pictures only; give paintings without "
+                    "transparent parts, or choose another"
+                )
             seen = {n: self._where(s, visible) for n, s in statistics.items()}
             for name, found in self.measure(image, features, seen).items():
                 found.mul_(share)  # in place: features can be large

@@ -29,7 +29,7 @@ from impasto.settings import check_count, plain
 HOLD = 2
 """Seconds for which a film shows the finished picture."""
 
-_SHORTEST = 3  # seconds of painting in a film at least, unless a frame would last over 1/2 s
+_SHORTEST = 3  # seconds that a film of few frames is stretched to, with 1/2 s a frame at most
 _BT709 = 1  # its number as primaries, transfer and matrix in ITU-T H.273; as a range: limited
 
 
@@ -200,7 +200,7 @@ def _free_for_stills(path: Path, force: bool) -> Path:
 class _Format:
     """The limits of a kind of film, how its frames are kept, and the function that writes it."""
 
-    frames: int  # at most
+    frames: int  # planned at most
     longer: int  # most pixels of the longer side
     multiple: int  # both sides are multiples of it
     kept_as: dict[str, Any]

@@ -129,7 +129,8 @@ def reconstruct(
     from impasto.encoders.base import load_encoder
     from impasto.paint.reconstruct import start
 
-    layers = choices.get("layers") or load_encoder(name=choices.get("encoder", "vgg")).content_layer
+    encoder = load_encoder(choices.get("weights"), name=choices.get("encoder", "vgg"))
+    layers = choices.get("layers") or encoder.content_layer
     parts = [layers] if isinstance(layers, str) else layers
     name = "-".join([*map(stem_of, photos), *(part.replace(":", "-") for part in parts)])
     target = _placed(name, out, [*photos, *_inputs(choices)], out.film)
