@@ -34,6 +34,7 @@ from impasto.paint import checkpoints
 from impasto.paint.checkpoints import Checkpoint
 from impasto.pictures import images
 from tests.conftest import noticed
+from tests.paint.conftest import ctrl_c_at
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
 # Two levels, so that runs break off on both.
@@ -41,13 +42,9 @@ SETTINGS: dict[str, Any] = {"size": 64, "levels": 2, "steps": 40}
 
 
 def interrupted_at(step: int, checkpoint: Path, **settings: Any) -> None:
-    def stop(now: Step) -> None:
-        if now.step == step:
-            raise KeyboardInterrupt
-
     with pytest.raises(Interrupted):
         Stylizer(PAINTING, **SETTINGS | settings).paint(
-            PHOTO, callback=stop, checkpoint=checkpoint, checkpoint_every=1000
+            PHOTO, callback=ctrl_c_at(step), checkpoint=checkpoint, checkpoint_every=1000
         )
 
 
@@ -58,9 +55,8 @@ def whole() -> Artwork:
 
 @pytest.mark.parametrize("step", [0, 7, 20, 33])
 def test_going_on_ends_where_an_uninterrupted_run_does(
-    step: int, whole: Artwork, tmp_path: Path
+    step: int, whole: Artwork, checkpoint: Path, tmp_path: Path
 ) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
     interrupted_at(step, checkpoint)
     steps: list[Step] = []
     artwork = resume(checkpoint, callback=steps.append)
@@ -79,17 +75,15 @@ def test_going_on_ends_where_an_uninterrupted_run_does(
     "settings",
     [{"optimizer": "cg"}, {"optimizer": "adam"}, {"keep_colors": True}, {"init": "noise"}],
 )
-def test_every_way_of_painting_can_go_on(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_every_way_of_painting_can_go_on(settings: dict[str, Any], checkpoint: Path) -> None:
     settings = {"steps": 24} | settings
-    checkpoint = tmp_path / "a.checkpoint"
     interrupted_at(18, checkpoint, **settings)
     artwork = resume(checkpoint)
     expected = stylize(PHOTO, PAINTING, **SETTINGS | settings)
     assert artwork.losses[-1] == pytest.approx(expected.losses[-1], rel=0.1)
 
 
-def test_nothing_is_left_of_a_run_that_has_ended(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
+def test_nothing_is_left_of_a_run_that_has_ended(checkpoint: Path, tmp_path: Path) -> None:
     artwork = Stylizer(PAINTING, size=32, steps=3).paint(
         PHOTO, checkpoint=checkpoint, checkpoint_every=0
     )
@@ -97,8 +91,7 @@ def test_nothing_is_left_of_a_run_that_has_ended(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_checkpoint_is_kept_in_time(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
+def test_a_checkpoint_is_kept_in_time(checkpoint: Path) -> None:
     seen: list[int] = []
 
     def look(_: Step) -> None:
@@ -114,8 +107,7 @@ def test_a_checkpoint_is_kept_in_time(tmp_path: Path) -> None:
     assert seen == [1] * 7
 
 
-def test_damage_is_said(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
+def test_damage_is_said(checkpoint: Path, tmp_path: Path) -> None:
     interrupted_at(3, checkpoint)
     data = checkpoint.read_bytes()
     for length in (0, 10, len(data) // 3, len(data) - 30):
@@ -142,15 +134,11 @@ def test_damage_is_said(tmp_path: Path) -> None:
         resume(checkpoint)
 
 
-def test_other_inputs_are_said(tmp_path: Path) -> None:
-    photo, checkpoint = tmp_path / "photo.png", tmp_path / "a.checkpoint"
+def test_other_inputs_are_said(checkpoint: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
     images.read(PHOTO).image.resize((64, 36)).save(photo)
-
-    def stop(_: Step) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(Interrupted):
-        Stylizer(PAINTING, size=32).paint(photo, callback=stop, checkpoint=checkpoint)
+        Stylizer(PAINTING, size=32).paint(photo, callback=ctrl_c_at(0), checkpoint=checkpoint)
     images.read(PHOTO).image.resize((62, 36)).save(photo)
     with pytest.raises(ImpastoError, match=r"begun with another .*photo\.png; put the original"):
         resume(checkpoint)
@@ -167,16 +155,11 @@ def project(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(source.read_bytes())
     (folder / "out").mkdir()
-
-    def stop(now: Step) -> None:
-        if now.step == 3:
-            raise KeyboardInterrupt
-
     output = folder / "out/c.png"
     with pytest.raises(Interrupted):
         Stylizer(folder / "art/b.jpg", size=32, steps=6).paint(
             folder / "photos/a.jpg",
-            callback=stop,
+            callback=ctrl_c_at(3),
             checkpoint=f"{output}.checkpoint",
             note={"output": str(output)},
         )
@@ -243,10 +226,9 @@ def test_whatever_keeps_a_checkpoint_from_being_written_the_painting_goes_on(
 
 
 def test_interrupted_while_the_checkpoint_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C once more, in Python: the picture is there all the same, and nothing half-written."""
-    checkpoint = tmp_path / "a.checkpoint"
 
     def settle(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -264,9 +246,8 @@ def test_interrupted_while_the_checkpoint_is_written(
 
 
 def test_a_full_disk_does_not_stop_the_painting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
     write = checkpoints.write
     calls: list[int] = []
 

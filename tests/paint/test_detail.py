@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +15,7 @@ from impasto.pictures import colours, images
 from impasto.settings import Settings
 from judge import band_likeness
 from tests.conftest import sample_tensor
+from tests.paint.conftest import pixels
 
 PHOTO, PAINTING = sample("neuschwanstein"), sample("great_wave")
 OTHER = sample("night_cafe")
@@ -23,10 +23,6 @@ OTHER = sample("night_cafe")
 
 def likeness(image: Image.Image, photo: Tensor, sigma: float = 0.7, window: int = 9) -> float:
     return band_likeness(images.to_tensor(image), photo, sigma, window)
-
-
-def pixels(image: Image.Image) -> npt.NDArray[np.float64]:
-    return np.asarray(image, dtype=np.float64)
 
 
 def test_the_photos_texture_goes_and_comes_back_with_detail() -> None:

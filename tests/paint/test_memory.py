@@ -24,6 +24,7 @@ from impasto.paint.studio import CUDA_LIBRARIES
 from impasto.pictures import images
 from impasto.settings import parse_memory
 from tests.conftest import tolerated
+from tests.paint.conftest import ctrl_c_at
 
 PHOTO, PAINTING = sample("owl"), sample("night_cafe")
 SIZE = 64
@@ -49,11 +50,6 @@ def pictures() -> int:
     )
 
 
-def press_ctrl_c(step: Step) -> None:
-    if step.step == 2:
-        raise KeyboardInterrupt
-
-
 def fail(step: Step) -> None:
     if step.step == 2:
         raise ImpastoError("on purpose")
@@ -68,7 +64,7 @@ def finished(**settings: Any) -> None:
 
 def interrupted(**settings: Any) -> None:
     with contextlib.suppress(Interrupted):
-        impasto.stylize(PHOTO, PAINTING, callback=press_ctrl_c, **QUICK, **settings)
+        impasto.stylize(PHOTO, PAINTING, callback=ctrl_c_at(2), **QUICK, **settings)
 
 
 def failed(**settings: Any) -> None:
@@ -137,7 +133,7 @@ def test_an_interruption_carries_the_picture_and_no_more() -> None:
     kept = []
     before = pictures()
     try:
-        impasto.stylize(PHOTO, PAINTING, callback=press_ctrl_c, **QUICK)
+        impasto.stylize(PHOTO, PAINTING, callback=ctrl_c_at(2), **QUICK)
     except Interrupted as interruption:
         kept.append(interruption.with_traceback(None))
     assert kept[0].artwork.steps == 2

@@ -23,12 +23,9 @@ from impasto import (
 from impasto.device import choose_device
 from impasto.pictures import colours, images
 from tests.conftest import noticed
+from tests.paint.conftest import ctrl_c_at, pixels
 
 PHOTO, PAINTING = sample("kingfisher"), sample("cafe_terrace_at_night")
-
-
-def pixels(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(image, dtype=np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +203,8 @@ def test_pooling_and_layers_matter() -> None:
 
 
 def test_an_interruption_carries_the_picture(tmp_path: Path) -> None:
-    def interrupt(step: Step) -> None:
-        if step.step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(Interrupted) as caught:
-        stylize(PHOTO, PAINTING, size=48, callback=interrupt)
+        stylize(PHOTO, PAINTING, size=48, callback=ctrl_c_at(3))
     artwork = caught.value.artwork
     assert artwork.stopped == "interrupted"
     assert artwork.steps == 3

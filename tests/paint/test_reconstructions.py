@@ -21,6 +21,7 @@ from impasto import (
 )
 from impasto.pictures import images
 from tests.conftest import noticed
+from tests.paint.conftest import ctrl_c_at, pixels
 
 PHOTO = sample("kingfisher")
 
@@ -28,7 +29,7 @@ PHOTO = sample("kingfisher")
 def psnr(image: Image.Image, name: str = "kingfisher") -> float:
     """In dB, against a sample resized to the same size."""
     photo = images.resize(images.read(sample(name)).image, image.size)
-    difference = np.asarray(image, dtype=np.float64) - np.asarray(photo)
+    difference = pixels(image) - pixels(photo)
     return 10 * math.log10(255**2 / float(np.square(difference).mean()))
 
 
@@ -90,12 +91,8 @@ def test_a_prototype_lies_between_its_photos() -> None:
 
 
 def test_interrupted_it_is_what_it_was() -> None:
-    def stop(step: Step) -> None:
-        if step.step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(Interrupted) as caught:
-        reconstruct(PHOTO, size=32, callback=stop)
+        reconstruct(PHOTO, size=32, callback=ctrl_c_at(3))
     assert caught.value.artwork.steps == 3
     assert caught.value.artwork.stopped == "interrupted"
 

@@ -25,6 +25,7 @@ from impasto.losses.styles import Exemplar
 from impasto.pictures import colours, images
 from impasto.settings import Settings
 from tests.conftest import tolerated
+from tests.paint.conftest import ctrl_c_at, pixels
 
 PHOTO, CAFE, WAVE = sample("kingfisher"), sample("cafe_terrace_at_night"), sample("great_wave")
 QUICK: dict[str, Any] = {"size": 64, "steps": 6}
@@ -41,8 +42,7 @@ def right() -> Image.Image:
 
 
 def difference(one: Image.Image, other: Image.Image) -> npt.NDArray[np.float64]:
-    a, b = (np.asarray(image, dtype=np.float64) for image in (one, other))
-    result: npt.NDArray[np.float64] = np.abs(a - b).mean(-1)
+    result: npt.NDArray[np.float64] = np.abs(pixels(one) - pixels(other)).mean(-1)
     return result
 
 
@@ -111,6 +111,16 @@ def test_small_regions_count_and_transparency_is_none() -> None:
     assert np.argwhere(difference(artwork.image, photo)).tolist() == [[60, 40]]
 
 
+def test_a_photo_can_be_its_own_mask(tmp_path: Path) -> None:
+    """The brightest channel of a colour counts, as it does in a copy of the photo."""
+    photo, copy = tmp_path / "a.png", tmp_path / "b.png"
+    red = Image.merge("RGB", (left(), right().point(lambda value: value // 4), left()))
+    red.save(photo)
+    red.save(copy, compress_level=0)
+    own, other = (stylize(photo, regions=[(mask, CAFE)], **QUICK) for mask in (photo, copy))
+    assert own.image.tobytes() == other.image.tobytes()
+
+
 @pytest.mark.parametrize("colors", ["luminance", "histogram"])
 def test_regions_in_the_colours_of_the_photo_on_two_levels(colors: str) -> None:
     regions = [(left(soft=True), WAVE)]
@@ -164,19 +174,13 @@ def test_histogram_keeps_the_colours() -> None:
     assert distances[0] < 0.5 * distances[1]
 
 
-def test_resumed_with_paintings_and_regions(tmp_path: Path) -> None:
+def test_resumed_with_paintings_and_regions(checkpoint: Path, tmp_path: Path) -> None:
     mask = tmp_path / "mask.png"
     left().save(mask)
     stylizer = Stylizer([CAFE, (WAVE, 0.5)], regions=[(mask, WAVE)], size=48, steps=8)
     whole = stylizer.paint(PHOTO)
-    checkpoint = tmp_path / "a.checkpoint"
-
-    def stop(step: object) -> None:
-        if getattr(step, "step", 0) == 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        stylizer.paint(PHOTO, callback=stop, checkpoint=checkpoint)
+        stylizer.paint(PHOTO, callback=ctrl_c_at(4), checkpoint=checkpoint)
     resumed = resume(checkpoint)
     assert resumed.steps == 8
     assert difference(resumed.image, whole.image).mean() < 0.5

@@ -55,9 +55,8 @@ def test_to_iterate_is_to_paint(whole: Artwork) -> None:
 
 @pytest.mark.parametrize("after", [0, 4, 7])
 def test_whoever_stops_has_a_picture_and_a_checkpoint(
-    after: int, whole: Artwork, tmp_path: Path
+    after: int, whole: Artwork, checkpoint: Path
 ) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
     stylizer = Stylizer(PAINTING, **SETTINGS)
     with stylizer.start(PHOTO, checkpoint=checkpoint, checkpoint_every=1000) as painting:
         for step in painting:
@@ -128,9 +127,8 @@ def test_one_stylizer_for_two_paintings_at_once() -> None:
 
 
 def test_what_is_raised_on_the_way_leaves_the_picture(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
-    checkpoint = tmp_path / "a.checkpoint"
     painting = Stylizer(PAINTING, **SETTINGS).start(
         PHOTO, checkpoint=checkpoint, checkpoint_every=1000
     )
@@ -256,9 +254,8 @@ def test_settings_can_be_handed_over_as_a_whole(whole: Artwork) -> None:
     assert made.image.tobytes() == whole.image.tobytes()
 
 
-def test_a_painting_that_nobody_finishes_goes_away(tmp_path: Path) -> None:
+def test_a_painting_that_nobody_finishes_goes_away(checkpoint: Path) -> None:
     """Let go of, it writes its checkpoint and holds nothing."""
-    checkpoint = tmp_path / "a.checkpoint"
     painting = Stylizer(PAINTING, **SETTINGS).start(
         PHOTO, checkpoint=checkpoint, checkpoint_every=1000
     )

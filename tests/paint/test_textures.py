@@ -29,6 +29,7 @@ from impasto import (
 from impasto.optimise.base import Beyond, Optimiser
 from impasto.paint.studio import CONTRAST, clouds
 from tests.conftest import tolerated
+from tests.paint.conftest import pixels
 
 PAINTING = sample("great_wave")
 
@@ -38,11 +39,10 @@ def seam(image: Image.Image) -> float:
 
     Relative to what its neighbouring rows and columns hardly ever exceed: one in ten.
     """
-    pixels = np.asarray(image, dtype=np.float64)
-    jumps = []
+    values, jumps = pixels(image), []
     for axis in (0, 1):
-        inside = np.abs(np.diff(pixels, axis=axis)).mean((1 - axis, 2))
-        across = np.abs(pixels.take(0, axis) - pixels.take(-1, axis)).mean()
+        inside = np.abs(np.diff(values, axis=axis)).mean((1 - axis, 2))
+        across = np.abs(values.take(0, axis) - values.take(-1, axis)).mean()
         jumps.append(across / np.quantile(inside, 0.9))
     return float(np.mean(jumps))
 
@@ -73,11 +73,11 @@ def test_what_is_cut_out_has_no_frame() -> None:
     """Along the border it is as lively as inside: nothing there knows of it."""
     grown = texture(PAINTING, size=(90, 70), layers=up_to("relu4_1"), painting_size=128, steps=40)
     assert grown.image.size == (90, 70)
-    pixels = np.asarray(grown.image, dtype=np.float64)
-    ring = np.ones(pixels.shape[:2], bool)
+    values = pixels(grown.image)
+    ring = np.ones(values.shape[:2], bool)
     ring[3:-3, 3:-3] = False
-    assert np.abs(pixels[ring].mean(0) - pixels[~ring].mean(0)).max() < 25
-    assert pixels[ring].std() == pytest.approx(pixels[~ring].std(), rel=0.35)
+    assert np.abs(values[ring].mean(0) - values[~ring].mean(0)).max() < 25
+    assert values[ring].std() == pytest.approx(values[~ring].std(), rel=0.35)
 
 
 def test_tiles_of_one_that_repeats() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
+import math
 import os
 import time
 import zipfile
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from impasto import __version__
 from impasto.errors import ImpastoError, notice, reason_of
-from impasto.pictures.files import is_file, settle
+from impasto.pictures.files import is_file, settle, sha256_of
 from impasto.pictures.images import PathLike
-from impasto.settings import CHECKPOINT_EVERY, Settings
+from impasto.settings import Settings, hints
 
 SUFFIX = ".checkpoint"
 """Appended to the name of a picture, it gives the name of the picture's checkpoint."""
@@ -75,10 +75,6 @@ class Checkpoint:
         record: dict[str, Any] = json.loads(json.dumps(fields))
         return record
 
-    def is_same_run(self, record: Mapping[str, Any]) -> bool:
-        """Whether another checkpoint's record describes a run that would make the same picture."""
-        return _essence(self.record) == _essence(record)
-
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; after any error (such as a full disk) the previous one is still there."""
@@ -101,8 +97,7 @@ def read(path: PathLike) -> Checkpoint:
     with _opened(path) as (record, arrays):
         tensors = {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != _RECORD}
     with of_this_version(path):
-        known = {setting.name for setting in dataclasses.fields(Settings)}
-        for name in known ^ {*record["settings"]}:
+        for name in hints(Settings).keys() ^ {*record["settings"]}:
             raise KeyError(name)  # another version has other settings
         _ = tensors["image"]
         record["progress"] = Progress(**record["progress"])
@@ -131,7 +126,7 @@ def located(path: PathLike, record: Mapping[str, Any]) -> dict[str, Path]:
             old = Path(given["path"])
             places = [folder / given.get("from here", old.name), folder / old.name, old]
             there = [place for place in dict.fromkeys(places) if is_file(place)]
-            right = [place for place in there if _sha256(place) == given["sha256"]]
+            right = [place for place in there if sha256_of(place) == given["sha256"]]
             if not right:
                 reason = f"{old}, which is gone; put the {role} back, or beside the checkpoint"
                 if there:
@@ -165,6 +160,7 @@ def of_this_version(path: PathLike) -> Iterator[None]:
         ) from None
 
 
+@dataclass
 class Keeper:
     """Writes a run's checkpoint to `path` every `every` seconds.
 
@@ -172,12 +168,11 @@ class Keeper:
     written causes a notice; painting goes on.
     """
 
-    def __init__(self, path: Path, begun: Checkpoint, every: float = CHECKPOINT_EVERY) -> None:
-        self.path = path
-        self.begun = begun
-        self.every = every
-        self.last = -float("inf")
-        self.told = False
+    path: Path
+    begun: Checkpoint
+    every: float
+    last: float = -math.inf
+    told: bool = False
 
     def keep(
         self, state: Callable[[], tuple[Progress, dict[str, Tensor]]], *, now: bool = False
@@ -199,19 +194,11 @@ class Keeper:
         self.last = time.monotonic()
 
 
-def _essence(record: Mapping[str, Any]) -> object:
-    """What two records must have in common for one run to continue the other."""
+def essence(record: Mapping[str, Any]) -> object:
+    """What is the same in the records of two runs that would make the same picture."""
     inputs = {role: given["sha256"] for role, given in record.get("inputs", {}).items()}
     settings = {n: v for n, v in record.get("settings", {}).items() if n not in inputs}  # no paths
     return inputs, settings, record.get("paintings"), record.get("regions")
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ class _Reconstruction(Problem):
         prior = PRIORS.get(min(encoder.deepest(self.layers).stride, max(PRIORS)), 0.0)
         self.tv = prior if settings.tv is None else settings.tv
         told = self.layers if len(set(self.layers.values())) > 1 else list(self.layers)
-        inputs = {f"photo {n}" if n > 1 else "photo": each for n, each in enumerate(photos, 1)}
+        inputs = images.by_role("photo", photos)
         self.record = studio.record("reconstruct", self.size, inputs, layers=told, tv=self.tv)
         if len(photos) > 1:
             self.record["shares"] = shares

@@ -7,10 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
 from impasto.errors import ImpastoError
 from impasto.pictures import images
 from impasto.pictures.images import Picture, Source
@@ -27,7 +23,8 @@ Regions = Sequence[tuple[Source, Source]] | Mapping[Source, Source]
 class Place:
     """A part of the picture, and the paintings (each with its share) whose mixed style goes there.
 
-    mask: white where the place is; None for everything that no other place's mask covers.
+    mask: white where the place is, with one painting; None for everything that no other place's
+    mask covers.
     """
 
     name: str
@@ -36,18 +33,11 @@ class Place:
 
     @property
     def inputs(self) -> dict[str, Picture]:
-        """All pictures of the place, under the names that a record uses."""
-        inputs = {self.role(n): painting for n, (painting, _) in enumerate(self.paintings, 1)}
-        return inputs | ({self.mask_role: self.mask} if self.mask else {})
-
-    @property
-    def mask_role(self) -> str:
-        return f"mask of {self.name}"
-
-    def role(self, number: int) -> str:
-        """The name that a record uses for a painting; `number` counts from 1."""
-        role = "painting" if number == 1 else f"painting {number}"
-        return f"{role} of {self.name}" if self.name else role
+        """The paintings, then the mask, under the names that a record uses."""
+        pictures = [painting for painting, _ in self.paintings]
+        if self.mask is None:
+            return images.by_role("painting", pictures)
+        return {f"painting of {self.name}": pictures[0], f"mask of {self.name}": self.mask}
 
 
 def read_places(painting: Sources | None, regions: Regions) -> list[Place]:
@@ -68,9 +58,8 @@ def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
     if painting is None:
         return ()
     entries: Any = painting.items() if isinstance(painting, Mapping) else painting
-    one = isinstance(entries, str | os.PathLike | Image.Image | Picture)
-    if one or not isinstance(entries, Iterable):  # reading rejects the latter
-        entries = [entries]
+    if isinstance(entries, str | os.PathLike) or not isinstance(entries, Iterable):
+        entries = [entries]  # if it is no painting, reading rejects it
     pairs: list[tuple[Any, Any]] = []
     for entry in entries:
         pair = entry if isinstance(entry, tuple | list) else (entry, 1.0)
@@ -90,17 +79,3 @@ def _mixture(painting: Sources | None) -> tuple[tuple[Picture, float], ...]:
     return tuple(
         (images.read_visible(source), weight / total) for source, weight in pairs if weight
     )
-
-
-def covers(places: Sequence[Place], masks: Sequence[Tensor]) -> list[tuple[Place, Tensor | None]]:
-    """Each place with its share of each pixel [1, 1, height, width] (None: all of every pixel).
-
-    masks: those of the places that have one, in the same order. Masks that overlap share a pixel.
-    """
-    if not masks:
-        return [(place, None) for place in places]
-    covered = torch.stack(list(masks)).sum(0)
-    shared: list[Tensor] = [mask / covered.clamp_min(1.0) for mask in masks]
-    if places[0].mask is None:
-        shared.insert(0, (1 - covered).clamp_min(0))
-    return list(zip(places, shared, strict=True))

@@ -19,7 +19,7 @@ from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
 from impasto.losses.styles import StyleLoss
 from impasto.paint.levels import Level, refine
-from impasto.paint.regions import Place, covers
+from impasto.paint.regions import Place
 from impasto.paint.run import Problem
 from impasto.paint.studio import LEAST_AREA, clouds
 from impasto.pictures import colours, images
@@ -70,7 +70,7 @@ class Repainting(Problem):
         self.longer = max(self.size)
         self.grey = self.settings.kept_colours == "luminance"
         self.is_everywhere = stylizer.places[0].mask is None
-        self._fitted: dict[tuple[str, bool, tuple[int, int]], Image.Image] = {}
+        self._fitted: dict[tuple[int, tuple[int, int]], Image.Image] = {}
 
     def content(self, level: Level) -> Tensor:
         content = self._tensor(self.photo, level)
@@ -99,7 +99,14 @@ class Repainting(Problem):
 
     @functools.cached_property
     def _floor(self) -> float:
-        return self.studio.floor(self.stylizer.content_layer)
+        """The `floor` of the content loss: half the mean square of a black picture's activations.
+
+        All photos with clear content are above it. Pictures below it (flat ones near the network's
+        mean colour, photos with next to no contrast) get as much paint as a photo of fog.
+        """
+        black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=self.studio.device)
+        (found,) = self.studio.measure(black, [self.stylizer.content_layer]).values()
+        return 0.5 * float(found.square().mean())
 
     def _content_weight(self, level: Level) -> float:
         """Lower at later levels beyond `SEEN`, whose shapes come from the level before."""
@@ -145,8 +152,7 @@ class Repainting(Problem):
 
     def _covered(self, level: Level) -> Tensor:
         """How much of each pixel [1, 1, height, width] the masks cover (if all places have one)."""
-        masks = (mask for _, mask in self._masks(level))
-        return torch.stack([mask for mask in masks if mask is not None]).sum(0)
+        return torch.stack([mask for _, mask in self._masks(level) if mask is not None]).sum(0)
 
     def _detail(self, level: Level) -> float | Tensor:
         """How much of the photo's detail the start has: all of it where nothing is painted."""
@@ -176,9 +182,9 @@ class Repainting(Problem):
         self, place: Place, mask: Tensor | None, level: Level, content: Tensor
     ) -> Sequence[Loss]:
         """A place's losses for the whole picture; kept for the next photo if they fit any photo."""
-        settings, kept = self.settings, self.stylizer.kept_losses
-        key = place.name, max(level.size)
-        if settings.kept_colours is None and key in kept:
+        settings, key = self.settings, (place.name, max(level.size))
+        kept = self.stylizer.kept_losses if settings.kept_colours is None else {}
+        if key in kept:
             return kept[key]
         paintings = []
         for painting, share in place.paintings:
@@ -190,15 +196,23 @@ class Repainting(Problem):
         losses: Sequence[Loss] = style.losses(
             self.studio.mixed, paintings, self.stylizer.style_shares, settings.scaling
         )
-        if settings.kept_colours is None:
-            kept[key] = losses
+        kept[key] = losses
         return losses
 
     def _masks(self, level: Level) -> list[tuple[Place, Tensor | None]]:
-        """Each place with its share of each pixel, see `covers`."""
-        masks = [place.mask for place in self.stylizer.places if place.mask]
-        shown = [colours.luminance(self._tensor(mask, level)) for mask in masks]
-        return covers(self.stylizer.places, shown)
+        """Each place with its share of each pixel [1, 1, height, width] (None: all of each).
+
+        Masks that overlap share a pixel.
+        """
+        places = self.stylizer.places
+        masks = [colours.luminance(self._tensor(p.mask, level)) for p in places if p.mask]
+        if not masks:
+            return [(places[0], None)]
+        covered = torch.stack(masks).sum(0)
+        shares: list[Tensor | None] = [mask / covered.clamp_min(1.0) for mask in masks]
+        if self.is_everywhere:
+            shares.insert(0, (1 - covered).clamp_min(0))
+        return list(zip(places, shares, strict=True))
 
     def _areas(self, level: Level) -> Iterator[tuple[Place, Tensor | None, Tensor | None]]:
         """Each visible place, with its share of each pixel and the visible part of that share."""
@@ -242,7 +256,7 @@ class Repainting(Problem):
         return torch.cat(found, 2)[:, :, None], torch.cat(weights, 2)[:, :, None]
 
     def _tensor(self, picture: Picture, level: Level) -> Tensor:
-        key = picture.sha256, picture.alpha is None, level.size
+        key = id(picture), level.size  # not the sha256: a photo may be its own mask
         fitted = self._fitted.get(key) or images.resize(picture.colours, level.size)
         if self.grey or not self.is_everywhere:  # `show` needs it at every step
             self._fitted[key] = fitted

@@ -83,7 +83,7 @@ class Problem(ABC):
         return image
 
 
-class Painting(Iterator[Step]):
+class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", None]):
     """A picture being painted: an iterator that paints and gives every step, the start (0) first.
 
     The caller may stop after any step, and then `close` it or leave its `with` block. After any
@@ -132,7 +132,8 @@ class Painting(Iterator[Step]):
             self.close()
             raise StopIteration
         self.last = step
-        self._keep()
+        if self._keeper:
+            self._keeper.keep(self._state)
         return step
 
     def stop(self) -> None:
@@ -146,16 +147,15 @@ class Painting(Iterator[Step]):
         self._count_seconds()
         # A second Ctrl-C may end this: the last checkpoint is intact, and the picture is in memory.
         with contextlib.suppress(KeyboardInterrupt):
-            if self.stopped == "interrupted" and self.last is not None:
-                self._keep(now=True)
+            if self._keeper and self.stopped == "interrupted" and self.last is not None:
+                self._keeper.keep(self._state, now=True)
         with contextlib.suppress(KeyboardInterrupt):
-            self._end_descent()
+            if self._descent:
+                self._descent.close()
+                self._descent = None
             ops.clear()
             machine.give_back()
         self._is_open, self._since = False, None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -172,7 +172,7 @@ class Painting(Iterator[Step]):
     @property
     def artwork(self) -> Artwork:
         """The picture so far, at its final size; available after the first step."""
-        step, losses = self.last, list(self._progress.losses)
+        step, progress = self.last, self._progress
         assert step, "nothing is painted yet"
         self._count_seconds()
         record = {
@@ -182,16 +182,17 @@ class Painting(Iterator[Step]):
             "steps": step.step,
             "evaluations": step.evaluations,
             "parts": dict(step.parts),
-            "losses": losses,
+            "losses": list(progress.losses),
             **self._problem.studio.limits(),
         }
+        image = images.resize(images.to_image(step.image), self.size)
         return Artwork(
-            images.resize(images.to_image(step.image), self.size),
-            losses.copy(),
+            image,
+            list(progress.losses),
             step.parts,
             step.evaluations,
             self.stopped,
-            self._progress.seconds,
+            progress.seconds,
             record,
             self.checkpoint,
         )
@@ -201,10 +202,6 @@ class Painting(Iterator[Step]):
             now = time.perf_counter()
             self._progress.seconds += now - self._since
             self._since = now
-
-    def _keep(self, *, now: bool = False) -> None:
-        if self._keeper:
-            self._keeper.keep(self._state, now=now)
 
     def _state(self) -> tuple[Progress, dict[str, Tensor]]:
         assert self._image is not None
@@ -229,7 +226,7 @@ class Painting(Iterator[Step]):
                     return shown
                 self.last = shown  # no step: a later level or a continued run starts
             reason = self._descent.outcome.reason
-            self._end_descent()
+            self._descent = None
             machine.give_back()  # so that this memory is free for the next level
             if progress.level == len(self._levels) - 1:
                 self.stopped = reason
@@ -261,11 +258,6 @@ class Painting(Iterator[Step]):
             spectrum=problem.refined if progress.level else problem.spectrum,
             beyond=problem.beyond,
         )
-
-    def _end_descent(self) -> None:
-        if self._descent:
-            self._descent.close()
-        self._descent = None
 
     def _left(self) -> tuple[int, int | None]:
         """The steps and evaluations left for this level; the last also gets what others left."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from impasto.losses.objective import Objective, measure
 from impasto.losses.styles import Exemplar, Statistic
 from impasto.optimise.base import Optimiser
 from impasto.pictures import images
+from impasto.pictures.files import sha256_of
 from impasto.pictures.images import Picture
 from impasto.settings import FULL, RunSettings, amount, parse_memory
 
@@ -62,10 +62,10 @@ class Studio:
         self.encoder = encoder.to(self.device)
         self.layers = [IMAGE]
         self.targets: list[str] = []
-        self.weights_file = _hashed(settings.weights)
-        self.optimiser: Optimiser = catalog.OPTIMIZERS[settings.optimizer].made(settings)
+        self.weights_sha256 = None if settings.weights is None else sha256_of(settings.weights)
+        self.optimiser: Any = catalog.OPTIMIZERS[settings.optimizer].made(settings)
         self._pictures = self._shown = 0  # bytes, bytes a pixel; see `make_room`
-        self._settled = self._limited = False
+        self._limited = False
 
     def read(self, layers: Iterable[str], targets: Iterable[str] = ()) -> None:
         """Set `layers` and `targets`; `layers` get the image and the targets as well."""
@@ -89,7 +89,6 @@ class Studio:
         statistics: Mapping[str, Statistic] | None = None,
     ) -> dict[str, Tensor]:
         """Targets, see `objective.measure`; with zero padding, as no measured picture repeats."""
-        self._settle()
         return measure(
             self.encoder.like(padding="zeros"),
             image,
@@ -97,16 +96,6 @@ class Studio:
             statistics=statistics or {},
             memory=self._memory - self._fixed,  # nothing is optimised yet
         )
-
-    def floor(self, layer: str) -> float:
-        """The `floor` of a `ContentLoss`: half the mean square of a black picture's activations.
-
-        All photos with clear content are above it. Pictures below it (flat ones near the network's
-        mean colour, photos with next to no contrast) get as much paint as a photo of fog.
-        """
-        black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=self.device)
-        (found,) = self.measure(black, [layer]).values()
-        return 0.5 * float(found.square().mean())
 
     def mixed(
         self,
@@ -157,13 +146,10 @@ class Studio:
     def objective(self, losses: Sequence[Loss], image: Tensor) -> tuple[Objective, Optimiser]:
         """An objective and an optimiser that fit the memory for an image of this size."""
         _, channels, height, width = image.shape
-        pairs, memory = self._shares_of_memory((width, height), channels)
+        optimiser, memory = self._shares_of_memory((width, height), channels)
         objective = Objective(self.encoder, losses, memory=memory)
-        optimiser, is_short = self.optimiser, 0 < pairs < self.settings.history
-        if is_short:
-            frugal = dataclasses.replace(self.settings, history=pairs)
-            optimiser = catalog.OPTIMIZERS[frugal.optimizer].made(frugal)
-        self._limited |= is_short or objective.segments((height, width)) is not None
+        in_tiles = objective.segments((height, width)) is not None
+        self._limited |= in_tiles or optimiser != self.optimiser
         return objective, optimiser
 
     def limits(self) -> dict[str, Any]:
@@ -248,24 +234,24 @@ class Studio:
             "size": list(size),
             "settings": dataclasses.asdict(self.settings) | settings,
         }
-        if self.weights_file:
-            record["settings"]["weights"] = self.weights_file["name"]
-            record["weights"] = self.weights_file
+        if self.settings.weights is not None:
+            name = Path(self.settings.weights).name
+            record["settings"]["weights"] = name
+            record["weights"] = {"name": name, "sha256": self.weights_sha256}
         return record | {role: named(picture) for role, picture in inputs.items()}
 
-    def _shares_of_memory(self, size: tuple[int, int], channels: int) -> tuple[int, float]:
-        """How many pairs of steps the optimiser may remember, and the bytes for the objective."""
-        self._settle()
+    def _shares_of_memory(self, size: tuple[int, int], channels: int) -> tuple[Optimiser, float]:
+        """The optimiser, with a history that it has room for, and the bytes for the objective."""
         pixels = size[0] * size[1]
         vector = 4 * channels * pixels
         left = self._memory - self._fixed - self.optimiser.vectors * vector - self._shown * pixels
         if not hasattr(self.optimiser, "history"):
-            return 0, left
+            return self.optimiser, left
         # Half of what the smallest tiles leave; the other half makes tiles larger.
         spare = left - self._least(size) - self._kept(size) - 2 * LEAST_HISTORY * vector
         affordable = LEAST_HISTORY + max(0, int(spare / 2 / (2 * vector)))
         pairs = min(self.settings.history, affordable)
-        return pairs, left - 2 * pairs * vector
+        return dataclasses.replace(self.optimiser, history=pairs), left - 2 * pairs * vector
 
     def _least(self, size: tuple[int, int], *, measuring: bool = False) -> float:
         """How many bytes an evaluation in the smallest tiles takes, with the weights."""
@@ -285,16 +271,15 @@ class Studio:
         libraries = self.optimiser.libraries + CUDA_LIBRARIES
         return (0 if self.settings.memory is None else libraries) + self._pictures
 
-    def _settle(self) -> None:
-        """Prepare the kernels once, before free memory is measured."""
-        if not self._settled and self.device.type == "cpu" and ops.status().ready:
-            self.encoder.prepare(self.layers)
-            machine.give_back()
-        self._settled = True
-
     @functools.cached_property
     def _memory(self) -> int:
-        """How many bytes painting may take; free memory is measured only once, before painting."""
+        """How many bytes painting may take.
+
+        Free memory is measured once, before painting but after the kernels are prepared.
+        """
+        if self.device.type == "cpu" and ops.status().ready:
+            self.encoder.prepare(self.layers)
+            machine.give_back()
         bound, share = self.settings.memory, machine.SHARE
         return int(share * machine.free(self.device)) if bound is None else parse_memory(bound)
 
@@ -325,12 +310,3 @@ def tell_if_enlarged(picture: Picture, size: tuple[int, int], to: str) -> None:
 def named(picture: Picture) -> dict[str, str]:
     """The entry for an input in a record."""
     return {"name": Path(picture.name).name, "sha256": picture.sha256}
-
-
-def _hashed(weights_file: str | Path | None) -> dict[str, str] | None:
-    if weights_file is None:
-        return None
-    path = Path(weights_file)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "sha256": digest}

@@ -68,10 +68,10 @@ def start_again(checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EV
     saved = checkpoints.read(checkpoint)
     files = checkpoints.located(checkpoint, saved.record)
     with checkpoints.of_this_version(checkpoint):
-        own: dict[str, Any] = {n: files[n] for n in ("init", "weights") if n in files}
+        settings = dict(saved.settings)
+        settings |= {name: files[name] for name in ("init", "weights") if name in files}
         paintings = [(files[role], share) for role, share in saved.paintings]
         regions = [(files[mask], files[painting]) for mask, painting in saved.regions]
-        settings = {**saved.settings, **own}
         photo = files["photo"]
     stylizer = Stylizer(paintings or None, regions=regions, **settings)
     painting = stylizer.start(
@@ -192,8 +192,8 @@ class Stylizer:
         Raises:
             ImpastoError: the photo or the checkpoint can't be read.
         """
-        own = self._begun(images.read_visible(photo), checkpoint, {})
-        return own.is_same_run(checkpoints.read_record(checkpoint))
+        own = self._begun(images.read_visible(photo), checkpoint, {}).record
+        return checkpoints.essence(own) == checkpoints.essence(checkpoints.read_record(checkpoint))
 
     def painting_size(self, painting: Picture, longer: int) -> tuple[int, int]:
         """The size at which a painting is measured if the result's longer side is `longer`."""
@@ -220,10 +220,8 @@ class Stylizer:
         if self.begins_with:
             settings["init"] = Path(self.begins_with.name).name
         record = self.studio.record("stylize", size, self.inputs(photo), **settings)
-        first = self.places[0]
-        if first.mask is None and len(first.paintings) > 1:
-            record["shares"] = [share for _, share in first.paintings]
-        return record
+        shares = [share for _, share in self.places[0].paintings]
+        return record | ({"shares": shares} if len(shares) > 1 else {})
 
     def _paintings_at(self, longer: int) -> list[tuple[str, tuple[int, int]]]:
         paintings = [painting for place in self.places for painting, _ in place.paintings]
@@ -242,16 +240,18 @@ class Stylizer:
         """The checkpoint at `path` of a run before its first step."""
         folder = Path(os.path.realpath(path)).parent
         files = {role: (p.name, p.sha256) for role, p in self.inputs(photo).items()}
-        if self.settings.weights is not None and self.studio.weights_file:
-            files["weights"] = str(self.settings.weights), self.studio.weights_file["sha256"]
+        if self.studio.weights_sha256:
+            files["weights"] = str(self.settings.weights), self.studio.weights_sha256
         inputs = {role: checkpoints.input_of(*given, folder) for role, given in files.items()}
         settings = dataclasses.asdict(self.settings)
         settings |= {name: inputs[name]["path"] for name in ("init", "weights") if name in inputs}
-        paintings = [
-            (place.role(number), share)
-            for place in self.places
-            if place.mask is None
-            for number, (_, share) in enumerate(place.paintings, 1)
-        ]
-        regions = [(place.mask_role, place.role(1)) for place in self.places if place.mask]
+        paintings: list[tuple[str, float]] = []
+        regions: list[tuple[str, str]] = []
+        for place in self.places:
+            if place.mask is None:
+                shares = [share for _, share in place.paintings]
+                paintings = list(zip(place.inputs, shares, strict=True))
+            else:
+                painting, mask = place.inputs
+                regions.append((mask, painting))
         return Checkpoint(settings, inputs, paintings, regions, dict(note))

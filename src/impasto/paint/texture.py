@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -68,20 +69,6 @@ def start(painting: Source, *, settings: TextureSettings | None = None, **choice
     return Painting(_Growth(images.read_visible(painting), chosen))
 
 
-def _repeating(size: tuple[int, int], period: int, count: int | None) -> tuple[int, int]:
-    """The smallest (width, height) that covers `size` and repeats at all levels.
-
-    If it would be much larger than `size`, it has to repeat at fewer levels only.
-    """
-    asked = count or (1 if max(size) < GROWTH.one_scale else 16)
-    for levels in range(asked, 0, -1):
-        unit = period << (levels - 1)
-        width, height = (-(-side // unit) * unit for side in size)
-        if width * height <= OVERHANG * size[0] * size[1]:
-            break
-    return width, height
-
-
 class _Growth(Problem):
     name = "the texture"
     pyramid, spectrum, beyond = GROWTH, "noise", "repeated"
@@ -104,21 +91,32 @@ class _Growth(Problem):
         self.levels = plan_levels(
             self.whole, settings.steps, settings.levels, self._is_possible, GROWTH
         )
-        told = {"layers": shares, "painting_size": self.longer}
-        self.record = studio.record("texture", self.size, {"painting": painting}, **told)
+        self.record = studio.record(
+            "texture", self.size, {"painting": painting}, layers=shares, painting_size=self.longer
+        )
 
     def _whole(self, settings: TextureSettings) -> tuple[int, int]:
-        """The (width, height) of the repeating picture that the texture is cut out of."""
-        width, height = settings.size
-        if not settings.tileable:
-            return _repeating(settings.size, self.period, settings.levels)
-        near = [max(1, round(side / self.period)) * self.period for side in settings.size]
-        if near != [width, height]:
-            raise ImpastoError(
-                f"a tileable texture of {width} x {height} pixels cannot repeat without a seam; "
-                f"its sides have to be multiples of {self.period} for these layers, such as "
-                f"{near[0]}x{near[1]}"
-            )
+        """The (width, height) of the repeating picture that the texture is cut out of.
+
+        It is the smallest that repeats at all levels. If that would be much larger than the
+        texture, it has to repeat at fewer levels only.
+        """
+        width, height = self.size
+        if settings.tileable:
+            near = [max(1, round(side / self.period)) * self.period for side in self.size]
+            if near != [width, height]:
+                raise ImpastoError(
+                    f"a tileable texture of {width} x {height} pixels cannot repeat without a "
+                    f"seam; its sides have to be multiples of {self.period} for these layers, such "
+                    f"as {near[0]}x{near[1]}"
+                )
+            return self.size
+        most = settings.levels or (1 if max(self.size) < GROWTH.one_scale else 16)
+        for levels in range(most, 0, -1):
+            unit = self.period << (levels - 1)
+            width, height = (-(-side // unit) * unit for side in self.size)
+            if width * height <= OVERHANG * math.prod(self.size):
+                break
         return width, height
 
     def _painting_at(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -149,19 +147,16 @@ class _Growth(Problem):
         features: Iterable[str] = (),
     ) -> dict[str, Tensor]:
         """Statistics without the painting's border: lines along zero padding are not its style."""
-        height, width = paintings[0].image.shape[-2:]
-        inside = {
-            name: dataclasses.replace(s, area=self._inside(s.layer, (width, height)))
-            for name, s in statistics.items()
-        }
+        inside = {}
+        for name, statistic in statistics.items():
+            stride = self.studio.encoder.min_size([statistic.layer])
+            height, width = (side // stride for side in paintings[0].image.shape[-2:])
+            top, left = (min(INSET, side // 4) for side in (height, width))
+            area = torch.zeros(1, 1, height, width, dtype=torch.float32, device="cpu")
+            area[..., top : height - top, left : width - left] = 1
+            area = (area / area.mean()).to(self.studio.device)
+            inside[name] = dataclasses.replace(statistic, area=area)
         return self.studio.mixed(paintings, inside, features)
-
-    def _inside(self, layer: str, size: tuple[int, int]) -> Tensor:
-        width, height = (side // self.studio.encoder.min_size([layer]) for side in size)
-        area = torch.zeros(1, 1, height, width, dtype=torch.float32, device="cpu")
-        left, top = (min(INSET, side // 4) for side in (width, height))
-        area[..., top : height - top, left : width - left] = 1
-        return (area / area.mean()).to(self.studio.device)
 
     def refine(self, before: Level, level: Level, painted: Tensor) -> Tensor:  # noqa: ARG002
         margin = 4  # more than a bicubic filter reaches

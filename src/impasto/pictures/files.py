@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import os
 import secrets
@@ -24,6 +25,15 @@ _one_at_a_time = threading.Lock()
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file exists; False if its name is too long or its folder may not be searched."""
     return os.path.isfile(path)  # noqa: PTH113 # Path.is_file raises
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str | None:
+    """The sha256 of a file's bytes, in hexadecimal digits; None if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def read_whole(source: str | os.PathLike[str]) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,11 @@ def read(source: Source, background: str = "white") -> Picture:
         return Picture(rgb, name, sha256)
     shown = Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
     return Picture(shown, name, sha256, alpha, _spread(rgb, alpha))
+
+
+def by_role(role: str, pictures: Sequence[Picture]) -> dict[str, Picture]:
+    """Pictures of one role, under the names that a record uses: ROLE, ROLE 2, ROLE 3, ..."""
+    return {f"{role} {n}" if n > 1 else role: each for n, each in enumerate(pictures, 1)}
 
 
 def read_visible(source: Source) -> Picture:
