@@ -30,7 +30,8 @@ def page(
     columns: list[str],
     originals: list[Labelled],
 ) -> Image.Image:
-    return contact_sheet(rows, row_labels=labels, column_labels=columns, originals=originals)
+    cells = [cell for row in rows for cell in row]
+    return contact_sheet(cells, row_labels=labels, column_labels=columns, originals=originals)
 
 
 def opened(name: str) -> Image.Image:

@@ -15,7 +15,7 @@ from matplotlib import style
 from PIL import Image
 
 from impasto import ImpastoError
-from impasto.pages.curves import check_matplotlib, curves
+from impasto.pages.curves import curves
 from tests.pages.test_layout import NASTY, is_white_around
 
 STEPS = list(range(1, 40))
@@ -28,8 +28,7 @@ def ink(page: Image.Image) -> int:
 
 def test_runs_of_losses() -> None:
     pages = [
-        curves({f"run {n}": (STEPS, STEPS, FALLING) for n in range(count)}, "losses")
-        for count in (1, 10, 40)
+        curves({f"run {n}": (STEPS, STEPS, FALLING) for n in range(count)}) for count in (1, 10, 40)
     ]
     assert all(is_white_around(page) for page in pages)
     assert all(page.width == 2340 for page in pages)
@@ -79,12 +78,12 @@ def test_a_single_point_is_seen() -> None:
 
 @pytest.mark.parametrize("label", NASTY)
 def test_any_label(label: str) -> None:
-    assert is_white_around(curves({label: ([1, 2], [1, 2], [3, 1])}, label))
+    assert is_white_around(curves({label: ([1, 2], [1, 2], [3, 1])}))
 
 
 def test_the_same_curves_whatever_the_style() -> None:
     def drawn() -> bytes:
-        return curves({"a": (STEPS, STEPS, FALLING), "b": ([1], [1], [3])}, "t").tobytes()
+        return curves({"a": (STEPS, STEPS, FALLING), "b": ([1], [1], [3])}).tobytes()
 
     first = drawn()
     settings: dict[Any, Any] = {
@@ -107,9 +106,8 @@ def test_the_same_curves_whatever_the_style() -> None:
 
 def test_without_matplotlib_there_are_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    for ask in (check_matplotlib, lambda: curves({})):
-        with pytest.raises(ImpastoError, match="matplotlib, which cannot be imported"):
-            ask()
+    with pytest.raises(ImpastoError, match="matplotlib, which cannot be imported"):
+        curves({})
 
 
 DRAW = """
@@ -117,7 +115,8 @@ import sys
 from PIL import Image
 from impasto import ImpastoError
 from impasto.pages import curves, layout
-layout.contact_sheet([[("a", Image.new("RGB", (32, 32)))]], row_labels=[""], column_labels=[""])
+cells = [("a", Image.new("RGB", (32, 32)))]
+layout.contact_sheet(cells, row_labels=[""], column_labels=[""], originals=cells)
 assert "matplotlib" not in sys.modules
 try:
     print(curves.curves({}).width)

@@ -8,6 +8,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -39,13 +40,14 @@ def test_16_bit_grey_keeps_its_tones(tmp_path: Path, suffix: str) -> None:
     assert np.abs(read - deep / 257).max() <= 0.5
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A part of a PNG file."""
+    check = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+
 def png_16_bit_rgb(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> bytes:
     """A PNG of 16 bits a channel, which Pillow itself does not write."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        check = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
-
     height, width = pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
@@ -95,21 +97,21 @@ def test_lights_beyond_white_do_not_darken_the_rest(tmp_path: Path) -> None:
     assert np.abs(read[1:, :, 0] - values[1:] * 255).max() <= 0.5
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB key", "L key", "I;16 key"])
-def test_alpha_is_composed_on_white(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "alpha.png"
-    if mode == "RGBA":
-        save(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), path)
-    elif mode == "LA":
-        save(Image.new("LA", (8, 8), (0, 0)), path)
-    elif mode == "P":
-        save(Image.new("RGB", (8, 8), "red").quantize(2), path, transparency=0)
-    elif mode == "RGB key":
-        save(Image.new("RGB", (8, 8), (1, 2, 3)), path, transparency=(1, 2, 3))
-    elif mode == "L key":
-        save(Image.new("L", (8, 8), 7), path, transparency=7)
-    else:
-        save(Image.fromarray(np.full((8, 8), 700, np.uint16)), path, transparency=700)
+@pytest.mark.parametrize(
+    ("clear", "options"),
+    [
+        (Image.new("RGBA", (8, 8), (255, 0, 0, 0)), {}),
+        (Image.new("LA", (8, 8), (0, 0)), {}),
+        (Image.new("RGB", (8, 8), "red").quantize(2), {"transparency": 0}),
+        (Image.new("RGB", (8, 8), (1, 2, 3)), {"transparency": (1, 2, 3)}),
+        (Image.new("L", (8, 8), 7), {"transparency": 7}),
+        (Image.fromarray(np.full((8, 8), 700, np.uint16)), {"transparency": 700}),
+    ],
+)
+def test_alpha_is_composed_on_white(
+    tmp_path: Path, clear: Image.Image, options: dict[str, Any]
+) -> None:
+    path = save(clear, tmp_path / "alpha.png", **options)
     assert distance(images.read(path).image, Image.new("RGB", (8, 8), "white")) == 0
 
 
@@ -182,8 +184,14 @@ def test_cmyk(tmp_path: Path, picture: Image.Image) -> None:
         assert distance(images.read(path).image, picture) <= 8
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path: Path, picture: Image.Image, orientation: int) -> None:
+CORNERS = [(0, 0), (23, 0), (23, 15), (0, 15), (0, 0), (15, 0), (15, 23), (0, 23)]
+"""Where the upper left corner is, by orientation."""
+
+
+@pytest.mark.parametrize(("orientation", "corner"), list(enumerate(CORNERS, 1)))
+def test_exif_orientation(
+    tmp_path: Path, picture: Image.Image, orientation: int, corner: tuple[int, int]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(picture, tmp_path / "turned.png", exif=exif.tobytes())
@@ -192,17 +200,7 @@ def test_exif_orientation(tmp_path: Path, picture: Image.Image, orientation: int
     read = images.read(path).image
     assert distance(read, upright) == 0
     assert (read.size == picture.size) == (orientation < 5)
-    corners = {
-        1: (0, 0),
-        2: (23, 0),
-        3: (23, 15),
-        4: (0, 15),
-        5: (0, 0),
-        6: (15, 0),
-        7: (15, 23),
-        8: (0, 23),
-    }
-    assert read.getpixel(corners[orientation]) == picture.getpixel((0, 0))
+    assert read.getpixel(corner) == picture.getpixel((0, 0))
 
 
 RUBBISH = b"II*\0\xff\xff\xff\xffrubbish"
@@ -301,15 +299,11 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "PNG")
-    (folder / "cut.png").write_bytes(buffer.getvalue()[:6000])
     small = buffer.getvalue()
+    (folder / "cut.png").write_bytes(small[:6000])
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    ihdr = struct.pack(">I", 13) + b"IHDR" + header
-    ihdr += struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    (folder / "bomb.png").write_bytes(small[:8] + ihdr + small[33:])
-    body = b"a\0\0" + zlib.compress(bytes(100_000_000))
-    text = struct.pack(">I", len(body)) + b"zTXt" + body
-    text += struct.pack(">I", zlib.crc32(b"zTXt" + body))
+    (folder / "bomb.png").write_bytes(small[:8] + chunk(b"IHDR", header) + small[33:])
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))
     (folder / "text_bomb.png").write_bytes(small[:33] + text + small[33:])
     return folder
 

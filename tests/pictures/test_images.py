@@ -36,12 +36,12 @@ def test_formats(tmp_path: Path, picture: Image.Image, name: str, tolerance: flo
     assert distance(images.read(written).image, picture) <= tolerance
 
 
-def disc(colour: str = "red") -> Image.Image:
-    """A disc on nothing, whose hidden pixels are green."""
+def disc() -> Image.Image:
+    """A red disc on nothing, whose hidden pixels are green."""
     image = Image.new("RGBA", (40, 30), (0, 255, 0, 0))
     shape = Image.new("L", (400, 300))
     ImageDraw.Draw(shape).ellipse((100, 50, 300, 250), fill=255)
-    image.paste(colour, mask=shape.resize((40, 30)))
+    image.paste("red", mask=shape.resize((40, 30)))
     image.putalpha(shape.resize((40, 30)))
     return image
 

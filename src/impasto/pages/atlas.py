@@ -70,9 +70,9 @@ def atlas(
     ]
 
     def draw(runs: Sequence[Run]) -> Image.Image:
-        halves = runs[: len(layers)], runs[len(layers) :]
-        contents, styles = ([cell for run in half for cell in _cell(run)] for half in halves)
-        return layout.atlas(first.image, second.image, contents, styles)
+        contents = [("photo", first.image), *_painted(runs[: len(layers)])]
+        styles = [("painting", second.image), *_painted(runs[len(layers) :])]
+        return layout.atlas(contents, styles)
 
     inputs = {"photo": named(first), "painting": named(second)}
     return paint_sheet(Sheet, "atlas", begins, draw, callback, **inputs)
@@ -111,9 +111,11 @@ def channels(
     return Sheet(page, told | {"layer": name, "most_active": most_active, "photo": named(picture)})
 
 
-def _cell(run: Run) -> list[layout.Labelled]:
-    """A run's label and picture in a list, which is empty if the run failed."""
-    if run.artwork is None:
-        return []
-    unfinished = " (interrupted)" if run.stopped == "interrupted" else ""
-    return [(run.label.partition(", ")[2] + unfinished, images.composed(run.artwork.image))]
+def _painted(runs: Sequence[Run]) -> list[layout.Labelled]:
+    """The pictures of runs by the names of their layers, without those that failed."""
+    cells: list[layout.Labelled] = []
+    for run in runs:
+        if run.artwork:
+            unfinished = " (interrupted)" * (run.stopped == "interrupted")
+            cells.append((run.label.partition(", ")[2] + unfinished, run.artwork.image))
+    return cells

@@ -24,7 +24,7 @@ from impasto.paint.run import Painting
 from impasto.paint.studio import named
 from impasto.paint.stylize import Stylizer
 from impasto.pictures import files, images
-from impasto.pictures.images import PathLike, Picture, Source
+from impasto.pictures.images import PathLike, Source
 from impasto.settings import CompareSettings, choose
 
 Values = Sequence[Any] | Mapping[str, Any]
@@ -121,13 +121,17 @@ def compare(
     common = {"painting": painting, "regions": regions, "preset": preset, **choices}
     axes = {option: _labelled(values) for option, values in vary.items()}
     begins: list[Begin] = []
+
+    def begin(arguments: Mapping[str, Any]) -> Painting:
+        return _stylizer(settings, arguments).start(picture)
+
     for labels in itertools.product(*axes.values()):
         told = dict(zip(map(_option, axes), labels, strict=True))
         varied = {name: axes[name][label] for name, label in zip(axes, labels, strict=True)}
-        arguments = {**common, **varied}
+        arguments = common | varied
         stylizer = _stylizer(settings, arguments)  # raises most errors before the first run
         run = Run(", ".join(f"{option} {label}" for option, label in told.items()), told)
-        begins.append((run, partial(_start, picture, settings, arguments)))
+        begins.append((run, partial(begin, arguments)))
     originals = [("photo", picture.image)]
     originals += [
         (place.name or Path(source.name).stem.replace("_", " "), source.image)
@@ -145,12 +149,6 @@ def _stylizer(settings: CompareSettings | None, arguments: Mapping[str, Any]) ->
     painting, regions, preset = (given.pop(n, None) for n in ("painting", "regions", "preset"))
     chosen = choose(CompareSettings, settings, given, preset)
     return Stylizer(painting, regions=regions or (), settings=chosen)
-
-
-def _start(
-    photo: Picture, settings: CompareSettings | None, arguments: Mapping[str, Any]
-) -> Painting:
-    return _stylizer(settings, arguments).start(photo)
 
 
 def _option(argument: str) -> str:
@@ -178,12 +176,9 @@ def _drawn(
     """The contact sheet; the cells of runs that were not painted are empty."""
     heads = [[f"{_option(name)} {label}" for label in values] for name, values in axes.items()]
     rows, columns = heads if len(heads) == 2 else ([""], heads[0])
-    cells = [
-        (_caption(run), images.composed(run.artwork.image) if run.artwork else None) for run in runs
-    ]
+    cells = [(_caption(run), run.artwork.image if run.artwork else None) for run in runs]
     cells += [("not painted", None)] * (len(rows) * len(columns) - len(cells))
-    grid = [cells[start : start + len(columns)] for start in range(0, len(cells), len(columns))]
-    return contact_sheet(grid, row_labels=rows, column_labels=columns, originals=originals)
+    return contact_sheet(cells, row_labels=rows, column_labels=columns, originals=originals)
 
 
 def _caption(run: Run) -> str:

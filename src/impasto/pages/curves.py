@@ -30,22 +30,7 @@ _WIDTH = 4
 _GRID = "#e2e2e2"
 
 
-def check_matplotlib() -> None:
-    """Import what draws curves, before the work; nothing else needs it.
-
-    Raises:
-        ImpastoError: it cannot be imported.
-    """
-    try:
-        importlib.import_module("matplotlib.backends.backend_agg")
-    except Exception as error:
-        raise ImpastoError(
-            f"curves are drawn with matplotlib, which cannot be imported ({reason_of(error)}); "
-            "mend it or its settings"
-        ) from error
-
-
-def curves(series: Mapping[str, Series], title: str = "") -> Image.Image:
+def curves(series: Mapping[str, Series]) -> Image.Image:
     """Losses of several runs, on a logarithmic scale, against evaluations and against seconds.
 
     Losses that are not positive and finite are left out. Returns a PIL image of mode RGB.
@@ -53,26 +38,32 @@ def curves(series: Mapping[str, Series], title: str = "") -> Image.Image:
     Raises:
         ImpastoError: matplotlib cannot be imported.
     """
-    check_matplotlib()
+    try:
+        agg = importlib.import_module("matplotlib.backends.backend_agg")
+    except Exception as error:
+        raise ImpastoError(
+            f"curves are drawn with matplotlib, which cannot be imported ({reason_of(error)}); "
+            "mend it or its settings"
+        ) from error
     size, legend, gap = 9 * POINT, 430, 70
     left, right = MARGIN + 110, PAGE[0] - MARGIN - legend
     page = Page()
-    top = page.headline(title)
     lines: list[_Points] = []
-    y: float = top
+    y: float = MARGIN
     for label in series:
         lines.append([(right, y + 0.62 * size), (right + 90, y + 0.62 * size)])
         y = page.text(wrapped(label, legend - 110, size, 2), right + 110, y, size) + 0.35 * size
-    bottom = max(round(y), top + 760)
-    page.text_upwards(["loss"], MARGIN + size, (top + bottom) / 2, size)
+    bottom = max(round(y), MARGIN + 760)
+    page.text_upwards(["loss"], MARGIN + size, (MARGIN + bottom) / 2, size)
     width = (right - 60 - left - gap) // 2
     for number, name in enumerate(("evaluations", "seconds")):
         runs = [(run[number], run[2]) for run in series.values()]
         start = left + number * (width + gap)
         page.text([name], start + width / 2, bottom + 46, size, 0.5)
-        lines += _panel(page, runs, (start, top, start + width, bottom), labelled=not number)
+        lines += _panel(page, runs, (start, MARGIN, start + width, bottom), labelled=not number)
     sheet = page.rendered((PAGE[0], bottom + 130))
-    strokes = _stroked(lines, len(series), sheet.size)
+    renderer = agg.RendererAgg(*sheet.size, 72)  # so that a point is a pixel
+    strokes = _stroked(lines, len(series), renderer)
     sheet.paste(strokes, mask=strokes)
     return sheet
 
@@ -123,7 +114,7 @@ def _is_drawable(loss: float) -> bool:
     return math.isfinite(loss) and loss > 0
 
 
-def _stroked(lines: Sequence[_Points], runs: int, size: tuple[int, int]) -> Image.Image:
+def _stroked(lines: Sequence[_Points], runs: int, renderer: Any) -> Image.Image:
     """Lines on nothing, in the colour and the dashes of their run; a single point is a dot.
 
     Drawn by the renderer itself: a figure would ask for the program's style.
@@ -132,9 +123,7 @@ def _stroked(lines: Sequence[_Points], runs: int, size: tuple[int, int]) -> Imag
     from matplotlib.path import Path
     from matplotlib.transforms import Affine2D
 
-    agg: Any = importlib.import_module("matplotlib.backends.backend_agg")
-    renderer = agg.RendererAgg(*size, 72)  # so that a point is a pixel
-    downwards = Affine2D().scale(1, -1).translate(0, size[1])
+    downwards = Affine2D().scale(1, -1).translate(0, renderer.height)
     for number, points in enumerate(lines):
         colour = to_rgb(_COLOURS[number % runs % len(_COLOURS)])
         pen = renderer.new_gc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from impasto.pages.page import BLANK, MARGIN, PAGE, PITCH, POINT, QUIET, Page, Size, fitted, wrapped
+from impasto.pages.page import BLANK, MARGIN, PAGE, PITCH, POINT, QUIET, Page, Size, wrapped
+from impasto.pictures.images import fitted
 
 Labelled = tuple[str, Image.Image]
 """A picture and its caption."""
@@ -19,10 +21,6 @@ _Cell = tuple[str, Image.Image | None]
 _Band = tuple[str, Sequence[str], Sequence[_Cell]]
 """A row of a contact sheet: its label, the labels above its columns, its cells."""
 
-_ABOUT = (
-    "what each layer keeps of the photo",
-    "what the Gram matrices up to each layer keep of the painting",
-)
 _LONGEST = 6000  # the longer side of a contact sheet, in pixels
 _COLUMNS = 5  # of a single row; more are continued below
 
@@ -33,27 +31,25 @@ _VIRIDIS = bytes.fromhex(
 )
 
 
-def atlas(
-    photo: Image.Image,
-    painting: Image.Image,
-    contents: Sequence[Labelled],
-    styles: Sequence[Labelled],
-    title: str = "",
-) -> Image.Image:
+def atlas(contents: Sequence[Labelled], styles: Sequence[Labelled]) -> Image.Image:
     """What each layer keeps of a photo, above what Gram matrices keep of a painting.
 
-    Gatys et al. 2016 (CVPR), figure 1. Each of `contents` is reconstructed from one layer, each of
-    `styles` from the layers up to one. The page is as wide as A4 landscape at 200 dpi, not higher.
+    Gatys et al. 2016 (CVPR), figure 1. After the photo, each of `contents` is reconstructed from
+    one layer; after the painting, each of `styles` from the layers up to one. The page is as wide
+    as A4 landscape at 200 dpi, not higher.
     """
     size, heading, gap, apart = 9 * POINT, 10.5 * POINT, 24, 84
-    rows = [("photo", photo), *contents], [("painting", painting), *styles]
-    columns = max(2, *map(len, rows))
+    rows = {
+        "what each layer keeps of the photo": contents,
+        "what the Gram matrices up to each layer keep of the painting": styles,
+    }
+    columns = max(map(len, rows.values()))
     width = (PAGE[0] - 2 * MARGIN - apart - gap * (columns - 2)) // columns
     first = MARGIN + width + apart
     page = Page()
-    top = y = page.headline(title)
+    y = MARGIN
     limit = (PAGE[1] - y - MARGIN - 40) / len(rows) - 2 * (heading + size) * PITCH
-    for about, cells in zip(_ABOUT, rows, strict=True):
+    for about, cells in rows.items():
         page.text(wrapped(about, PAGE[0] - MARGIN - first, heading, 1), first, y, heading)
         y += round(1.75 * heading)
         box = width, max(fitted(image.size, (width, limit))[1] for _, image in cells)
@@ -62,7 +58,7 @@ def atlas(
             _draw_row(page, cells[1:], first, y, width + gap, box, size),
         ]
         y = round(max(ends)) + 40
-    page.block(first - apart / 2, top, first - apart / 2 + 2, y - 40)
+    page.block(first - apart / 2, MARGIN, first - apart / 2 + 2, y - 40)
     return page.rendered((PAGE[0], y - 40 + MARGIN))
 
 
@@ -70,21 +66,24 @@ def channel_grid(
     layer: str,
     maps: Sequence[tuple[int, NDArray[np.floating[Any]]]],
     photo: Image.Image,
-    title: str = "",
+    title: str,
 ) -> Image.Image:
     """A photo beside the activations [height, width] of some channels of a layer.
 
     Each map goes from zero to its own maximum; its caption gives its channel and mean. The maps are
-    as large as A4 landscape at 200 dpi allows; the page is longer if they would be too small.
+    as large as A4 landscape at 200 dpi allows.
     """
     size, gap, apart = 8 * POINT, 22, 84
     left = round(0.22 * PAGE[0])
     first = MARGIN + left + apart
     page = Page()
-    top = page.headline(title or layer)
+    large = 13 * POINT
+    headline = wrapped(title, PAGE[0] - 2 * MARGIN, large, 2, bold=True)
+    y = page.text(headline, MARGIN, MARGIN - 0.3 * large, large, bold=True)
+    top = round(y + 0.9 * large)
     under = round(10 + 2 * size * PITCH + 26)
     room = (PAGE[0] - MARGIN - first, PAGE[1] - top - MARGIN)
-    shape = max((values.shape for _, values in maps), key=max, default=(1, 1))
+    shape = max((values.shape for _, values in maps), key=max)
     columns, cell = _channel_cells(len(maps), (shape[1], shape[0]), room, gap, under)
     step = cell[0] + min(3 * gap, (room[0] - columns * cell[0]) // max(1, columns - 1))
     note = f"each map of {layer} goes from zero (dark) to its own maximum (bright)"
@@ -104,40 +103,34 @@ def channel_grid(
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[tuple[str, Image.Image | None]]],
+    cells: Sequence[_Cell],
     *,
     row_labels: Sequence[str],
     column_labels: Sequence[str],
-    title: str = "",
-    originals: Sequence[Labelled] = (),
+    originals: Sequence[Labelled],
 ) -> Image.Image:
-    """A comparison over one or two options, with the originals at its left.
+    """A comparison over one or two options, row by row, with the originals at its left.
 
     Each cell is a caption and a picture. If a picture is missing (None), the caption says why, in a
     frame. A single row of more than five cells is continued below. Pictures are as large as the
     largest of them, from 240 to 512 pixels; smaller if the sheet would exceed 6000 pixels.
-
-    Raises:
-        ValueError: there are not as many labels as rows, or fewer than columns.
     """
-    columns = max(map(len, rows), default=0)
-    if len(rows) != len(row_labels) or columns > len(column_labels):
-        raise ValueError("a contact sheet needs a label for each row and for each column")
-    heads = [column_labels[:columns], *[()] * len(rows)]
-    if len(rows) == 1 and columns > _COLUMNS:
-        step = math.ceil(columns / math.ceil(columns / _COLUMNS))
-        parts = [slice(start, start + step) for start in range(0, columns, step)]
-        rows, heads = [rows[0][part] for part in parts], [column_labels[part] for part in parts]
-        row_labels = [row_labels[0], *[""] * len(parts)]
-    bands = list(zip(row_labels, heads, rows, strict=False))
-    pictures = [image for row in rows for _, image in row if image]
-    pictures = pictures or [image for _, image in originals] or [Image.new("RGB", (384, 256))]
+    columns = len(column_labels)
+    if len(row_labels) == 1:
+        columns = math.ceil(columns / math.ceil(columns / _COLUMNS))
+    starts = range(0, len(cells), columns)
+    labels = itertools.chain(row_labels, itertools.repeat(""))
+    bands = [
+        (label, column_labels[start : start + columns], cells[start : start + columns])
+        for start, label in zip(starts, labels, strict=False)
+    ]
+    pictures = [image for _, image in cells if image]
     longer: float = min(512, max(240, *(max(image.size) for image in pictures)))
     text = max(14.0, longer / 24)
     while True:
         sizes = [fitted(image.size, (longer, longer)) for image in pictures]
         box = (max(w for w, _ in sizes), max(h for _, h in sizes))
-        page, size = _sheet(bands, originals, title, box, text)
+        page, size = _sheet(bands, originals, box, text)
         if max(size) <= _LONGEST:
             return page.rendered(size)
         shrink = min(0.99, _LONGEST / max(size))
@@ -148,28 +141,24 @@ def _channel_cells(
     count: int, shape: Size, room: tuple[float, float], gap: int, under: int
 ) -> tuple[int, Size]:
     """The number of columns that gives the largest maps, and the (width, height) of a cell."""
-    narrowest, smallest = 170, 150  # a caption's width; the least size of a map
-    count = max(count, 1)
+    narrowest = 170  # a caption's width
 
     def cell(columns: int) -> Size:
         rows = math.ceil(count / columns)
         width = (room[0] + gap) / columns - gap
         return fitted(shape, (width, max(1, room[1] / rows - under)))
 
-    most = max(1, int((room[0] + gap) // (narrowest + gap)))
+    most = int((room[0] + gap) // (narrowest + gap))
     numbers = range(1, min(most, count) + 1)
     columns = max(numbers, key=lambda n: (cell(n)[0], -math.ceil(count / n), -n))
     width, height = cell(columns)
-    if max(width, height) < smallest:
-        columns = most
-        width, height = fitted(shape, ((room[0] + gap) / columns - gap, 2 * smallest))
     return columns, (max(width, narrowest), height)
 
 
 def _coloured(values: NDArray[np.floating[Any]], box: Size) -> Image.Image:
     """A map in viridis, from zero to its own maximum, as large as fits in a box."""
     finite = np.nan_to_num(np.asarray(values, dtype=np.float32), posinf=0, neginf=0).clip(0)
-    share = Image.fromarray(finite / (finite.max(initial=0) or 1))
+    share = Image.fromarray(finite / (finite.max() or 1))
     # Enlarged before it is coloured, since a mean of two colours may not be on the scale.
     share = share.resize(fitted(share.size, box), Image.Resampling.BICUBIC)
     colours = np.frombuffer(_VIRIDIS, np.uint8).reshape(-1, 3)
@@ -179,20 +168,18 @@ def _coloured(values: NDArray[np.floating[Any]], box: Size) -> Image.Image:
 
 
 def _sheet(
-    bands: Sequence[_Band], originals: Sequence[Labelled], title: str, box: Size, size: float
+    bands: Sequence[_Band], originals: Sequence[Labelled], box: Size, size: float
 ) -> tuple[Page, Size]:
     """A contact sheet with pictures that fit in `box` and captions of `size`; and its own size."""
     margin, gap = round(2.2 * size), round(1.1 * size)
     column = max(box[0], round(10 * size))
     step = column + gap
-    beside = math.ceil(len(originals) / max(1, len(bands)))
+    beside = math.ceil(len(originals) / len(bands))
     rule = margin + beside * step + gap
-    first = rule + 2 * gap if beside else margin
-    first += round(2.9 * size) if any(label for label, _, _ in bands) else 0
-    columns = max((len(cells) for _, _, cells in bands), default=0)
-    right = first + columns * step - gap if columns else rule
+    first = rule + 2 * gap + round(2.9 * size) * any(label for label, _, _ in bands)
+    right = first + max(len(cells) for _, _, cells in bands) * step - gap
     page = Page()
-    top = y = page.headline(title, right + margin, margin, 1.45 * size)
+    y = margin
     for number, (label, heads, cells) in enumerate(bands):
         texts = [wrapped(head, column, 1.1 * size, 2) for head in heads]
         deepest = max(map(len, texts), default=0)
@@ -208,9 +195,8 @@ def _sheet(
             _draw_row(page, cells, first, y, step, box, size, column),
         ]
         y = round(max(ends) + 1.5 * size)
-    bottom = y - round(1.5 * size) * bool(bands)
-    if beside:
-        page.block(rule, top, rule + 2, bottom)
+    bottom = y - round(1.5 * size)
+    page.block(rule, margin, rule + 2, bottom)
     return page, (right + margin, bottom + margin)
 
 

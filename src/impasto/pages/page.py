@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from impasto.pictures.images import resize
+from impasto.pictures.images import composed, fitted, resize
 
 Size = tuple[int, int]
 
@@ -39,14 +39,6 @@ class Page:
     def __init__(self) -> None:
         self._pasted: list[tuple[Any, Any, Image.Image | None]] = []
 
-    def headline(
-        self, title: str, width: float = PAGE[0], margin: int = MARGIN, size: float = 13 * POINT
-    ) -> int:
-        """Write the title at the top, if it is not empty; returns the y below it."""
-        lines = wrapped(title, width - 2 * margin, size, 2, bold=True)
-        bottom = self.text(lines, margin, margin - 0.3 * size, size, bold=True)
-        return round(bottom + 0.9 * size) if lines else margin
-
     def picture(
         self, image: Image.Image, x: int, y: int, box: tuple[float, float], *, middle: bool = True
     ) -> float:
@@ -57,7 +49,7 @@ class Page:
         size = fitted(image.size, box)
         left = x + round((box[0] - size[0]) / 2)
         top = y + round((box[1] - size[1]) / 2) * middle
-        self._pasted.append((resize(image.convert("RGB"), size), (left, top), None))
+        self._pasted.append((resize(composed(image), size), (left, top), None))
         return y + (box[1] if middle else size[1])
 
     def text(
@@ -105,12 +97,6 @@ class Page:
         for pasted in self._pasted:
             sheet.paste(*pasted)
         return sheet
-
-
-def fitted(size: Size, box: tuple[float, float]) -> Size:
-    """The largest (width, height) of the same shape that fits in a box."""
-    scale = min(box[0] / size[0], box[1] / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @functools.lru_cache(64)

@@ -95,13 +95,11 @@ def paint_sheet(
         SheetInterrupted: Ctrl-C was pressed. Without a picture, the first error is raised instead.
     """
     runs = _paint_all(begins, callback)
-    stopped: Stopped = "budget"
-    if len(runs) < len(begins) or runs[-1].stopped == "interrupted":
-        stopped = "interrupted"
+    interrupted = len(runs) < len(begins) or runs[-1].stopped == "interrupted"
     try:
         page = draw(runs)
     except KeyboardInterrupt:
-        page, stopped = draw(runs), "interrupted"
+        page, interrupted = draw(runs), True
     told = []
     for run in runs:
         if artwork := run.artwork:  # its own PNG's record, but only the last loss
@@ -109,8 +107,8 @@ def paint_sheet(
             told.append({"run": run.label, **own, "loss": artwork.losses[-1]})
     size = list(page.size)
     record = {"impasto": __version__, "command": command, "size": size, "runs": told, **inputs}
-    sheet = kind(page, record, stopped, runs)
-    if stopped == "interrupted":
+    sheet = kind(page, record, "interrupted" if interrupted else "budget", runs)
+    if interrupted:
         raise SheetInterrupted(sheet)
     return sheet
 

@@ -16,10 +16,7 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def match_luminance(
-    painting: Tensor,
-    photo: Tensor,
-    weights: Tensor | None = None,
-    visible: Tensor | None = None,
+    painting: Tensor, photo: Tensor, weights: Tensor | None = None, visible: Tensor | None = None
 ) -> Tensor:
     """Shift and stretch a painting's luminance to a photo's mean and standard deviation.
 

@@ -98,10 +98,7 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data))
     from pillow_heif import HeifImageFile  # for an iPhone's pictures; loading it takes 0.1 s
 
-    try:
-        image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
-    except SyntaxError as error:  # to `Image.open` it means: try another format
-        raise OSError(error) from None
+    image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
         raise Image.DecompressionBombError
     nclx = image.info.get("nclx_profile") or {}
@@ -128,17 +125,12 @@ def display_p3() -> bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture upright as its EXIF says, and keep its profile and transparency."""
     try:
-        upright = ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)
     except Warning:
         raise
     except Exception:  # broken EXIF raises many kinds of errors
-        upright = image.copy()
-    for key in ("icc_profile", "transparency"):
-        if key in image.info:
-            upright.info[key] = image.info[key]
-    return upright
+        return image.copy()
 
 
 def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
@@ -181,8 +173,7 @@ def _convert_profile(image: Image.Image, profile: bytes, name: str) -> Image.Ima
         if image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
             image = image.convert("RGB")
         srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+        return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError):
         notice(f"{name} has a colour profile that cannot be used; its colours are taken as sRGB")
         return image
-    return converted or image

@@ -134,7 +134,7 @@ def check_folder(target: Path) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise unwritable(target, error) from None
+        raise _unwritable(target, error) from None
 
 
 def write_whole(data: bytes, path: Path, force: bool) -> Path:
@@ -158,7 +158,7 @@ def make_whole(make: Callable[[Path], object], path: Path, force: bool) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise _unwritable(path, error) from None
 
 
 def settle(file: BinaryIO) -> None:
@@ -185,10 +185,10 @@ def put(temporary: Path, path: Path, force: bool) -> Path:
             if free.exists():
                 continue
             temporary.replace(free)
-        if free != path:
-            notice(f"{path} exists already; {free} was written instead (force replaces it)")
-        return free
-    raise AssertionError("unreachable")
+        break
+    if free != path:
+        notice(f"{path} exists already; {free} was written instead (force replaces it)")
+    return free
 
 
 def numbered(path: Path) -> Iterator[Path]:
@@ -197,8 +197,7 @@ def numbered(path: Path) -> Iterator[Path]:
     yield from (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
 
 
-def unwritable(path: Path, error: OSError) -> ImpastoError:
-    """The error for a file that cannot be written."""
+def _unwritable(path: Path, error: OSError) -> ImpastoError:
     return ImpastoError(
         f"{path} cannot be written ({_reason(error)}); choose a place with free space where you "
         "may write"

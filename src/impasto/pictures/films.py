@@ -104,7 +104,6 @@ class Film:
         self._format = _FORMATS[self.path.suffix.lower()]
         self._planned = frozenset(frame_steps(steps, self._format.frames))
         self._frames: list[bytes] = []
-        self._size = (0, 0)  # of the last frame
         self._latest: Tensor | None = None  # the last image added, unless it is a frame already
 
     def __enter__(self) -> Self:
@@ -128,8 +127,10 @@ class Film:
 
     def _keep(self, image: Tensor) -> None:
         frame, buffer = images.composed(images.to_image(image)), io.BytesIO()
-        self._size = self._format.size(frame.size)
-        images.resize(frame, self._size).save(buffer, **self._format.kept_as)
+        sides = images.fitted_size(frame.size, min(self._format.longer, max(frame.size)))
+        unit = self._format.multiple
+        width, height = (max(unit, side // unit * unit) for side in sides)
+        images.resize(frame, (width, height)).save(buffer, **self._format.kept_as)
         self._frames.append(buffer.getvalue())
         self._latest = None
 
@@ -139,7 +140,7 @@ class Film:
             self._keep(self._latest)
         frames, self._frames = self._frames, []
         if frames:
-            encode = functools.partial(self._format.encode, frames, self._size)
+            encode = functools.partial(self._format.encode, frames)
             self.written = make_whole(encode, self.path, self.force)
 
 
@@ -168,7 +169,7 @@ class Stills:
         if step.step == 0 or step.step % self.every:
             return
         still = images.to_image(step.image)
-        if not images.keeps_transparency(self.path):
+        if images.FORMATS[self.path.suffix.lower()] not in images.WITH_ALPHA:
             still = images.composed(still)
         path = self.path.with_stem(f"{self.path.stem}-step{step.step:04d}")
         record = {"step": step.step, "loss": step.loss, "parts": dict(step.parts)}
@@ -204,28 +205,21 @@ class _Format:
     longer: int  # most pixels of the longer side
     multiple: int  # both sides are multiples of it
     kept_as: dict[str, Any]
-    encode: Callable[[Sequence[bytes], tuple[int, int], Path], None]
-
-    def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (width, height) of a film whose last frame is of this size."""
-        width, height = images.fitted_size(size, min(self.longer, max(size)))
-        unit = self.multiple
-        return max(unit, width // unit * unit), max(unit, height // unit * unit)
+    encode: Callable[[Sequence[bytes], Path], None]
 
 
-def _decoded(
-    frames: Sequence[bytes], size: tuple[int, int], rate: int
-) -> Iterator[tuple[Image.Image, int]]:
-    """The frames, all of one size, and how long each is shown, in units of 1 / `rate` seconds."""
+def _decoded(frames: Sequence[bytes], rate: int) -> Iterator[tuple[Image.Image, int]]:
+    """The frames, as large as the last, and the time each is shown, in units of 1 / `rate` s."""
+    size = Image.open(io.BytesIO(frames[-1])).size
     ticks = max(1, min(rate // 2, _SHORTEST * rate // len(frames)))
     for number, frame in enumerate(frames, 1):
         shown = images.resize(Image.open(io.BytesIO(frame)), size)
         yield shown, ticks if number < len(frames) else HOLD * rate
 
 
-def _write_gif(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> None:
+def _write_gif(frames: Sequence[bytes], path: Path) -> None:
     """10 frames a second. At worst, 49 frames of 256 x 256 at 12 bits a pixel, it is under 5 MB."""
-    shown, ticks = zip(*_decoded(frames, size, 10), strict=True)
+    shown, ticks = zip(*_decoded(frames, 10), strict=True)
     palette, durations = _palette(shown), [100 * tick for tick in ticks]
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in shown)
     first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
@@ -242,7 +236,7 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     return sheet.quantize(255, Image.Quantize.MEDIANCUT, kmeans=2)
 
 
-def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> None:
+def _write_mp4(frames: Sequence[bytes], path: Path) -> None:
     """12 frames a second of H.264, in the colours of HDTV (BT.709, limited range)."""
     import av
 
@@ -253,12 +247,12 @@ def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> No
             # result differs once in a hundred films of flat frames.
             how = {"crf": "20", "threads": "1", "x264-params": "mbtree=0"}
             stream = container.add_stream("libx264", rate, how)
-            stream.width, stream.height = size
+            stream.width, stream.height = Image.open(io.BytesIO(frames[-1])).size
             stream.pix_fmt = "yuv420p"
             context = stream.codec_context
             context.color_range = context.colorspace = _BT709
             context.color_primaries = context.color_trc = _BT709
-            for frame, ticks in _decoded(frames, size, rate):
+            for frame, ticks in _decoded(frames, rate):
                 # By default it converts to the colours of SDTV, whatever the tags say.
                 yuv = av.VideoFrame.from_ndarray(np.array(frame), "rgb24").reformat(
                     format="yuv420p",
@@ -277,9 +271,8 @@ def _write_mp4(frames: Sequence[bytes], size: tuple[int, int], path: Path) -> No
         raise ImpastoError(f"the film encoder failed ({error}); write a .gif") from None
 
 
-_KEPT_JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
-_KEPT_PNG = {"format": "PNG", "compress_level": 1}  # with JPEG, still parts would flicker
 _FORMATS = {
-    ".mp4": _Format(120, 720, 2, _KEPT_JPEG, _write_mp4),
-    ".gif": _Format(48, 256, 1, _KEPT_PNG, _write_gif),
+    ".mp4": _Format(120, 720, 2, {"format": "JPEG", "quality": 95, "subsampling": 0}, _write_mp4),
+    # With JPEG, still parts would flicker.
+    ".gif": _Format(48, 256, 1, {"format": "PNG", "compress_level": 1}, _write_gif),
 }

@@ -5,6 +5,7 @@ An image tensor is float32 [1, 3, height, width], RGB, in [0, 1], sRGB-encoded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -41,7 +42,9 @@ FORMATS = {
 RECORD = "impasto"
 """The keyword of the text in a PNG that says, as JSON, how the picture was made."""
 
-_WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+"""The formats that hold soft transparency."""
+
 _OPTIONS: Mapping[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95},
@@ -56,19 +59,16 @@ class Picture:
     """A picture as it was read: upright, in sRGB, composed on a background colour.
 
     image: PIL image of mode RGB. name: for messages. sha256: of the file's bytes, or of the pixels
-    if there was no file. alpha: PIL image of mode L (None if nothing is transparent).
+    if there was no file. colours: the visible ones, spread over transparent parts, so that they
+    have no edge and no background colour. alpha: PIL image of mode L (None if nothing is
+    transparent).
     """
 
     image: Image.Image
     name: str
     sha256: str
+    colours: Image.Image
     alpha: Image.Image | None = None
-    _colours: Image.Image | None = None
-
-    @property
-    def colours(self) -> Image.Image:
-        """The visible colours, spread over transparent parts: no edge and no background colour."""
-        return self._colours or self.image
 
 
 Source = PathLike | Image.Image | Picture
@@ -97,9 +97,9 @@ def read(source: Source, background: str = "white") -> Picture:
         rgb, alpha = decoding.decode(data, name)
     sha256 = hashlib.sha256(data).hexdigest()
     if alpha is None or alpha.getextrema()[0] == 255:
-        return Picture(rgb, name, sha256)
+        return Picture(rgb, name, sha256, rgb)
     shown = Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
-    return Picture(shown, name, sha256, alpha, _spread(rgb, alpha))
+    return Picture(shown, name, sha256, _spread(rgb, alpha), alpha)
 
 
 def by_role(role: str, pictures: Sequence[Picture]) -> dict[str, Picture]:
@@ -142,7 +142,8 @@ def read_mask(source: Source) -> Picture:
             f"{name} is dark: where it is brightest, {highest / 2.55:.0f} % of the painting comes "
             "through; paint the area white for all of it"
         )
-    return Picture(Image.fromarray(brightest).convert("RGB"), seen.name, seen.sha256)
+    mask = Image.fromarray(brightest).convert("RGB")
+    return Picture(mask, seen.name, seen.sha256, mask)
 
 
 def _spread(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
@@ -164,7 +165,12 @@ def _spread(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
 
 def fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
     """The (width, height) with the longer side `longer` and the same proportions, to the pixel."""
-    scale = longer / max(size)
+    return fitted(size, (longer, longer))
+
+
+def fitted(size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]:
+    """The largest (width, height) of the same shape that fits in a box."""
+    scale = min(box[0] / size[0], box[1] / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -219,18 +225,12 @@ def to_image(tensor: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-def keeps_transparency(path: Path) -> bool:
-    """Whether the format of a file's extension holds soft transparency."""
-    return FORMATS[path.suffix.lower()] in _WITH_ALPHA
-
-
-def composed(image: Image.Image, background: str = "white") -> Image.Image:
-    """Compose an image of mode RGBA on a background colour; one of mode RGB stays as it is."""
+def composed(image: Image.Image) -> Image.Image:
+    """Compose an image of mode RGBA on white; one of mode RGB stays as it is."""
     if image.mode == "RGB":
         return image
-    ground = Image.new("RGB", image.size, background)
-    ground.paste(image, mask=image.getchannel("A"))
-    return ground
+    white = Image.new("RGB", image.size, "white")
+    return Image.composite(image.convert("RGB"), white, image.getchannel("A"))
 
 
 def check_writable(target: PathLike, format: str | None = None) -> None:  # noqa: A002
@@ -296,7 +296,7 @@ def _kind(path: Path, format: str | None) -> str:  # noqa: A002
 def _encode(image: Image.Image, path: Path, kind: str, record: Mapping[str, Any] | None) -> bytes:
     name = "standard output" if path == _STANDARD_OUTPUT else path
     options = dict(_OPTIONS.get(kind, {}))
-    if image.mode == "RGBA" and kind not in _WITH_ALPHA:
+    if image.mode == "RGBA" and kind not in WITH_ALPHA:
         notice(f"{name} is on white: {kind} holds no soft transparency; write a .png to keep it")
         image = composed(image)
     if kind == "PNG" and record is not None:
@@ -319,13 +319,8 @@ def read_record(path: PathLike) -> dict[str, Any]:
     name, data = files.read_whole(path)
     with decoding.opened(data, name) as image:
         image.load()
-        text = image.info.get(RECORD)
-    try:
-        record = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise ImpastoError(
-            f"{name} does not say how it was made; only PNG files written by impasto do"
-        )
-    return record
+        text = image.info.get(RECORD, "")
+    with contextlib.suppress(ValueError):
+        if isinstance(record := json.loads(text), dict):
+            return record
+    raise ImpastoError(f"{name} does not say how it was made; only PNG files written by impasto do")
