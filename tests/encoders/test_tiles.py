@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import pytest
@@ -32,8 +31,6 @@ from tests.conftest import sample_tensor
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
-double = functools.cache(lambda: load_encoder().double())
-
 
 def losses(encoder: Encoder, photo: Tensor, painting: Tensor) -> list[Loss]:
     targets = measure(encoder, photo, features=["relu4_2"])
@@ -55,14 +52,16 @@ def assert_same(one: Evaluation, other: Evaluation, tolerance: float) -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(16, 80), st.integers(16, 80), st.integers(1, 100), st.integers(0, 9))
-def test_any_size_in_any_tiles_is_exact(height: int, width: int, tile: int, seed: int) -> None:
+def test_any_size_in_any_tiles_is_exact(
+    encoder64: Encoder, height: int, width: int, tile: int, seed: int
+) -> None:
     random = torch.Generator().manual_seed(seed)
     image, photo, painting = (
         torch.rand(1, 3, height, width, generator=random, dtype=torch.float64) for _ in range(3)
     )
-    terms = losses(double(), photo, painting)
-    whole = Objective(double(), terms)(image)
-    assert_same(Objective(double(), terms, tile=tile)(image), whole, 1e-10)
+    terms = losses(encoder64, photo, painting)
+    whole = Objective(encoder64, terms)(image)
+    assert_same(Objective(encoder64, terms, tile=tile)(image), whole, 1e-10)
 
 
 @pytest.mark.parametrize("tile", [16, 48, 80])

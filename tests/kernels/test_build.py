@@ -31,7 +31,7 @@ status = ops.status()
 random = torch.Generator().manual_seed(0)
 weight = torch.randn(64, 64, 3, 3, generator=random, dtype=torch.float32)
 x = torch.randn(2, 64, 9, 9, generator=random, dtype=torch.float32)
-y = ops.gram(ops.Convolution.of(weight, weight[0, :, 0, 0])(x, rectify=True))
+y = ops.gram(ops.Convolution(lambda: (weight, weight[0, :, 0, 0]))(x, rectify=True))
 print(status.ready, round(y.double().mean().item()), "|", status.reason)
 """
 

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_convolutions(
 ) -> None:
     weight, bias = parameters(before, after, seed)
     x = random(batch, before, height, width, seed=seed + 2)
-    convolution = ops.Convolution.of(weight, bias)
+    convolution = ops.Convolution(lambda: (weight, bias))
     positive = convolution(x, rectify=rectify) > 0
 
     def exact(x: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ def test_the_encoder_gives_the_same_with_and_without(
 
 def small_network(seed: int = 0) -> Function:
     """One of each, so that all threads have something to do."""
-    first, second = (ops.Convolution.of(*parameters(before, 64, seed)) for before in (3, 64))
+    first, second = (ops.Convolution(partial(parameters, before, 64, seed)) for before in (3, 64))
 
     def network(x: Tensor) -> Tensor:
         y, z = ops.fork(ops.average_pool(second(first(x, rectify=True), rectify=True)))
@@ -240,7 +241,7 @@ def test_weights_are_prepared_once_and_not_kept_as_they_were(before: int) -> Non
     assert not read
     convolution.forward(random(1, before, 4, 4), rectify=True)
     assert len(read) == 1
-    assert (convolution.in_channels, convolution.out_channels) == (before, 64)
+    assert convolution.in_channels == before
     convolution.prepare()
     convolution.prepare()
     assert len(read) == 2
@@ -255,7 +256,7 @@ def test_weights_are_prepared_once_and_not_kept_as_they_were(before: int) -> Non
 def test_two_threads_that_need_weights_at_once_prepare_them_once() -> None:
     weight, bias = parameters(64, 64)
     x = random(1, 64, 9, 9)
-    expected = ops.Convolution.of(weight, bias).forward(x, rectify=False)
+    expected = ops.Convolution(lambda: (weight, bias)).forward(x, rectify=False)
     read, together = [], threading.Barrier(4)
 
     def slowly() -> tuple[Tensor, Tensor]:

@@ -82,9 +82,8 @@ def test_a_batch_is_one_at_a_time(
         assert difference.norm() <= 1e-4 * alone.gradient.norm()
 
 
-def test_memory_is_that_of_one_times_their_number(encoder: Encoder, pictures: Tensor) -> None:
+def test_memory_is_that_of_one_times_their_number(encoder: Encoder) -> None:
     losses = [TotalVariationLoss(), ContentLoss("relu3_2", torch.ones(1, 256, 64, 64))]
-    del pictures
     enough = Objective(encoder, losses, memory=300 * 2**20)
     assert enough.segments((256, 256), 1) is None
     assert enough.segments((256, 256), 4) is not None

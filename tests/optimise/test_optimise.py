@@ -95,25 +95,25 @@ def test_steps_report_what_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_budgets(name: str) -> None:
-    rosenbrock = quadratic(random(1, 1, 3, 9, 9), 10 ** (3 * random(2, 1, 3, 9, 9).double()))
+    uneven = quadratic(random(1, 1, 3, 9, 9), 10 ** (3 * random(2, 1, 3, 9, 9).double()))
     start = random(0, 1, 3, 9, 9)
-    none = OPTIMISERS[name](rosenbrock, start, steps=0)
+    none = OPTIMISERS[name](uneven, start, steps=0)
     assert (none.final.step, none.final.evaluations, none.reason) == (0, 1, "budget")
-    few = OPTIMISERS[name](rosenbrock, start, steps=3)
+    few = OPTIMISERS[name](uneven, start, steps=3)
     assert (few.final.step, few.reason) == (3, "budget")
     counted = 0
 
     def counting(image: Tensor) -> Evaluation:
         nonlocal counted
         counted += 1
-        return rosenbrock(image)
+        return uneven(image)
 
     spent = OPTIMISERS[name](counting, start, steps=1000, evaluations=9)
     assert counted == 9
     assert spent.reason == "budget"
     assert spent.final.loss < none.final.loss
     with pytest.raises(ImpastoError, match="at least one evaluation"):
-        OPTIMISERS[name](rosenbrock, start, steps=1, evaluations=0)
+        OPTIMISERS[name](uneven, start, steps=1, evaluations=0)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -173,7 +173,7 @@ def test_so_is_a_start_that_is_none(encoder: Vgg, photo: Tensor, name: str) -> N
 
 
 @pytest.fixture(scope="module")
-def make_objective(encoder: Vgg, photo: Tensor, painting: Tensor) -> dict[Scaling, Objective]:
+def objectives(encoder: Vgg, photo: Tensor, painting: Tensor) -> dict[Scaling, Objective]:
     with torch.no_grad():
         content = encoder(photo, ["relu4_2"])["relu4_2"]
         style = encoder(painting, STYLE)
@@ -198,7 +198,7 @@ def make_objective(encoder: Vgg, photo: Tensor, painting: Tensor) -> dict[Scalin
 @pytest.mark.parametrize("start", ["photo", "noise", "painting", "black", "white"])
 @pytest.mark.parametrize("optimiser", [lbfgs, cg])
 def test_progress_at_once_from_any_start_in_every_scaling(
-    make_objective: dict[Scaling, Objective],
+    objectives: dict[Scaling, Objective],
     photo: Tensor,
     noise: Tensor,
     painting: Tensor,
@@ -214,7 +214,7 @@ def test_progress_at_once_from_any_start_in_every_scaling(
         "white": torch.ones_like(photo),
     }
     seen: list[Step] = []
-    optimiser(make_objective[scaling], starts[start], steps=5, callback=seen.append)
+    optimiser(objectives[scaling], starts[start], steps=5, callback=seen.append)
     losses = [step.loss for step in seen]
     assert len(losses) == 6
     assert all(b < a for a, b in itertools.pairwise(losses))
@@ -225,21 +225,19 @@ def test_progress_at_once_from_any_start_in_every_scaling(
 
 
 def test_adam_lowers_the_real_objective(
-    make_objective: dict[Scaling, Objective], photo: Tensor
+    objectives: dict[Scaling, Objective], photo: Tensor
 ) -> None:
     seen: list[Step] = []
-    outcome = adam(make_objective["relative"], photo, steps=30, callback=seen.append)
+    outcome = adam(objectives["relative"], photo, steps=30, callback=seen.append)
     assert outcome.final.loss < 0.5 * seen[0].loss
     assert all(step.image.min() >= 0 and step.image.max() <= 1 for step in seen)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_same_again_is_the_same(
-    name: str, make_objective: dict[Scaling, Objective], noise: Tensor
+    name: str, objectives: dict[Scaling, Objective], noise: Tensor
 ) -> None:
-    one, two = (
-        OPTIMISERS[name](make_objective["relative"], noise, steps=8).final for _ in range(2)
-    )
+    one, two = (OPTIMISERS[name](objectives["relative"], noise, steps=8).final for _ in range(2))
     assert one.loss == two.loss
     assert np.array_equal(one.image.numpy(), two.image.numpy())
 
@@ -277,14 +275,11 @@ def test_what_is_raised_in_the_midst_of_a_step_changes_nothing(name: str) -> Non
     start = random(0, 1, 3, 5, 4)
     expected = [step.loss for step in OPTIMISERS[name].start(plain, start, steps=8)]
     descent = OPTIMISERS[name].start(pressed, start, steps=8)
-    losses: list[float] = []
     with pytest.raises(KeyboardInterrupt):
-        losses.extend(step.loss for step in descent)
-    losses = []
+        list(descent)
     assert descent.last is not None
     before = descent.last.step
-    for step in descent:  # it tries the same step again
-        losses.append(step.loss)
+    losses = [step.loss for step in descent]  # it tries the same step again
     assert before + len(losses) + 1 == len(expected)
     assert losses[-1] == pytest.approx(expected[-1], rel=1e-6, abs=1e-12)
 

@@ -185,9 +185,6 @@ class Encoder(ABC):
         """
         return max(self.rows[self.layer(name)].stride for name in layers)
 
-    def channels(self, name: str) -> int:
-        return self.rows[name].channels
-
     def like(self, *, pooling: Pooling | None = None, padding: Padding | None = None) -> Self:
         """The same encoder with this pooling or padding; it shares the weights."""
         other = copy.copy(self)

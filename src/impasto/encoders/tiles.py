@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,18 +86,17 @@ class Segment:
     """Layers computed together: `layers`, from the activations of `start`, in tiles.
 
     Lengths are in positions of the start. rows: the encoder's table from the start to the last
-    layer. strides: of the start and of each layer. tile: the side of a core. grid: tiles begin at
-    multiples of it, so that the compiled convolutions cut them up as they would the whole, and
-    round alike. halos: the halo's widths before and behind a core. wraps: at a border, the picture
-    continues with its opposite side.
+    layer. strides: of each row. tile: the side of a core. grid: tiles begin at multiples of it, so
+    that the compiled convolutions cut them up as they would the whole, and round alike. halos: the
+    halo's widths before and behind a core. wraps: at a border, the picture continues with its
+    opposite side.
     """
 
     def __init__(self, rows: Sequence[Layer], layers: list[str], side: int, wraps: bool) -> None:
         self.rows, self.layers, self.wraps = rows, layers, wraps
         first, last = rows[0], rows[-1]
         self.start = first.name
-        named = [row for row in rows if row.name in (first.name, *layers)]
-        self.strides = {row.name: row.stride // first.stride for row in named}
+        self.strides = {row.name: row.stride // first.stride for row in rows}
         step = last.stride // first.stride
         convolved = [a.stride for a, b in itertools.pairwise(rows) if b.halo > a.halo]
         self.grid = max([step, *(ops.GRID * stride // first.stride for stride in convolved)])
@@ -107,7 +106,7 @@ class Segment:
         self.halos = -(-reach // self.grid) * self.grid, -(-reach // step) * step
 
     def tiles(self, start: Tensor) -> Iterator[dict[str, Part]]:
-        """For each tile of a start [batch, C, height, width], its part of it and of each layer."""
+        """For each tile of a start [batch, C, height, width], its part of every row's layer."""
         before, behind = self.halos
 
         def crop(core: slice, side: int) -> slice:
@@ -179,31 +178,30 @@ def sweep(
                 for name in segment.layers:
                     visit(name, features[name], parts[name])
                     if following and name == following.start:
-                        put(starts, encoder, name, features[name], parts[name])
+                        put(starts, name, features[name], parts[name])
     return starts
 
 
-def put(layers: dict[str, Tensor], encoder: Encoder, name: str, crop: Tensor, part: Part) -> None:
+def put(layers: dict[str, Tensor], name: str, crop: Tensor, part: Part) -> None:
     """Put the core of a crop into the whole layer (channels last), which the first call makes."""
     if name not in layers:
-        whole = crop.new_empty(len(crop), *part.size, encoder.channels(name))
+        whole = crop.new_empty(len(crop), *part.size, crop.shape[1])
         layers[name] = whole.permute(0, 3, 1, 2)
     layers[name][(..., *part.core)] = part.core_of(crop)
 
 
 def needed(
     encoder: Encoder,
-    layers: Iterable[str],
+    layers: Collection[str],
     size: tuple[int, int],
     segments: Sequence[Segment] | None,
     batch: int = 1,
 ) -> float:
     """About how many bytes one evaluation takes, including weights, image and gradient."""
-    wanted = {encoder.layer(name) for name in layers}
     pixels = size[0] * size[1] * batch
-    kept = encoder.held(wanted) + _BUFFERS + pixels * 6 * _FLOAT
+    kept = encoder.held(layers) + _BUFFERS + pixels * 6 * _FLOAT
     if segments is None:
-        return kept + pixels * _bytes_per_position(encoder.run(IMAGE, encoder.deepest(wanted).name))
+        return kept + pixels * _bytes_per_position(encoder.run(IMAGE, encoder.deepest(layers).name))
     most = 0.0
     for segment in segments:
         row = segment.rows[0]
@@ -243,7 +241,7 @@ def _spans(length: int, tile: int, grid: int) -> list[slice]:
     """Cut `length` into about equal spans of about `tile` that begin at multiples of `grid`."""
     count = max(1, round(length / tile))
     starts = sorted({length * n // count // grid * grid for n in range(count)})
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
+    return [slice(a, b) for a, b in itertools.pairwise([*starts, length])]
 
 
 def _shrunk(spans: Spans, stride: int) -> Spans:

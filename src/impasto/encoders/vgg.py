@@ -62,9 +62,8 @@ class Vgg(Encoder):
         pooling: Pooling = "avg",
         padding: Padding = "zeros",
     ) -> None:
-        blocks = VGG16
+        blocks = VGG19 if "conv3_4.weight" in state else VGG16
         if not isinstance(state, _Bundled):  # checking those would read them all
-            blocks = VGG19 if "conv3_4.weight" in state else VGG16
             _check_shapes(state, blocks)
         super().__init__(
             _table(blocks), content_layer="relu4_2", style_layers=_STYLE, sets=_SETS, cut="pool3"
@@ -148,10 +147,9 @@ class Vgg(Encoder):
         """A convolution's weight and bias for torch itself, on the encoder's device."""
         key = name, self.device, self.dtype
         if key not in self._plain:
+            weight, bias = (t.to(self.device, self.dtype) for t in _read(self.state, name))
             # Channels-last weights need no reordering: a fifth faster on a CPU.
-            weight, bias = _read(self.state, name)
-            weight = weight.to(memory_format=torch.channels_last)
-            self._plain[key] = weight.to(self.device, self.dtype), bias.to(self.device, self.dtype)
+            self._plain[key] = weight.to(memory_format=torch.channels_last), bias
         return self._plain[key]
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -224,14 +222,13 @@ def _convolutions(table: Sequence[Layer]) -> Iterator[tuple[str, int, int]]:
 
 
 def _check_shapes(state: Mapping[str, Tensor], blocks: tuple[int, ...]) -> None:
-    expected: dict[str, tuple[int, ...]] = {}
-    for name, inputs, outputs in _convolutions(_table(blocks)):
-        expected |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
-    for name, shape in expected.items():
-        if name not in state:
-            raise _WrongWeights(f"{name} is missing")
-        if (found := tuple(state[name].shape)) != shape:
-            raise _WrongWeights(f"{name} has the shape {found} instead of {shape}")
+    for convolution, inputs, outputs in _convolutions(_table(blocks)):
+        for kind, shape in (("weight", (outputs, inputs, 3, 3)), ("bias", (outputs,))):
+            name = f"{convolution}.{kind}"
+            if name not in state:
+                raise _WrongWeights(f"{name} is missing")
+            if (found := tuple(state[name].shape)) != shape:
+                raise _WrongWeights(f"{name} has the shape {found} instead of {shape}")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from impasto.device import ordinary
 from impasto.kernels import build, sharing
-from impasto.kernels.build import CACHE as CACHE, SWITCH as SWITCH, Status as Status, kernels
+from impasto.kernels.build import SWITCH as SWITCH, Status as Status, kernels
 from impasto.kernels.sharing import Floats, clear as clear, empty, ranges, run, values
 
 GRID = 4
@@ -31,8 +31,6 @@ STRIPS = 8
 """The most parts that a sum over positions is split into, whatever the number of threads."""
 TILES = 72
 """The most tiles that a call of the convolution kernel works on: its buffers stay in cache."""
-
-_NOTHING: Floats = np.empty(0, np.float32)
 
 
 def suits(x: Tensor) -> bool:
@@ -54,7 +52,7 @@ def _verify() -> None:
         for shape in ((64, 64, 3, 3), 64, (1, 64, 11, 14))
     )
     weight /= 24
-    y = Convolution.of(weight, bias).forward(x, rectify=True)
+    y = Convolution(lambda: (weight, bias)).forward(x, rectify=True)
     if not torch.allclose(y, F.conv2d(x, weight, bias, padding=1).relu(), atol=1e-4):
         raise ArithmeticError("they fail their test")
 
@@ -69,7 +67,7 @@ class Convolution:
 
     The weights are prepared for each direction (forward, backward) when it is first needed. For
     both they take 8 times the memory of the weights themselves, which are not kept: 36 values for
-    every 9, twice. `in_channels` and `out_channels` are 0 until then. Threads can share an object.
+    every 9, twice. Threads can share an object.
 
     Args:
         read: returns weight [out, in, 3, 3] and bias [out], float32 on the CPU; `in` is 3 or, like
@@ -79,17 +77,11 @@ class Convolution:
     def __init__(self, read: Callable[[], tuple[Tensor, Tensor]]) -> None:
         self._read = read
         self._prepared: dict[Callable[[Tensor], Floats], Floats] = {}
-        self.in_channels = self.out_channels = 0
-
-    @classmethod
-    def of(cls, weight: Tensor, bias: Tensor) -> Convolution:
-        """The convolution with these weights; it keeps them as well."""
-        return cls(lambda: (weight, bias))
+        self.in_channels = 0  # until weights are prepared
 
     def __call__(self, x: Tensor, *, rectify: bool) -> Tensor:
         """The activations [batch, out, height, width] of x [batch, in, height, width]."""
-        result: Tensor = _Convolved.apply(x, self, rectify)  # type: ignore[no-untyped-call]
-        return result
+        return _Convolved.apply(x, self, rectify)  # type: ignore[no-untyped-call, no-any-return]
 
     def forward(self, x: Tensor, rectify: bool) -> Tensor:
         """The activations, as a call returns them, without autograd."""
@@ -106,7 +98,7 @@ class Convolution:
         weights = self._weights(_turned)
         if self.in_channels == 3:
             return _convolve_colours_back(gradient, weights, mask)
-        return _convolve(gradient, weights, _NOTHING, False, mask)
+        return _convolve(gradient, weights, np.empty(0, np.float32), False, mask)
 
     def prepare(self) -> None:
         """Prepare the weights for both directions now."""
@@ -123,7 +115,7 @@ class Convolution:
             missing = [direction for direction in directions if direction not in self._prepared]
             if missing:
                 weight, bias = self._read()
-                self.out_channels, self.in_channels = weight.shape[:2]
+                self.in_channels = weight.shape[1]
                 self._bias = bias.detach().numpy().copy()
                 for direction in missing:
                     self._prepared[direction] = direction(weight.detach())
@@ -150,8 +142,7 @@ class _Convolved(torch.autograd.Function):
 
 def average_pool(x: Tensor) -> Tensor:
     """2x2 average pooling of x [batch, C, height, width]; drops an odd last row or column."""
-    result: Tensor = _Averaged.apply(x)  # type: ignore[no-untyped-call]
-    return result
+    return _Averaged.apply(x)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Averaged(torch.autograd.Function):
@@ -173,8 +164,7 @@ class _Averaged(torch.autograd.Function):
 
 def fork(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [batch, C, height, width] twice, C a multiple of 64; adds up the gradients in place."""
-    result: tuple[Tensor, Tensor] = _Forked.apply(x)  # type: ignore[no-untyped-call]
-    return result
+    return _Forked.apply(x)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Forked(torch.autograd.Function):
@@ -202,9 +192,8 @@ def gram(features: Tensor, core: tuple[slice, slice] | None = None) -> Tensor:
     `core`, only these (rows, columns) count; they are not copied.
     """
     height, width = features.shape[2:]
-    rows, columns = core or (slice(0, height), slice(0, width))
-    result: Tensor = _Gram.apply(features, rows, columns)  # type: ignore[no-untyped-call]
-    return result
+    core = core or (slice(0, height), slice(0, width))
+    return _Gram.apply(features, *core)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Gram(torch.autograd.Function):

@@ -78,8 +78,7 @@ def empty(batch: int, channels: int, height: int, width: int) -> Tensor:
 
 def values(x: Tensor) -> Floats:
     """x [batch, C, height, width] as an array [batch, height, width, C], a view if possible."""
-    array: Floats = x.detach().permute(0, 2, 3, 1).contiguous().numpy()
-    return array
+    return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def ranges(total: int, length: int, least: int = 1) -> list[tuple[int, int]]:
@@ -87,7 +86,7 @@ def ranges(total: int, length: int, least: int = 1) -> list[tuple[int, int]]:
     starts = list(range(0, total, length))
     if len(starts) > 1 and total - starts[-1] < least:
         starts.pop()
-    return list(zip(starts, [*starts[1:], total], strict=True))
+    return list(itertools.pairwise([*starts, total]))
 
 
 @contextlib.contextmanager
@@ -135,8 +134,7 @@ def run(
     try:
         work()
     finally:
-        for _ in left:  # after an interruption: leave no call that a thread could begin
-            pass
+        calls.clear()  # after an interruption: leave none that a thread could begin
         for future in futures:
             # A future that has not begun waits behind another painting's work, and is not needed.
             if not future.cancel():

@@ -13,7 +13,6 @@ from typing import Protocol
 from torch import Tensor
 
 from impasto.encoders.tiles import Part
-from impasto.errors import ImpastoError
 
 
 class Loss(Protocol):
@@ -84,14 +83,3 @@ def relative(distance: Tensor, energy: Tensor, least: float = 0.0) -> Tensor:
     An energy of 0 (a layer that stays silent) counts as 1.
     """
     return energy.where(energy > 0, 1.0).clamp_min(least).reciprocal() * distance
-
-
-def check_batch(loss: Loss, count: int) -> None:
-    """Raise an `ImpastoError` unless a loss has one target, or one for each of `count` pictures."""
-    for name in ("target", "area"):
-        tensor = getattr(loss, name, None)
-        if isinstance(tensor, Tensor) and len(tensor) not in (1, count):
-            raise ImpastoError(
-                f"{loss.name} has {len(tensor)} entries in its {name}, and there are {count} "
-                "pictures; give one for each, or one for all"
-            )

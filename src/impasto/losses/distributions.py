@@ -19,7 +19,7 @@ from impasto.device import ordinary
 from impasto.encoders.tiles import Part
 from impasto.errors import ImpastoError
 from impasto.losses.base import exact_sum, relative, squared_error
-from impasto.losses.styles import Area, MeanStyle, Measure, Paintings, Statistic, average, gram
+from impasto.losses.styles import Area, MeanStyle, Measure, Paintings, Statistic, gram
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class BatchNorm(MeanStyle):
     name = "bn"
 
     def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        return torch.cat([average(features, weights), average(features.square(), weights)], 1)
+        mean = super().moments
+        return torch.cat([mean(features, weights), mean(features.square(), weights)], 1)
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
         # Too small to matter, but it bounds the slope of the root for a channel that never varies.

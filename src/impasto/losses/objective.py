@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from impasto.encoders.base import Encoder
 from impasto.encoders.tiles import Part, Segment, plan, put, sweep
 from impasto.errors import ImpastoError
 from impasto.kernels import ops
-from impasto.losses.base import Loss, SumLoss, check_batch
+from impasto.losses.base import Loss, SumLoss
 from impasto.losses.styles import Statistic
 from impasto.optimise.base import Evaluation
 
@@ -69,8 +70,7 @@ class Objective:
     @ordinary()
     def __call__(self, images: Tensor) -> Evaluation:
         images = recordable(images)
-        for loss in self.losses:
-            check_batch(loss, len(images))
+        self._check_batch(len(images))
         with ops.torch_on_one_thread():
             segments = self.segments((images.shape[-2], images.shape[-1]), len(images))
             if segments is None:
@@ -85,6 +85,15 @@ class Objective:
     def segments(self, size: tuple[int, int], batch: int = 1) -> list[Segment] | None:
         """The segments in which images of (height, width) are computed; None: as a whole."""
         return plan(self.encoder, self.read, size, memory=self.memory, tile=self.tile, batch=batch)
+
+    def _check_batch(self, count: int) -> None:
+        for loss, name in itertools.product(self.losses, ("target", "area")):
+            tensor = getattr(loss, name, None)
+            if isinstance(tensor, Tensor) and len(tensor) not in (1, count):
+                raise ImpastoError(
+                    f"{loss.name} has {len(tensor)} entries in its {name}, and there are {count} "
+                    "pictures; give one for each, or one for all"
+                )
 
     def _whole(self, images: Tensor) -> Evaluation:
         variables = images.detach().requires_grad_(True)
@@ -101,9 +110,8 @@ class Objective:
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss of each image, [batch]."""
-        each = [terms[loss.name].reshape(-1).cpu().double() for loss in self.losses]
-        weighted = [loss.weight * term for loss, term in zip(self.losses, each, strict=True)]
-        return torch.stack(weighted, 1).sum(1)
+        each = [loss.weight * terms[loss.name].reshape(-1).cpu().double() for loss in self.losses]
+        return torch.stack(each, 1).sum(1)
 
     def _in_tiles(self, images: Tensor, segments: Sequence[Segment]) -> Evaluation:
         for loss in self.losses:
@@ -208,7 +216,7 @@ def measure(
 
     def visit(layer: str, activations: Tensor, part: Part) -> None:
         if layer in kept:
-            put(found, encoder, layer, activations, part)
+            put(found, layer, activations, part)
         share = part.positions / math.prod(part.size)
         for name, statistic in statistics.items():
             if read[name] == layer and part.positions:

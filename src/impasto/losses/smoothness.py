@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -35,8 +36,7 @@ class _Variation(SumLoss):
     layer = IMAGE
 
     def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        channels, height, width = shape
-        return sums / (channels * height * width)
+        return sums / math.prod(shape)
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,10 @@ class TotalVariationLoss(_Variation):
 
     weight: float = 1.0
 
-    @property
-    def name(self) -> str:
-        return "total variation"
+    name = "total variation"
 
     def sums(self, image: Tensor, part: Part) -> Tensor:
-        return _squared_steps(image, part, [range(side - 1) for side in part.size])
+        return _squared_steps(image, part, slice(None))
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,21 @@ class BorderLoss(_Variation):
 
     weight: float = 1.0
 
-    @property
-    def name(self) -> str:
-        return "border"
+    name = "border"
 
     def sums(self, image: Tensor, part: Part) -> Tensor:
-        steps = [range(side - 1) for side in part.size]
-        first = _squared_steps(image, part, [along[:BORDER] for along in steps])
-        return first + _squared_steps(image, part, [along[-BORDER:] for along in steps])
+        first, last = slice(BORDER), slice(-BORDER, None)
+        return _squared_steps(image, part, first) + _squared_steps(image, part, last)
 
 
-def _squared_steps(image: Tensor, part: Part, steps: list[range]) -> Tensor:
+def _squared_steps(image: Tensor, part: Part, counted: slice) -> Tensor:
     """Sum the squared differences from the core's pixels to the next ones below and to the right.
 
-    Those below start only from the rows in `steps`, those to the right only from its columns.
+    Those below start only from the `counted` rows, those to the right only from such columns.
     """
     total = exact_sum(image.new_zeros(len(image), 1, 1))
-    for axis, (along, core) in enumerate(zip(steps, part.core, strict=True)):
+    for axis, (side, core) in enumerate(zip(part.size, part.core, strict=True)):
+        along = range(side - 1)[counted]
         first, stop = max(along.start, core.start), min(along.stop, core.stop)
         if first < stop:
             rows, columns = part.core

@@ -110,7 +110,8 @@ class MeanStyle:
 
     def moments(self, features: Tensor, weights: Tensor | None) -> Tensor:
         """The statistic of all these positions, weighted if there are weights; here E[f], a row."""
-        return average(features, weights)
+        weighted = features if weights is None else features * weights
+        return weighted.flatten(2).mean(-1)[:, None]
 
     def distance(self, statistic: Tensor, target: Tensor) -> Tensor:
         """sum (statistic - target)^2 / sum target^2, unless a style overrides it."""
@@ -229,12 +230,6 @@ def gram(features: Tensor, part: Part | None = None, area: Area = None) -> Tenso
     # Positions first, as channels-last features lie in memory.
     f = part.core_of(features).flatten(2).transpose(1, 2)
     return f.transpose(1, 2) @ f / f.shape[1]
-
-
-def average(features: Tensor, weights: Tensor | None) -> Tensor:
-    """E[f], [batch, 1, C]."""
-    weighted = features if weights is None else features * weights
-    return weighted.flatten(2).mean(-1)[:, None]
 
 
 def _weights(area: Area, part: Part, like: Tensor) -> Tensor | None:

@@ -35,17 +35,10 @@ cg = ConjugateGradient()
 class _Round(Search):
     curvature = 0.4
 
-    def __init__(self, basis: Basis, image: Tensor, state: State | None) -> None:
-        super().__init__(basis, image, state)
-        if state and self.gone:
-            self.change = float(state["change"])
-
     def _direction(self, slope: Tensor) -> Tensor | None:
         if self.gone is None:
             return None
-        (direction, length, before), self.gone = self.gone, None
-        if length == 0:  # the step was interrupted
-            return direction
+        (direction, _, before), self.gone = self.gone, None
         share = (slope.dot(slope) - slope.dot(before)) / before.dot(before)
         direction.mul_(float(share.clamp(min=0))).sub_(slope)
         return direction if slope.dot(direction) < 0 else slope.neg()

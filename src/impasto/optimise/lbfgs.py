@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -43,16 +44,14 @@ lbfgs = Lbfgs()
 class _Round(Search):
     def __init__(self, history: int, basis: Basis, image: Tensor, state: State | None) -> None:
         super().__init__(basis, image, state)
-        self.history = history
         # Difference of slopes, difference of variables, and 1 / their product; oldest first.
-        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
         self.bend: float | Tensor = 1
         if state and self.gone:
-            count = len(state["ro"])
-            self.pairs = [
-                (state[f"old_dirs.{index}"], state[f"old_stps.{index}"], state["ro"][index])
-                for index in range(max(0, count - history), count)
-            ]
+            self.pairs.extend(
+                (state[f"old_dirs.{index}"], state[f"old_stps.{index}"], factor)
+                for index, factor in enumerate(state["ro"])
+            )
             self.bend = state["H_diag"].float()
 
     def _direction(self, slope: Tensor) -> Tensor | None:
@@ -62,13 +61,10 @@ class _Round(Search):
         """
         if self.gone is not None:
             (step, length, before), self.gone = self.gone, None
-            if length == 0:  # the step was interrupted
-                return step
             difference = before.neg_().add_(slope)
             step.mul_(float(length))
             product = difference.dot(step)
             if product > _LEAST_PRODUCT:
-                del self.pairs[: max(0, len(self.pairs) + 1 - self.history)]
                 self.pairs.append((difference, step, 1.0 / product))
                 self.bend = product / difference.dot(difference)
         elif not self.pairs:
@@ -88,7 +84,7 @@ class _Round(Search):
         state = super().state()
         if self.gone is not None:
             state["H_diag"] = torch.as_tensor(self.bend, dtype=torch.float64)
-            newest = self.pairs[-max(1, int(_KEPT_BYTES / (8 * self.home.numel()))) :]
+            newest = [*self.pairs][-max(1, int(_KEPT_BYTES / (8 * self.home.numel()))) :]
             for index, (difference, step, _) in enumerate(newest):
                 state |= {f"old_dirs.{index}": difference, f"old_stps.{index}": step}
             factors = [float(factor) for _, _, factor in newest]

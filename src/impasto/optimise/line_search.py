@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -20,19 +20,15 @@ from torch import Tensor
 from impasto.optimise.base import Evaluate, Found, Round, RoundOver, State
 from impasto.optimise.variables import Basis, Variables
 
-DECREASE, CURVATURE = 1e-4, 0.9
-"""c1 and c2 of the strong Wolfe conditions."""
-
+_DECREASE = 1e-4  # c1 of the strong Wolfe conditions; c2 is `Search.curvature`
 _LEAST_CHANGE = 1e-9  # of a variable: the search ends at a narrower bracket
 _LEVEL = 1e-12  # a direction with less slope does not lead down
 _LOOKS = 25  # evaluations for one step, at most
 
-Seen = TypeVar("Seen")
 Length = float | Tensor
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """A point of the line: the length of the step, the loss there and its derivative."""
 
     length: Length
@@ -41,19 +37,18 @@ class End:
 
 
 @dataclass(frozen=True)
-class Point(Generic[Seen]):
-    """An end with what was computed there, which is large."""
-
-    end: End
-    seen: Seen
-
-
-@dataclass(frozen=True)
-class _Trial:
+class Trial:
     """What was found at a point; `slope` is the scaled gradient with respect to the variables."""
 
     found: Found
     slope: Tensor
+
+
+class Point(NamedTuple):
+    """An end with what was computed there, which is large."""
+
+    end: End
+    seen: Trial
 
 
 class Search(Round):
@@ -63,12 +58,12 @@ class Search(Round):
     may still find something; if it makes no step either, the run is over.
     """
 
-    curvature: ClassVar[float] = CURVATURE
+    curvature: ClassVar[float] = 0.9
 
     def __init__(self, basis: Basis, image: Tensor, state: State | None) -> None:
         self.variables = Variables(image, basis, state["angles"] if state else None)
         self.home = torch.zeros(image.numel(), dtype=torch.float32)
-        self.here: _Trial | Tensor = image  # the image, until it is evaluated
+        self.here: Trial | Tensor = image  # the image, until it is evaluated
         # The last step: its direction, how far it went, and the slope where it began.
         self.gone: tuple[Tensor, Length, Tensor] | None = None
         self.change = 0.0  # of the scaled loss, in that step
@@ -76,10 +71,11 @@ class Search(Round):
             self.variables.scale = float(state["scale"])
             if "d" in state:
                 self.gone = state["d"], float(state["t"]), state["prev_flat_grad"]
+                self.change = float(state.get("change", 0.0))
 
     @abstractmethod
     def _direction(self, slope: Tensor) -> Tensor | None:
-        """The direction of the next search; None if only the slope is known."""
+        """The direction of the next search, made from `gone`; None if only the slope is known."""
 
     def _first_length(self, along: Tensor) -> Length:
         """The first length to try; `along` is the derivative along the direction."""
@@ -94,7 +90,10 @@ class Search(Round):
         loss = here.found.loss * self.variables.scale
         if not slope.any():
             raise RoundOver
-        direction = self._direction(slope)
+        if self.gone and self.gone[1] == 0:  # that step was interrupted: try it again
+            direction: Tensor | None = self.gone[0]
+        else:
+            direction = self._direction(slope)
         if direction is None:
             direction = slope.neg()
             along = slope.dot(direction)
@@ -105,13 +104,13 @@ class Search(Round):
         else:
             along = slope.dot(direction)
             length = self._first_length(along)
-            self.gone = direction, 0.0, slope  # after an interruption, it is tried again
+            self.gone = direction, 0.0, slope  # until it is made
         if along > -_LEVEL:
             raise RoundOver
-        known: WeakValueDictionary[bytes, _Trial] = WeakValueDictionary()
+        known: WeakValueDictionary[bytes, Trial] = WeakValueDictionary()
         known[_place(self.home)] = here
 
-        def look(length: Length) -> Point[_Trial]:
+        def look(length: Length) -> Point:
             z = torch.add(self.home, direction, alpha=float(length))
             place = _place(z)
             trial = known.get(place)  # if float32 cannot tell it from an earlier one
@@ -121,13 +120,13 @@ class Search(Round):
                 evaluation = evaluate(image)
                 z = torch.add(self.home, direction, alpha=float(length))
                 slope = self.variables.slope_at(z, evaluation.gradient)
-                trial = _Trial(Found(evaluation.loss, evaluation.parts, image), slope)
+                trial = Trial(Found(evaluation.loss, evaluation.parts, image), slope)
                 known[place] = trial
             loss = trial.found.loss * self.variables.scale
             return Point(End(length, loss, trial.slope.dot(direction)), trial)
 
         start, largest = Point(End(0.0, loss, along), here), float(direction.abs().max())
-        point = strong_wolfe(look, start, length, largest, _LOOKS - 1, curvature=self.curvature)
+        point = strong_wolfe(look, start, length, largest, self.curvature)
         if point.seen.found.loss >= here.found.loss:
             raise RoundOver
         self.home.add_(direction, alpha=float(point.end.length))
@@ -135,13 +134,15 @@ class Search(Round):
         self.here = point.seen
         return point.seen.found
 
-    def _started(self, image: Tensor, evaluate: Evaluate) -> _Trial:
+    def _started(self, image: Tensor, evaluate: Evaluate) -> Trial:
         # The image itself, without the margin of `Variables`: it may be the minimum.
         evaluation = evaluate(image)
         if self.variables.scale == 1.0:
-            self.variables.scale_by(self.variables.slope_at(self.home, evaluation.gradient))
+            length = float(self.variables.slope_at(self.home, evaluation.gradient).norm())
+            # Conjugate gradient's later first trials are no longer than the slope: it must be long.
+            self.variables.scale = 1e4 / length if length > 0 else 1.0
         slope = self.variables.slope_at(self.home, evaluation.gradient)
-        return _Trial(Found(evaluation.loss, evaluation.parts, image), slope)
+        return Trial(Found(evaluation.loss, evaluation.parts, image), slope)
 
     def state(self) -> State:
         """See `Round.state`. Nothing is copied: the next step changes these tensors."""
@@ -162,32 +163,25 @@ def _place(z: Tensor) -> bytes:
 
 
 def strong_wolfe(
-    look: Callable[[Length], Point[Seen]],
-    start: Point[Seen],
-    first: Length,
-    largest: float,
-    most: int,
-    decrease: float = DECREASE,
-    curvature: float = CURVATURE,
-) -> Point[Seen]:
+    look: Callable[[Length], Point], start: Point, first: Length, largest: float, curvature: float
+) -> Point:
     """Search along a line from `start`; `first` is the first length to try.
 
-    largest: the direction's largest absolute component. most: how many more lengths to try at most.
-    decrease, curvature: c1 and c2. Returns a point that meets the conditions, or else the lowest
-    one found, which may be `start`.
+    largest: the direction's largest absolute component. curvature: c2. Returns a point that meets
+    the conditions, or else the lowest one found, which may be `start`.
     """
     origin = start.end
     # Once there is a `high`, the end with the higher loss, the point is between `low` and `high`.
     low, length, stuck = start, first, False
     high: End | None = None
-    for looks in range(most + 1):
+    for looks in range(1, _LOOKS + 1):
         new = look(length)
         end = new.end
-        if high is None and looks == most:
+        if high is None and looks == _LOOKS:
             return start if origin.loss <= end.loss else new
-        is_low = bool(end.loss <= origin.loss + decrease * end.length * origin.along)
+        is_low = bool(end.loss <= origin.loss + _DECREASE * end.length * origin.along)
         is_higher = end.loss >= low.end.loss
-        is_past = not is_low or (is_higher and (high is not None or looks > 1))
+        is_past = not is_low or (is_higher and (high is not None or looks > 2))
         if not is_past and abs(end.along) <= -curvature * origin.along:
             return new
         if high is None and not (is_past or end.along >= 0):

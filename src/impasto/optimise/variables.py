@@ -100,12 +100,6 @@ class Variables:
         slope = self.angles_at(z).mul_(math.pi).sin_().mul_(0.5 * math.pi * self.scale)
         return self._weighed(slope.mul_(gradient.to(slope))).view(-1)
 
-    def scale_by(self, slope: Tensor) -> None:
-        """Choose the scale of the loss from its first gradient."""
-        # Conjugate gradient's later first trials are no longer than the gradient: it must be long.
-        length = float(slope.norm())
-        self.scale *= 1e4 / length if length > 0 else 1.0
-
     def _weighed(self, x: Tensor) -> Tensor:
         """P x / s."""
         return self.basis.weighed(x).div_(self.per_unit)
