@@ -15,7 +15,7 @@ from contextvars import ContextVar
 LOGGER = logging.getLogger("impasto")
 """Where notices go. Python prints them to standard error unless a program sets up logging."""
 
-_told: ContextVar[set[str] | None] = ContextVar("told", default=None)
+_told: ContextVar[set[str]] = ContextVar("told")
 
 
 class ImpastoError(ValueError):
@@ -33,10 +33,9 @@ class ImpastoNotice(str):
 
 def notice(sentence: str) -> None:
     """Log a notice; within `told_once`, only if it has not been logged there before."""
-    told = _told.get()
-    if told is None or sentence not in told:
+    told = _told.get(set())
+    if sentence not in told:
         LOGGER.warning(ImpastoNotice(sentence))
-    if told is not None:
         told.add(sentence)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from impasto import Interrupted, Step, Stylizer, __version__, read_record, sample
 from impasto.apps.cli.main import main
+from tests.apps.conftest import files, interrupted
 from tests.conftest import full_disk
 
 PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
@@ -30,18 +31,9 @@ QUICK = ["--size", "32", "--steps", "2"]
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "impasto", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def files() -> list[str]:
-    return sorted(path.name for path in Path().iterdir())
 
 
 def test_one_photo() -> None:
@@ -363,44 +355,25 @@ def test_no_device_that_is_not_there(capsys: Captured) -> None:
     assert "'cuda' is not on this machine" in capsys.readouterr().err
 
 
-def interrupted_run(*arguments: str, after: str) -> tuple[int, str, str]:
-    """Start a long run, send Ctrl-C when a line with `after` appears, return how it ended."""
-    command = [sys.executable, "-m", "impasto", "stylize", PHOTO, *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if after in line:
-            process.send_signal(signal.SIGINT)
-            break
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, "".join(lines) + err
-
-
 def test_ctrl_c_saves_the_picture_as_it_is() -> None:
-    code, out, err = interrupted_run(
-        *STYLE, "--size", "48", "--steps", "5000", "-o", "a.png", after="step 0/5000"
-    )
-    assert code == 130
-    assert "the picture is saved as it is" in err
-    assert "a.png" in out
-    assert "Traceback" not in err
+    command = ["stylize", PHOTO, *STYLE, "--size", "48", "--steps", "5000", "-o", "a.png"]
+    done = interrupted(command, "step 0/5000")
+    assert done.returncode == 130
+    assert "the picture is saved as it is" in done.stderr
+    assert "a.png" in done.stdout
+    assert "Traceback" not in done.stderr
     record = read_record("a.png")
     assert record["stopped"] == "interrupted"
     assert record["steps"] < 5000
     assert files() == ["a.png", "a.png.checkpoint"]
-    assert "to go on: impasto resume a.png.checkpoint" in err
+    assert "to go on: impasto resume a.png.checkpoint" in done.stderr
 
 
 def test_ctrl_c_ends_a_series_too() -> None:
-    code, out, _ = interrupted_run(
-        OTHER, *STYLE, "--size", "32", "--steps", "3000", "--json", after="step 0/3000"
-    )
-    assert code == 130
-    assert len(json.loads(out)["results"]) == 1
+    command = ["stylize", PHOTO, OTHER, *STYLE, "--size", "32", "--steps", "3000", "--json"]
+    done = interrupted(command, "step 0/3000")
+    assert done.returncode == 130
+    assert len(json.loads(done.stdout)["results"]) == 1
 
 
 def test_ctrl_c_before_anything_is_painted() -> None:

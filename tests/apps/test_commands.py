@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +14,13 @@ from PIL import Image, ImageSequence
 
 from impasto import Film, Step, Stylizer, read_record, sample
 from impasto.apps.cli.main import main
+from tests.apps.conftest import files, interrupted
 
 PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
 CAFE, WAVE = str(sample("cafe_terrace_at_night")), str(sample("great_wave"))
 QUICK = ["--size", "32", "--steps", "2"]
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def files() -> list[str]:
-    return sorted(path.name for path in Path().iterdir())
 
 
 def test_reconstruct(capsys: Captured) -> None:
@@ -251,26 +239,6 @@ def test_films(command: list[str], capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out)["results"][0]["film"] == "b.mp4"
     with av.open("b.mp4") as container:
         assert sum(1 for _ in container.decode(video=0)) > 24
-
-
-def interrupted(command: list[str], at: str) -> subprocess.CompletedProcess[str]:
-    """Press Ctrl-C when a line with `at` is said."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "impasto", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    said = ""
-    for line in process.stderr:
-        said += line
-        if at in line:
-            time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            break
-    out, rest = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, out, said + rest)
 
 
 def test_ctrl_c_leaves_a_playable_film() -> None:

@@ -31,11 +31,6 @@ QUICK = ["--size", "32", "--steps", "2"]
 COMMAND = [sys.executable, "-m", "impasto"]
 
 
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def in_a_shell(line: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """A line for bash in which "$@" is `impasto ARGUMENTS`."""
     shell = ["bash", "-o", "pipefail", "-c", line, "impasto", *COMMAND, *arguments]

@@ -31,11 +31,6 @@ Captured = pytest.CaptureFixture[str]
 Bytes = pytest.CaptureFixture[bytes]
 
 
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def help_of(command: str, capsys: Captured) -> dict[str, str]:
     """What help says of every option of a command."""
     assert main([command, "--help"]) == 0

@@ -19,7 +19,7 @@ from cyclopts import App, Parameter
 from impasto import __version__, catalog
 from impasto.apps.cli import series, texts
 from impasto.apps.cli.console import print_out
-from impasto.apps.cli.making import INTERRUPTED, Output, PictureOutput
+from impasto.apps.cli.making import Output, PictureOutput
 from impasto.apps.cli.options import File, Help, converted, settings_of, several, varied
 from impasto.apps.cli.series import kept_beside, name_of, stem_of
 from impasto.errors import ImpastoError
@@ -269,9 +269,7 @@ def resume(
         name = f"{name}.{out.format or 'png'}"
     (target,) = out.placed([name]) if out.output else [path.with_name(name)]
     out = replace(out, force=out.force or bool(note.get("force")))
-    result = series.go_on(path, target, None, checkpoint_every, out)
-    out.tell_results(result)
-    return INTERRUPTED if result["stopped"] == "interrupted" else 0
+    return out.finish(series.go_on(path, target, None, checkpoint_every, out))
 
 
 @app.command

@@ -7,7 +7,6 @@ closed, it never existed) is written to no more, and Ctrl-C ends the work once, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import os
@@ -16,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -39,12 +39,12 @@ def prepare() -> None:
 
 def say(line: str) -> None:
     """Write a line to standard error, if that still works."""
-    _write("stderr", line)
+    _write("stderr", f"{line}\n")
 
 
 def tell(line: str) -> None:
     """Write a line about a result to standard output, if that still works."""
-    _write("stdout", line)
+    _write("stdout", f"{line}\n")
 
 
 def print_out(text: str) -> None:
@@ -53,8 +53,8 @@ def print_out(text: str) -> None:
     Raises:
         ImpastoError: it cannot be written; a pipe that its reader has closed is no error.
     """
-    error = _write("stdout", text)
-    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+    error = _write("stdout", f"{text}\n")
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         raise ImpastoError(
             f"standard output cannot be written ({error.strerror}); send it somewhere else"
         )
@@ -62,27 +62,21 @@ def print_out(text: str) -> None:
 
 def silence(stream: Any) -> None:
     """Discard all that is written to a stream that is gone, even what Python flushes at exit."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, stream.fileno())
-        finally:
-            os.close(nowhere)
+    gone = contextlib.suppress(OSError, ValueError, AttributeError)
+    with gone, Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def finish() -> None:
     """Flush the streams, so that Python does not complain about them at exit."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            silence(stream)
+    for name in ("stdout", "stderr"):
+        _write(name, "")
 
 
 def _write(name: str, text: str) -> Exception | None:
     stream = getattr(sys, name)
     try:
-        stream.write(f"{text}\n")
+        stream.write(text)
         stream.flush()
     except (OSError, ValueError, AttributeError) as error:  # gone, closed, never there
         silence(stream)
@@ -126,7 +120,7 @@ class Interruptions:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptions:
-        _CURRENT.set(self)
+        interruptions.set(self)
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):
                 number = getattr(signal, name, None)
@@ -160,9 +154,5 @@ class Interruptions:
             raise KeyboardInterrupt
 
 
-_CURRENT: ContextVar[Interruptions] = ContextVar("interruptions")
-
-
-def interruptions() -> Interruptions:
-    """The `Interruptions` of the command that runs in this thread."""
-    return _CURRENT.get()
+interruptions: ContextVar[Interruptions] = ContextVar("interruptions")
+"""Holds the `Interruptions` of the command that runs in this thread."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # these import torch, which `impasto --help` must not wait fo
     from impasto.api import Artwork, Sheet, Step
     from impasto.paint.run import Painting
 
-INTERRUPTED = 130
+SOME_FAILED, INTERRUPTED = 1, 130
 
 Count = Annotated[int, converted(lambda texts: number(int, texts[-1]), metavar="N")]
 
@@ -103,10 +103,13 @@ class Output:
         if not self.json and not self.quiet:
             self._tell(line)
 
-    def tell_results(self, *results: dict[str, Any]) -> None:
-        """Print the JSON object, if --json is given."""
+    def finish(self, *results: dict[str, Any]) -> int:
+        """Print the JSON object, if --json is given; returns the exit code."""
         if self.json:
             self._tell(json.dumps({"impasto": __version__, "results": results}))
+        if any(result.get("stopped") == "interrupted" for result in results):
+            return INTERRUPTED
+        return SOME_FAILED if any("error" in result for result in results) else 0
 
     def _tell(self, line: str) -> None:
         (say if self.is_standard else tell)(line)
@@ -115,7 +118,7 @@ class Output:
         """Make a page of several runs; after Ctrl-C, a page of what was painted by then."""
         from impasto.api import SheetInterrupted
 
-        watch = interruptions()
+        watch = interruptions.get()
 
         def report(title: str, step: Step) -> None:
             watch.hold = True  # Ctrl-C waits for the next step, not to cut off a drawing
@@ -137,7 +140,7 @@ class Output:
         written: list[Path] = []
         failures: list[ImpastoError] = []
         width, height = sheet.image.size
-        with interruptions().held():
+        with interruptions.get().held():
             for index, save in enumerate(saves):
                 try:
                     written.append(save(force=self.force))
@@ -154,8 +157,7 @@ class Output:
             raise failures[-1]
         page, *beside = map(str, written)
         about = {"size": [width, height], "stopped": sheet.stopped, "beside": beside}
-        self.tell_results({"output": page, **about})
-        return INTERRUPTED if sheet.stopped == "interrupted" else 0
+        return self.finish({"output": page, **about})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,15 +174,13 @@ class PictureOutput(Output):
 
     def made(self, painting: Painting, title: str, target: Path) -> int:
         """Paint a single picture; returns the exit code."""
-        made = self.painted(painting, title, target)
-        self.tell_results(made)
-        return INTERRUPTED if made["stopped"] == "interrupted" else 0
+        return self.finish(self.painted(painting, title, target))
 
     def painted(self, painting: Painting, title: str, target: Path) -> dict[str, Any]:
         """Paint with progress, save even after Ctrl-C, return the entry for the JSON object."""
         from impasto.pictures.films import Film, Stills
 
-        watch = interruptions()
+        watch = interruptions.get()
         film: Film | None = None
         stills: Stills | None = None
         with painting, contextlib.ExitStack() as stack:
@@ -208,15 +208,17 @@ class PictureOutput(Output):
                 written = self._saved(artwork, target)
                 if film:
                     film.write()
-        if film:
-            self.tell(str(film.written))
         told: dict[str, Any] = {"output": str(written), "size": list(artwork.image.size)}
         for name in ("stopped", "steps", "evaluations", "losses"):
             told[name] = getattr(artwork, name)
         told |= {"seconds": round(artwork.seconds, 3), "loss": artwork.losses[-1]}
-        told |= {"parts": dict(artwork.parts)}
-        told |= {"film": str(film.written)} if film else {}
-        return told | ({"stills": list(map(str, stills.written))} if stills else {})
+        told["parts"] = dict(artwork.parts)
+        if film:
+            told["film"] = str(film.written)
+            self.tell(told["film"])
+        if stills:
+            told["stills"] = [*map(str, stills.written)]
+        return told
 
     def _saved(self, artwork: Artwork, target: Path) -> Path:
         """Save a picture and print the result; returns the path that it got."""

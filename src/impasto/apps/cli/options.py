@@ -14,16 +14,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    TypedDict,
-    TypeVar,
-    Unpack,
-    get_args as arguments_of,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, Unpack
 
 from cyclopts import Group, Parameter
 from cyclopts.help import PlainFormatter
@@ -35,9 +26,9 @@ from impasto.settings import Among, Parsed, RunSettings, Settings, hints
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_NAMES = {"style_layers": "style-layer"}  # settings whose options have other names
-_SHAPES = {int: "N", float: "X", Path: "FILE", str: "NAME", tuple[int, int]: "WxH"}
-_PARSED = {settings.shares_of: read.LAYERS, settings.parse_memory: "SIZE"}
+# How help shows the values of a type, or those that a function parses.
+_SHAPES: dict[Any, str] = {int: "N", float: "X", Path: "FILE", tuple[int, int]: "WxH"}
+_SHAPES |= {settings.shares_of: read.LAYERS, settings.parse_memory: "SIZE"}
 
 
 class Help(PlainFormatter):
@@ -91,7 +82,7 @@ def settings_of(kind: type[RunSettings], **names: str) -> Callable[[_Command], _
 
     def decorate(command: _Command) -> _Command:
         make: Any = TypedDict  # mypy only knows one with literal fields
-        options = make("Choices", _options(kind, {**_NAMES, **names}), total=False)
+        options = make("Choices", _options(kind, names), total=False)
         command.__annotations__["choices"] = Unpack[options]
         command.__dict__["kind"] = kind
         return command
@@ -105,7 +96,7 @@ def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any
     options: dict[str, Any] = {}
     presets = settings.PRESETS if issubclass(kind, Settings) else {}
     for name, annotation in _annotations(kind).items():
-        option = names.get(name, _dashed(name))
+        option = names.get(name, _option(name))
         default = [_shown(getattr(kind, name, None))]
         default += [f"{p}: {_shown(v[name])}" for p, v in presets.items() if name in v]
         words = settings.words_of(annotation)
@@ -136,34 +127,30 @@ def _annotations(kind: Any) -> dict[str, Any]:
 
 def _explained(kind: type[RunSettings]) -> dict[str, str]:
     """The help text of each setting, from the docstrings of its class and of the base classes."""
-    told = {"preset": "settings as published, instead of impasto's own"}
+    told = {"preset": "settings as published, instead of impasto's own."}
     for base in reversed(kind.__mro__):
         _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
-        for names, text in re.findall(
-            r"^ {4}(\w[\w, ]*): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE
-        ):
-            told |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    known = {name: f"--{_NAMES.get(name, _dashed(name))}" for name in told}
+        told |= re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE)
+    known = {name: f"--{_option(name)}" for name in told}
     return {
-        name: re.sub(r"`(\w+)`", lambda word: known.get(word[1], word[1]), text).rstrip(".") + "."
+        name: re.sub(r"`(\w+)`", lambda word: known.get(word[1], word[1]), " ".join(text.split()))
         for name, text in told.items()
     }
 
 
-def _parts(annotation: Any) -> list[tuple[Any, Any]]:
-    """Each member of an annotation: its plain type, and the function that parses it or None."""
-    parts = []
+def _kinds(annotation: Any) -> list[Any]:
+    """The types of a setting's values, without their bounds, and the functions that parse them."""
+    kinds: list[Any] = []
     for member in settings.options(annotation):
         extras = getattr(member, "__metadata__", ())
-        parse = next((extra.parse for extra in extras if isinstance(extra, Parsed)), None)
-        parts.append((arguments_of(member)[0] if extras else member, parse))
-    return parts
+        kinds += [extra.parse for extra in extras if isinstance(extra, Parsed)]
+        kinds.append(member.__origin__ if extras else member)
+    return kinds
 
 
 def _metavar(annotation: Any) -> str:
-    shapes = [_PARSED.get(parse) or _SHAPES.get(base) for base, parse in _parts(annotation)]
-    found = [*filter(None, dict.fromkeys(shapes)), *settings.words_of(annotation)]
-    return "|".join(part for part in found if part != "NAME" or len(found) == 1)
+    shapes = filter(None, map(_SHAPES.get, _kinds(annotation)))
+    return "|".join([*shapes, *settings.words_of(annotation)]) or "NAME"
 
 
 def _shown(value: object) -> str:
@@ -176,19 +163,17 @@ def _shown(value: object) -> str:
 
 def meaning(annotation: Any, given: Sequence[str]) -> Any:
     """The value that the texts mean for a setting; only the last counts, except for layers."""
-    text, parts = given[-1], _parts(annotation)
-    if text == "none" and (NoneType, None) in parts:
+    text, kinds = given[-1], _kinds(annotation)
+    if text == "none" and NoneType in kinds:
         return None
-    for base, parse in parts:
-        if parse is settings.shares_of:
-            return read.layers(given)
-        if base in (int, float):
-            return read.number(base, text)
-        if base == tuple[int, int]:
-            return read.sides(text)
-        if base is bool and text in read.YES_NO:
-            return read.YES_NO[text]
-    return text
+    if settings.shares_of in kinds:
+        return read.layers(given)
+    if tuple[int, int] in kinds:
+        return read.sides(text)
+    for kind in (int, float):
+        if kind in kinds:
+            return read.number(kind, text)
+    return read.YES_NO.get(text, text) if bool in kinds else text
 
 
 def varied(variations: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, Any]]:
@@ -198,7 +183,7 @@ def varied(variations: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, A
         ImpastoError: there is no such option, or it is varied twice.
     """
     known = _annotations(Settings)
-    names = {_NAMES.get(name, _dashed(name)): name for name in known}
+    names = {_option(name): name for name in known}
     names |= {"style": "painting", "region": "regions"}
     parses: dict[str, Callable[[str], Any]] = {
         "style": lambda text: [*map(read.weighted, read.parted(text))],
@@ -221,5 +206,5 @@ def varied(variations: Sequence[tuple[str, list[str]]]) -> dict[str, dict[str, A
     return result
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+def _option(name: str) -> str:
+    return "style-layer" if name == "style_layers" else name.replace("_", "-")

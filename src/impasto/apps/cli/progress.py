@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
     from impasto.optimise.base import Step
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """Shows each run, if it can, as a bar on a terminal, or in about `lines` lines elsewhere."""
 
     def __init__(self, *, quiet: bool, lines: int = 10) -> None:
@@ -24,9 +24,6 @@ class Progress:
         self.title = ""
         self.began, self.begun = 0.0, 0.0
         self.bar: Any = None
-
-    def __enter__(self) -> Progress:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

@@ -17,18 +17,12 @@ from impasto.pictures.files import STANDARD, numbered
 if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
     from impasto.paint.stylize import Stylizer
 
-SOME_FAILED = 1
-
-Paint = Callable[[str, Path, str, PictureOutput], dict[str, Any]]
-"""Paints a photo to a file, under a title; returns the picture's entry for the JSON object."""
-
 
 def one_after_another(
-    photos: Sequence[str], targets: Sequence[Path], paint: Paint, out: PictureOutput
+    photos: Sequence[str], targets: Sequence[Path], paint: Callable[..., Any], out: PictureOutput
 ) -> int:
     """Paint photos and return the exit code; if one photo fails, the others are painted still."""
     results: list[dict[str, Any]] = []
-    failed = interrupted = False
     for number, (photo, target) in enumerate(zip(photos, targets, strict=True), 1):
         name = name_of(photo)
         title = name if len(targets) == 1 else f"{name} ({number} of {len(targets)})"
@@ -38,7 +32,7 @@ def one_after_another(
             if not results:
                 raise
             say("impasto: interrupted; what was painted before is kept")
-            interrupted = True
+            break
         except Exception as error:
             if len(targets) == 1:
                 raise
@@ -48,14 +42,11 @@ def one_after_another(
                 reason += "impasto, please report it"
             say(f"impasto: {reason}")
             results.append({"photo": photo, "error": reason})
-            failed = True
         # Ctrl-C may have come while a picture was saved.
-        late = interruptions().asked and number < len(targets)
-        if interrupted or late or results[-1].get("stopped") == "interrupted":
-            interrupted = True
+        if interruptions.get().asked or results[-1].get("stopped") == "interrupted":
             break
-    out.tell_results(*results)
-    return INTERRUPTED if interrupted else SOME_FAILED if failed else 0
+    code = out.finish(*results)
+    return code if len(results) == len(photos) else INTERRUPTED
 
 
 def paint_or_go_on(

@@ -12,7 +12,6 @@ from impasto.pictures.files import is_file
 
 YES_NO = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
-
 COMMAS = LAYERS, NUMBERS = "L[:SHARE],...", "X,..."
 """The values, as help shows them, of options that take several with commas between."""
 
@@ -78,24 +77,9 @@ def variation(text: str) -> tuple[str, list[str]]:
     return option.removeprefix("--"), texts
 
 
-def parted(text: str, sign: str = "+", whole: Callable[[str], bool] | None = None) -> list[str]:
-    """Split a text at every `sign`, but not inside a part that is `whole` (an existing file)."""
-    whole = whole or names_a_file
-    pieces = text.split(sign)
-    parts: list[str] = []
-    while pieces:
-        lengths = range(len(pieces), 0, -1)
-        length = next((n for n in lengths if whole(sign.join(pieces[:n]))), 1)
-        parts.append(sign.join(pieces[:length]))
-        del pieces[:length]
-    return parts
-
-
 def is_value(word: str) -> bool:
     """Whether the word after an option can be its value, and is not another option."""
-    return (
-        word == "-" or word[:1] != "-" or word[:2] == "-:" or _is_number(word) or names_a_file(word)
-    )
+    return word[:1] != "-" or word[:2] in ("-", "-:") or _is_number(word) or names_a_file(word)
 
 
 def is_no_file(word: str) -> bool:
@@ -106,6 +90,18 @@ def is_no_file(word: str) -> bool:
 def names_a_file(text: str) -> bool:
     """Whether a text names existing files: as `FILE`, `FILE:WEIGHT` or `MASK:PAINTING`."""
     return is_file(weighted(text)[0]) or any(all(map(is_file, pair)) for pair in _pairs(text))
+
+
+def parted(text: str, sign: str = "+", whole: Callable[[str], bool] = names_a_file) -> list[str]:
+    """Split a text at every `sign`, but not inside a part that is `whole` (an existing file)."""
+    pieces = text.split(sign)
+    parts: list[str] = []
+    while pieces:
+        lengths = range(len(pieces), 0, -1)
+        length = next((n for n in lengths if whole(sign.join(pieces[:n]))), 1)
+        parts.append(sign.join(pieces[:length]))
+        del pieces[:length]
+    return parts
 
 
 def _names_files(text: str) -> bool:
