@@ -7,7 +7,7 @@ its class and add its row (docs/extending.md).
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,7 @@ class Row:
 
     def load(self) -> Any:
         """Import the class or function."""
-        module, _, name = self.where.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(self.where)
 
     def made(self, settings: object) -> Any:
         """An object of this class; each field gets the setting of the same name, if any."""
