@@ -37,7 +37,7 @@ CHECKPOINT_EVERY = 30.0
 PAINTING_SIZE = 512
 """The longer side of the painting that a texture is grown from; smaller ones keep their size."""
 
-_Kind = TypeVar("_Kind", bound="RunSettings")
+_Kind = TypeVar("_Kind", bound="AnySettings")
 
 
 @dataclass(frozen=True)
@@ -113,45 +113,54 @@ StyleName = Annotated[str, Among(catalog.STYLES)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """The settings of every run, whatever it makes.
+class AnySettings:
+    """Settings that every kind of work has.
 
     Args:
-        steps: the most steps that the optimiser makes, on all levels together.
-        evaluations: the most evaluations of the loss and its gradient; none for no limit.
-        optimizer: the algorithm that changes the picture.
-        history: how many pairs of past steps L-BFGS remembers; fewer if memory is short.
         pooling: avg spreads the gradient evenly; max is what the network was trained with.
         encoder: the network that looks at the pictures.
         seed: seed of the noise and of all other random numbers.
         device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.
         weights: a .safetensors or .pth file with other weights for the encoder: a state dict of
             torchvision's vgg16 or vgg19. None for the weights in the package.
-        memory: the most memory that the process may use, in bytes or as text like 2G or 800M. The
-            libraries and the network count, too (0.8G). None for three quarters of the free
-            memory. Larger pictures are painted in tiles; a notice says if even the smallest tiles
-            need more.
 
     Raises:
         ImpastoError: a value is out of its range; the text names it and the range.
     """
 
-    steps: Annotated[int, Ge(0)] = 150
-    evaluations: Annotated[int, Ge(1)] | None = None
-    optimizer: Annotated[str, Among(catalog.OPTIMIZERS)] = "lbfgs"
-    history: Annotated[int, Ge(2)] = 20
     pooling: Pooling = "avg"
     encoder: Annotated[str, Among(catalog.ENCODERS)] = "vgg"
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     device: Device = "auto"
     weights: str | Path | None = None
-    memory: Annotated[int | str, Parsed(parse_memory)] | None = None
 
     def __post_init__(self) -> None:
         for name, annotation in hints(type(self)).items():  # type: ignore[arg-type]
             value = plain(getattr(self, name))
             object.__setattr__(self, name, value)
             _check(name, value, annotation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(AnySettings):
+    """The settings of every run that optimises a picture, whatever it makes.
+
+    Args (beside those of `AnySettings`):
+        steps: the most steps that the optimiser makes, on all levels together.
+        evaluations: the most evaluations of the loss and its gradient; none for no limit.
+        optimizer: the algorithm that changes the picture.
+        history: how many pairs of past steps L-BFGS remembers; fewer if memory is short.
+        memory: the most memory that the process may use, in bytes or as text like 2G or 800M. The
+            libraries and the network count, too (0.8G). None for three quarters of the free
+            memory. Larger pictures are painted in tiles; a notice says if even the smallest tiles
+            need more.
+    """
+
+    steps: Annotated[int, Ge(0)] = 150
+    evaluations: Annotated[int, Ge(1)] | None = None
+    optimizer: Annotated[str, Among(catalog.OPTIMIZERS)] = "lbfgs"
+    history: Annotated[int, Ge(2)] = 20
+    memory: Annotated[int | str, Parsed(parse_memory)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +310,41 @@ class AtlasSettings(RunSettings):
     size: Pixels = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(AnySettings):
+    """How to train a network.
+
+    Args (beside those of `AnySettings`):
+        minutes: how long to train; none for 60 if no number of steps is given (10 minutes where
+            only new styles are learned).
+        steps: the most steps; none for no limit.
+        size: the side of the crops of photos, in pixels. Paintings are seen with a longer side of
+            twice this size, so the network paints a photo of that size as stylize would.
+        batch: how many crops a step looks at.
+        strength: 0 teaches the network to give the photo back, 1 style alone. Content is weighted
+            with 2 (1 - strength), style with 2 strength.
+        style_scale: size of the paintings relative to twice the size; larger gives larger strokes.
+        style_loss: what is compared as style.
+        style_layers: the layers whose style is compared, with their shares (equal if not given).
+            None for the encoder's own.
+        tv: weight of the total variation at strength 1/2; it grows with the strength.
+        rate: the learning rate of Adam at the start; it falls to zero along half a cosine.
+        licence: the text under which others may use the network; it is kept in its file.
+    """
+
+    minutes: Annotated[float, Interval(ge=0.01, le=1e6)] | None = None
+    steps: Annotated[int, Ge(1)] | None = None
+    size: Annotated[int, Interval(ge=32, le=2048)] = 256
+    batch: Annotated[int, Interval(ge=1, le=256)] = 4
+    strength: Share = 0.5
+    style_scale: Annotated[float, Interval(ge=0.01, le=100)] = 1.0
+    style_loss: StyleName = "gram"
+    style_layers: Layers | None = None
+    tv: Weight = 2.0
+    rate: Annotated[float, Interval(ge=1e-6, le=1)] = 1e-3
+    licence: str = ""
+
+
 # Both presets start from white noise, at the final size only, and have no prior on the picture.
 _PLAIN = {"levels": 1, "tv": 0.0, "margin": False, "detail": 1.0, "init": "noise"}
 
@@ -335,7 +379,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 def choose(
     kind: type[_Kind],
-    settings: RunSettings | None = None,
+    settings: AnySettings | None = None,
     choices: Mapping[str, Any] = MappingProxyType({}),
     preset: str | None = None,
 ) -> _Kind:
@@ -358,7 +402,7 @@ def choose(
 
 
 @functools.cache
-def hints(kind: type[RunSettings]) -> dict[str, Any]:
+def hints(kind: type[AnySettings]) -> dict[str, Any]:
     """The annotation of each setting of a kind."""
     found = get_type_hints(kind, include_extras=True)
     return {setting.name: found[setting.name] for setting in fields(kind)}

@@ -232,6 +232,17 @@ def measure(
     return {name: value.to(image) for name, value in found.items()}
 
 
+def content_floor(encoder: Encoder, layer: str) -> float:
+    """The `floor` of a `ContentLoss`: half the mean square of a black picture's activations.
+
+    All photos with clear content are above it. Pictures below it (flat ones near the network's
+    mean colour, photos with next to no contrast) get as much paint as a photo of fog.
+    """
+    black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=encoder.device)
+    (found,) = measure(encoder.like(padding="zeros"), black, features=[layer]).values()
+    return 0.5 * float(found.square().mean())
+
+
 def _give_back() -> None:
     ops.clear()
     machine.give_back()

@@ -17,6 +17,7 @@ from impasto import catalog
 from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
+from impasto.losses.objective import content_floor
 from impasto.losses.styles import StyleLoss
 from impasto.paint.levels import Level, refine
 from impasto.paint.regions import Place
@@ -99,14 +100,7 @@ class Repainting(Problem):
 
     @functools.cached_property
     def _floor(self) -> float:
-        """The `floor` of the content loss: half the mean square of a black picture's activations.
-
-        All photos with clear content are above it. Pictures below it (flat ones near the network's
-        mean colour, photos with next to no contrast) get as much paint as a photo of fog.
-        """
-        black = torch.zeros(1, 3, 64, 64, dtype=torch.float32, device=self.studio.device)
-        (found,) = self.studio.measure(black, [self.stylizer.content_layer]).values()
-        return 0.5 * float(found.square().mean())
+        return content_floor(self.studio.encoder, self.stylizer.content_layer)
 
     def _content_weight(self, level: Level) -> float:
         """Lower at later levels beyond `SEEN`, whose shapes come from the level before."""

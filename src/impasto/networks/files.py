@@ -1,0 +1,200 @@
+"""Network files: safetensors with a description in JSON. Imports no torch."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from impasto import __version__
+from impasto.errors import ImpastoError, nearest
+from impasto.networks.architecture import Architecture
+from impasto.pictures import files
+
+FORMAT = 1
+"""The version of the format; a file of another version is refused."""
+
+SUFFIX = ".safetensors"
+
+THUMBNAIL = 128
+"""The longer side of the thumbnail of a painting, in pixels."""
+
+_KEY = "impasto"  # of the description in the file's header
+_FOLDER = Path(__file__).parent / "weights"
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style of a network.
+
+    name: to choose it by. sha256: of the painting's file. thumbnail: the painting as a small JPEG,
+    in base64. settings: those of the training. training: its record: steps, seconds, photos, the
+    losses reached, the machine.
+    """
+
+    name: str
+    sha256: str
+    thumbnail: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def picture(self) -> Image.Image:
+        """The painting, small."""
+        return Image.open(io.BytesIO(base64.b64decode(self.thumbnail)))
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """All that a network file holds.
+
+    weights: arrays by the names of `Architecture.tensors`. licence: the text under which the
+    weights may be used. impasto: the version that wrote it.
+    """
+
+    architecture: Architecture
+    styles: tuple[Style, ...]
+    weights: Weights
+    licence: str = ""
+    impasto: str = __version__
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything but the weights, as values that JSON can hold."""
+        about = dataclasses.asdict(dataclasses.replace(self, weights={}))
+        del about["weights"]
+        return {"format": FORMAT, **about}
+
+    def index(self, name: str) -> int:
+        """The row of the style called `name`.
+
+        Raises:
+            ImpastoError: there is no such style.
+        """
+        names = [style.name for style in self.styles]
+        if name not in names:
+            raise ImpastoError(
+                f"there is no style {name!r} in this network; did you mean "
+                f"{nearest(name, names)!r}? (there are: {', '.join(names)})"
+            )
+        return names.index(name)
+
+
+def thumbnail(painting: Image.Image) -> str:
+    """A painting as a small JPEG, in base64."""
+    small, buffer = painting.convert("RGB"), io.BytesIO()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    small.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def bundled() -> list[str]:
+    """The names of the networks in the package."""
+    return sorted(path.stem for path in _FOLDER.glob(f"*{SUFFIX}"))
+
+
+def located(name: str | os.PathLike[str]) -> Path:
+    """The file of a network: a bundled one by its name, or any by its path.
+
+    Raises:
+        ImpastoError: there is neither.
+    """
+    path = Path(name)
+    if files.is_file(path):
+        return path
+    if os.fspath(name) in bundled():
+        return _FOLDER / f"{os.fspath(name)}{SUFFIX}"
+    raise ImpastoError(
+        f"there is no network {os.fspath(name)!r}; give the path of a {SUFFIX} file, or one of: "
+        f"{', '.join(bundled())}"
+    )
+
+
+def read(name: str | os.PathLike[str]) -> NetworkFile:
+    """Read a network file, which can hold no code; see `located`.
+
+    Raises:
+        ImpastoError: it is missing, damaged, no network, of another format, or its weights do not
+            have the shapes that its description says.
+    """
+    path = located(name)
+    try:
+        with safe_open(str(path), framework="np") as file:
+            described = (file.metadata() or {}).get(_KEY)
+            weights = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ImpastoError(
+            f"{path} is no network, or it is damaged or cut short ({error}); get a whole copy of "
+            "it, or train one with impasto train"
+        ) from None
+    if described is None:
+        raise ImpastoError(f"{path} is no network of impasto; give one that impasto train made")
+    return _parsed(path, described, weights)
+
+
+def _parsed(path: Path, described: str, weights: Weights) -> NetworkFile:
+    try:
+        about = json.loads(described)
+        version = about.pop("format")
+        if version != FORMAT:
+            raise ImpastoError(
+                f"{path} has format {version!r}, and this impasto reads format {FORMAT}; use the "
+                "impasto that wrote it, or train it anew"
+            )
+        architecture = Architecture.of(about.pop("architecture"))
+        styles = tuple(Style(**style) for style in about.pop("styles"))
+        network = NetworkFile(architecture, styles, weights, **about)
+        wanted = architecture.tensors(len(styles))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, ImpastoError) and str(path) in str(error):
+            raise
+        raise ImpastoError(f"{path} has a damaged description ({error}); get a whole copy") from None
+    found = {each: array.shape for each, array in weights.items()}
+    wrong = sorted(each for each in wanted.keys() | found if wanted.get(each) != found.get(each))
+    if wrong or not styles:
+        raise ImpastoError(
+            f"{path} does not hold the weights that it describes ({', '.join(wrong[:3])}); "
+            "get a whole copy of it"
+        )
+    if not all(each.dtype == np.float32 and np.isfinite(each).all() for each in weights.values()):
+        raise ImpastoError(f"{path} has weights that are no finite numbers; get a whole copy of it")
+    return network
+
+
+def write(network: NetworkFile, path: Path, *, force: bool = False) -> Path:
+    """Write a network file whole or not at all; returns the path that it got.
+
+    Raises:
+        ImpastoError: it cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(each) for name, each in network.weights.items()}
+    data = save(arrays, {_KEY: json.dumps(network.description)})
+    return files.write_whole(data, path, force)
+
+
+def named(paintings: Iterable[str], base: NetworkFile | None = None) -> list[str]:
+    """A style's name for each painting: its file's stem.
+
+    Raises:
+        ImpastoError: two are the same, or `base` has a style of this name.
+    """
+    names = [Path(each).stem for each in paintings]
+    taken = [*(style.name for style in base.styles), *names] if base else names
+    for name in names:
+        if taken.count(name) > 1:
+            raise ImpastoError(f"two styles would be called {name}; rename one of the paintings")
+    return names

@@ -1,0 +1,106 @@
+"""The transformation network in torch, as it is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.networks.architecture import EPSILON, Architecture, Layer
+
+
+class Convolution(nn.Module):
+    """A layer of the table; see `Layer` for what it does and in which order."""
+
+    def __init__(self, layer: Layer, styles: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layer = layer
+        for name, shape in layer.tensors(styles).items():
+            kind = name.rpartition(".")[2]
+            start = torch.ones if kind == "scale" else torch.zeros
+            self.register_parameter(kind, nn.Parameter(start(shape, dtype=torch.float32)))
+        gain = nn.init.calculate_gain("linear" if layer.is_last else "relu")
+        spread = gain / math.sqrt(layer.inputs * layer.kernel**2)  # He et al. 2015, eq. 10
+        nn.init.normal_(self.weight, 0.0, spread, generator=generator)
+
+    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+        """The output for an input [N, inputs, h, w] and the styles' shares [N, styles]."""
+        layer = self.layer
+        if layer.enlarged > 1:
+            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="nearest")
+        if layer.kernel > 1:
+            x = F.pad(x, (layer.kernel // 2,) * 4, mode="reflect")
+        x = F.conv2d(x, self.weight, self.bias if layer.is_last else None, layer.stride)
+        if layer.is_last:
+            return x
+        # Dumoulin et al. 2017, eq. 5: scale (x - mean) / deviation + shift.
+        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
+        x = F.instance_norm(x, eps=EPSILON) * scale + shift
+        return F.relu(x) if layer.has_relu else x
+
+
+class Transformer(nn.Module):
+    """Repaints images in one pass.
+
+    Calling it with images [N, 3, height, width] in 0..1 and each style's share in each of them
+    [N, styles] gives images of the same shape, in 0..1. Any size will do: a picture is continued
+    by its last row and column to a multiple of `Architecture.stride`, and cut again. The weights
+    are random at first, drawn from the seed.
+    """
+
+    def __init__(self, architecture: Architecture, styles: int, seed: int = 0) -> None:
+        super().__init__()
+        self.architecture = architecture
+        random = torch.Generator("cpu").manual_seed(seed)
+        self.layers = nn.ModuleDict(
+            {layer.name: Convolution(layer, styles, random) for layer in architecture.layers}
+        )
+
+    def forward(self, images: Tensor, shares: Tensor) -> Tensor:
+        """Repaint images."""
+        height, width = images.shape[-2:]
+        missing = [self.architecture.padded(side) - side for side in (width, height)]
+        x = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")
+        outputs: dict[str, Tensor] = {}
+        for name, layer in self.layers.items():
+            x = layer(x, shares)
+            if (before := layer.layer.adds) is not None:
+                x = x + outputs[before]
+            outputs[name] = x
+        picture: Tensor = Bounded.apply(0.5 + 0.5 * x)  # type: ignore[no-untyped-call]
+        return picture[..., :height, :width]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Its weights by the names of `Architecture.tensors`; changing these changes it."""
+        return {name.removeprefix("layers."): each for name, each in self.named_parameters()}
+
+    @torch.no_grad()
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace its weights by these."""
+        for name, own in self.weights().items():
+            own.copy_(weights[name])
+
+
+class Bounded(torch.autograd.Function):
+    """Clip to 0..1, with a gradient for clipped values that would come back into range.
+
+    A sigmoid has next to no gradient where it saturates, and a plain clip has none: a pixel that is
+    once black stays black. Here a gradient is lost only where following it would lead further out.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Clip."""
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The gradient with respect to the values before clipping."""
+        (x,), (gradient,) = ctx.saved_tensors, gradients
+        leaves = ((x < 0) & (gradient > 0)) | ((x > 1) & (gradient < 0))
+        return gradient.masked_fill(leaves, 0)
