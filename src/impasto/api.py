@@ -34,6 +34,11 @@ from impasto.losses.styles import (
     StyleLoss as StyleLoss,
     gram as gram,
 )
+from impasto.networks.architecture import Architecture as Architecture
+from impasto.networks.export import export as export
+from impasto.networks.network import Network as Network
+from impasto.networks.train import train as train
+from impasto.networks.training import Training as Training, TrainingStep as TrainingStep
 from impasto.optimise.adam import Adam as Adam, adam as adam
 from impasto.optimise.base import (
     Descent as Descent,
@@ -62,9 +67,11 @@ from impasto.pictures.images import (
 from impasto.pictures.samples import sample as sample, sample_names as sample_names
 from impasto.settings import (
     PRESETS as PRESETS,
+    ApplySettings as ApplySettings,
     AtlasSettings as AtlasSettings,
     CompareSettings as CompareSettings,
     ReconstructSettings as ReconstructSettings,
     Settings as Settings,
     TextureSettings as TextureSettings,
+    TrainSettings as TrainSettings,
 )

@@ -114,25 +114,11 @@ StyleName = Annotated[str, Among(catalog.STYLES)]
 
 @dataclass(frozen=True, kw_only=True)
 class AnySettings:
-    """Settings that every kind of work has.
-
-    Args:
-        pooling: avg spreads the gradient evenly; max is what the network was trained with.
-        encoder: the network that looks at the pictures.
-        seed: seed of the noise and of all other random numbers.
-        device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.
-        weights: a .safetensors or .pth file with other weights for the encoder: a state dict of
-            torchvision's vgg16 or vgg19. None for the weights in the package.
+    """Settings that are checked against their annotations.
 
     Raises:
         ImpastoError: a value is out of its range; the text names it and the range.
     """
-
-    pooling: Pooling = "avg"
-    encoder: Annotated[str, Among(catalog.ENCODERS)] = "vgg"
-    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
-    device: Device = "auto"
-    weights: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name, annotation in hints(type(self)).items():  # type: ignore[arg-type]
@@ -142,10 +128,58 @@ class AnySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(AnySettings):
+class ApplySettings(AnySettings):
+    """How to apply a network.
+
+    Args:
+        size: the longer side of the result in pixels; full for the photo's own size. Strokes have
+            the size that they were trained with, so they are finer in larger pictures.
+        strength: 0 gives the photo back, 1 is all painted.
+        keep_colors: how to keep the photo's colours: luminance (or true) paints light and dark
+            only, histogram gives the picture the mean and covariance of the photo's colours. None
+            takes the painting's colours.
+        device: where to compute; auto takes CUDA if ONNX Runtime has it, and else the CPU.
+        memory: the most memory that the process may use, in bytes or as text like 2G or 800M.
+            Larger pictures are painted in tiles, with the same result.
+    """
+
+    size: Pixels | Full = 512
+    strength: Share = 1.0
+    keep_colors: bool | KeptColors | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int | str, Parsed(parse_memory)] = "2G"
+
+    @property
+    def kept_colours(self) -> KeptColors | None:
+        """How the photo's colours are kept; None if they are not."""
+        return _kept(self.keep_colors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(AnySettings):
+    """Settings of all work that an encoder takes part in.
+
+    Args:
+        pooling: avg spreads the gradient evenly; max is what the network was trained with.
+        encoder: the network that looks at the pictures.
+        seed: seed of the noise and of all other random numbers.
+        device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.
+        weights: a .safetensors or .pth file with other weights for the encoder: a state dict of
+            torchvision's vgg16 or vgg19. None for the weights in the package.
+    """
+
+    pooling: Pooling = "avg"
+    encoder: Annotated[str, Among(catalog.ENCODERS)] = "vgg"
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    device: Device = "auto"
+    weights: str | Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(EncoderSettings):
     """The settings of every run that optimises a picture, whatever it makes.
 
-    Args (beside those of `AnySettings`):
+    Args (beside those of `EncoderSettings`):
         steps: the most steps that the optimiser makes, on all levels together.
         evaluations: the most evaluations of the loss and its gradient; none for no limit.
         optimizer: the algorithm that changes the picture.
@@ -239,9 +273,7 @@ class Settings(RunSettings):
     @property
     def kept_colours(self) -> KeptColors | None:
         """How the photo's colours are kept; None if they are not."""
-        if isinstance(self.keep_colors, bool):
-            return "luminance" if self.keep_colors else None
-        return self.keep_colors
+        return _kept(self.keep_colors)
 
     @property
     def total_style_weight(self) -> float:
@@ -311,10 +343,10 @@ class AtlasSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(AnySettings):
+class TrainSettings(EncoderSettings):
     """How to train a network.
 
-    Args (beside those of `AnySettings`):
+    Args (beside those of `EncoderSettings`):
         minutes: how long to train; none for 60 if no number of steps is given (10 minutes where
             only new styles are learned).
         steps: the most steps; none for no limit.
@@ -433,6 +465,12 @@ def words_of(annotation: Any) -> dict[str, Any]:
         for extra in getattr(member, "__metadata__", ()):
             words |= extra.names if isinstance(extra, Among) else {}
     return words
+
+
+def _kept(keep_colors: bool | KeptColors | None) -> KeptColors | None:
+    if isinstance(keep_colors, bool):
+        return "luminance" if keep_colors else None
+    return keep_colors
 
 
 def check_count(name: str, value: object, least: int) -> None:

@@ -31,6 +31,9 @@ SUFFIX = ".safetensors"
 THUMBNAIL = 128
 """The longer side of the thumbnail of a painting, in pixels."""
 
+BUNDLED = "samples"
+"""The network in the package, of the five sample paintings."""
+
 _KEY = "impasto"  # of the description in the file's header
 _FOLDER = Path(__file__).parent / "weights"
 

@@ -19,7 +19,7 @@ from impasto.optimise.base import Evaluation
 from impasto.paint.studio import Studio
 from impasto.pictures import images
 from impasto.pictures.images import Picture
-from impasto.settings import AnySettings, RunSettings, TrainSettings
+from impasto.settings import EncoderSettings, RunSettings, TrainSettings
 
 PAINTED = 2
 """Paintings have a longer side of this many sides of a crop: photos are mostly seen that large."""
@@ -51,7 +51,7 @@ class Judge:
     """
 
     def __init__(self, paintings: Sequence[Picture], settings: TrainSettings) -> None:
-        common = {each.name: getattr(settings, each.name) for each in dataclasses.fields(AnySettings)}
+        common = {each.name: getattr(settings, each.name) for each in dataclasses.fields(EncoderSettings)}
         studio = Studio(RunSettings(**common))
         self.encoder, self.device, self.settings = studio.encoder, studio.device, settings
         self.content_layer = self.encoder.content_layer

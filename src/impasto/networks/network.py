@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from impasto.errors import ImpastoError, nearest
-from impasto.networks import files, finish, graph
+from impasto.errors import ImpastoError
+from impasto.networks import files, graph
 from impasto.networks.files import NetworkFile
+from impasto.networks.finish import Finish
 from impasto.networks.tiling import Run, Sweeps
-from impasto.settings import KeptColors, parse_memory
+from impasto.settings import ApplySettings, choose, parse_memory
 
 Array = npt.NDArray[Any]
 Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
 """A style's name; several, each with its share; or None for the only style of a network."""
 
-MEMORY = "2G"
-"""The memory that a process may use if nobody says; larger pictures are painted in tiles."""
-
 LIBRARIES = 320 * 2**20
 """Bytes that Python, its libraries and a network's weights take."""
+
+BATCH = 8
+"""How many PIL images of one size are painted at once."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -36,10 +38,7 @@ class Network:
 
     Args:
         file: what to paint with.
-        device: `"cpu"`, `"cuda"` (with the package onnxruntime-gpu), or `"auto"` for the better one
-            of those that ONNX Runtime has here.
-        memory: the memory that the process may use. Pictures that would need more are painted in
-            tiles, with the same result.
+        **choices: `device` and `memory`, see `ApplySettings`.
 
     Raises:
         ImpastoError: ONNX Runtime cannot use the device, or `memory` is no amount.
@@ -48,32 +47,37 @@ class Network:
     def __init__(
         self,
         file: NetworkFile,
-        *,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        memory: int | str = MEMORY,
+        **choices: Any,
     ) -> None:
-        self.file, self.memory = file, parse_memory(memory)
+        settings = choose(ApplySettings, None, choices)
+        self.file, self.memory = file, parse_memory(settings.memory)
         there = onnxruntime.get_available_providers()
         usable = [name for name, provider in _PROVIDERS.items() if provider in there]
-        if device not in ("auto", *_PROVIDERS):
-            known = nearest(device, ["auto", *_PROVIDERS])
-            raise ImpastoError(f"there is no device {device!r} here; did you mean {known!r}?")
-        if device not in ("auto", *usable):
+        if settings.device not in ("auto", *usable):
             raise ImpastoError(
-                f"ONNX Runtime cannot use the device {device!r}; install onnxruntime-gpu instead "
-                "of onnxruntime, or use 'cpu'"
+                f"ONNX Runtime cannot use the device {settings.device!r}; install onnxruntime-gpu "
+                "instead of onnxruntime, or use 'cpu'"
             )
-        self.device = usable[-1] if device == "auto" else device
-        self._whole: Run | None = None
+        self.device = usable[-1] if settings.device == "auto" else settings.device
 
     @classmethod
-    def load(cls, name: str | os.PathLike[str] = "", **options: Any) -> Self:
+    def load(cls, name: str | os.PathLike[str] = files.BUNDLED, **choices: Any) -> Self:
         """Load a network: a bundled one by its name, or any from its file; see `Network`.
 
         Raises:
             ImpastoError: there is no such network, or the file is damaged or of another format.
         """
-        return cls(files.read(name or files.BUNDLED), **options)
+        return cls(files.read(name), **choices)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write its file whole or not at all; returns the path that it got.
+
+        An existing file is replaced only with `force`; otherwise `-2`, `-3`, ... is added.
+
+        Raises:
+            ImpastoError: it cannot be written.
+        """
+        return files.write(self.file, Path(path), force=force)
 
     @property
     def styles(self) -> list[str]:
@@ -101,53 +105,55 @@ class Network:
             raise ImpastoError("no style has a share above 0; give one")
         return (found / found.sum()).astype(np.float32)
 
-    def __call__(
-        self,
-        images: Any,
-        style: Styles = None,
-        *,
-        strength: float = 1.0,
-        keep_colors: bool | KeptColors | None = None,
-    ) -> Any:
-        """Repaint images; they come back as they were given.
+    def __call__(self, images: Any, style: Styles = None, **choices: Any) -> Any:
+        """Repaint images, at their own size; they come back as the kind that was given.
 
         Args:
-            images: a PIL image, a list of them, or an array or tensor [N, 3, height, width] of
-                floats in 0..1 (uint8 in 0..255), RGB.
+            images: a PIL image, a list of them, or an array or tensor [N, 3, height, width], RGB:
+                floats in 0..1 or uint8. Transparency is kept.
             style: see `shares`.
-            strength: 0 gives the photo back, 1 is all painted.
-            keep_colors: `"luminance"` (or True) paints light and dark only; `"histogram"` gives
-                the picture the mean and covariance of the photo's colours.
+            **choices: `strength` and `keep_colors`, see `ApplySettings`.
 
         Raises:
             ImpastoError: images of another kind or shape, or a style that does not exist.
         """
-        shares = self.shares(style)
-        how = finish.Finish(strength, keep_colors)
+        settings, shares = choose(ApplySettings, None, choices), self.shares(style)
+        finish = Finish(settings.strength, settings.kept_colours)
         if isinstance(images, Image.Image):
-            return self._image(images, shares, how)
+            (result,) = self._pictures([images], shares, finish)
+            return result
         if isinstance(images, Sequence):
-            return [self(each, style, strength=strength, keep_colors=keep_colors) for each in images]
+            return self._pictures(images, shares, finish)
         array = np.asarray(images)
         if array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
             raise ImpastoError(
                 f"images have the shape {array.shape}; give [N, 3, height, width], or PIL images"
             )
         if array.dtype != np.uint8:
-            array = np.clip(array.astype(np.float32), 0, 1)
-        painted = how(self._batch(array, shares), array)
-        if hasattr(images, "new_tensor"):  # a torch tensor, without importing torch
-            return images.new_tensor(painted.tolist() if painted.size < 0 else painted)
+            array = np.nan_to_num(array.astype(np.float32)).clip(0, 1)
+        painted = finish(self._batch(array, shares), array)
+        if hasattr(images, "new_empty"):  # a torch tensor, without importing torch
+            return images.new_empty(images.shape).copy_(_tensor(painted))
         return painted
 
-    def _image(self, image: Image.Image, shares: Array, how: Callable[..., Array]) -> Image.Image:
-        alpha = image.getchannel("A") if image.mode == "RGBA" else None
-        photo = np.asarray(image.convert("RGB")).transpose(2, 0, 1)[None]
-        painted = how(self._batch(photo, shares), photo)[0].transpose(1, 2, 0)
-        result = Image.fromarray(np.ascontiguousarray(painted))
-        if alpha:
-            result.putalpha(alpha)
-        return result
+    def _pictures(
+        self, pictures: Sequence[Image.Image], shares: Array, finish: Finish
+    ) -> list[Image.Image]:
+        """Repaint PIL images; those of one size in batches."""
+        results: dict[int, Image.Image] = {}
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for number, picture in enumerate(pictures):
+            if not isinstance(picture, Image.Image):
+                raise ImpastoError(f"{picture!r} is no PIL image; open it first")
+            by_size.setdefault(picture.size, []).append(number)
+        for numbers in by_size.values():
+            for first in range(0, len(numbers), BATCH):
+                some = numbers[first : first + BATCH]
+                photos = np.stack([_pixels(pictures[number]) for number in some])
+                painted = finish(self._batch(photos, shares), photos)
+                for number, pixels in zip(some, painted, strict=True):
+                    results[number] = _image(pixels, pictures[number])
+        return [results[number] for number in range(len(pictures))]
 
     def _batch(self, images: Array, shares: Array) -> Array:
         """Repaint images [N, 3, height, width]; uint8 and float32 stay what they are."""
@@ -156,19 +162,22 @@ class Network:
         if each > free:
             sweeps = Sweeps(self.file, shares, self._started, most=0.45 * free)
             return np.stack([sweeps.repaint(image) for image in images])
-        if self._whole is None:
-            self._whole = self._started(graph.whole(self.file))
         result = np.empty_like(images)
         count = max(1, int(free // each))
         for first in range(0, len(images), count):
             some = images[first : first + count]
             x = some.astype(np.float32) / np.float32(255) if some.dtype == np.uint8 else some
             rows = np.repeat(shares[None], len(some), 0)
-            painted = self._whole({graph.IMAGES: x, graph.SHARES: rows})
+            painted = self.run({graph.IMAGES: x, graph.SHARES: rows})
             if some.dtype == np.uint8:
                 painted = np.rint(painted * 255)
             result[first : first + count] = painted
         return result
+
+    @functools.cached_property
+    def run(self) -> Run:
+        """Runs the graph of the whole network: inputs by name -> pictures; see `graph.whole`."""
+        return self._started(graph.whole(self.file))
 
     def _needs(self, size: tuple[int, ...]) -> int:
         """The bytes that painting a picture of (height, width) as a whole takes."""
@@ -184,3 +193,20 @@ class Network:
             model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
         )
         return lambda inputs: session.run(None, dict(inputs))[0]
+
+
+def _pixels(image: Image.Image) -> Array:
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
+
+def _image(pixels: Array, photo: Image.Image) -> Image.Image:
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if "A" in photo.getbands():
+        image.putalpha(photo.getchannel("A"))
+    return image
+
+
+def _tensor(array: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(array)

@@ -26,8 +26,6 @@ CHECKED = 500
 SEEN = (1.3, 3.0)
 """A photo's longer side, in sides of a crop: random between these, but never enlarged."""
 
-_ENDINGS = (*images.FORMATS, ".heic", ".heif", ".avif", ".jp2", ".ico")
-
 
 class Photos:
     """The photos of a folder and of the folders in it, in the order of their names.
@@ -43,7 +41,7 @@ class Photos:
         self.folder, self.size, self.seed = Path(folder), size, seed
         if not self.folder.is_dir():
             raise ImpastoError(f"there is no folder {self.folder}; give one with photos")
-        listed = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in _ENDINGS)
+        listed = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in images.READABLE)
         self._image = functools.lru_cache(maxsize=CHECKED)(self._decoded)
         self.broken: list[str] = []
         self.small = 0

@@ -46,6 +46,10 @@ AVERAGED = 0.995
 VALIDATED, VALIDATION = 100, 16
 """The steps between two measurements of the validation loss, and the most crops that it takes."""
 
+PREVIEWS, PREVIEWED = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0), 5
+"""The shares of the training after which held-out photos are painted to be looked at, and how
+many."""
+
 MOST_GRADIENT = 5.0
 """Gradients of a larger norm are shortened to this one."""
 
@@ -109,6 +113,8 @@ class Training:
         """A row of step, seconds and training losses for each step."""
         self.validation: list[tuple[float, ...]] = []
         """The same of held-out photos, for each step where they were measured."""
+        self.previews: list[tuple[int, Tensor]] = []
+        """Steps with what `look` gave there."""
 
     @property
     def done(self) -> float:
@@ -150,6 +156,8 @@ class Training:
         measured = None
         if self.step % VALIDATED == 0 or self.done >= 1:
             measured = self.validate()
+        if self.done >= PREVIEWS[min(len(self.previews), len(PREVIEWS) - 1)]:
+            self.previews.append((self.step, self.look()))
         return TrainingStep(self.step, self.done, judged.losses, measured)
 
     def _painted(self, photos: Tensor, styles: Sequence[int]) -> Tensor:
@@ -191,6 +199,10 @@ class Training:
         finally:
             self._load(learned)
 
+    def look(self) -> Tensor:
+        """Some held-out photos as the running mean paints them, uint8 [N, 3, size, size]."""
+        return (self.preview(self.held_out[:PREVIEWED]) * 255).round().byte().cpu()
+
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         for name, own in self.learned.items():
@@ -226,8 +238,11 @@ class Training:
             name: kept.get(name, each).detach().cpu().numpy()
             for name, each in self.student.weights().items()
         }
+        settings = dataclasses.asdict(self.settings)
+        del settings["licence"]
+        settings["weights"] = None if settings["weights"] is None else str(settings["weights"])
         styles = tuple(
-            Style(name, picture.sha256, files.thumbnail(picture.image), *self._told())
+            Style(name, picture.sha256, files.thumbnail(picture.image), settings, self.record)
             for name, picture in zip(self.names, self.paintings, strict=True)
         )
         if self.base is None:
@@ -241,15 +256,14 @@ class Training:
         }
         return dataclasses.replace(self.base, styles=(*self.base.styles, *styles), weights=arrays)
 
-    def _told(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings and the record of the training, as values that JSON can hold."""
-        settings = dataclasses.asdict(self.settings)
-        del settings["licence"]
-        settings["weights"] = None if settings["weights"] is None else str(settings["weights"])
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is known of the training, as values that JSON can hold."""
         best = min(self.validation, key=lambda row: row[-1], default=())
-        return settings, {
+        return {
             "steps": self.step,
             "seconds": round(self.seconds),
+            "stopped": "finished" if self.done >= 1 else "interrupted",
             "kept step": best[0] if best else self.step,
             "photos": len(self.photos.paths),
             "held out": len(self.photos.held_out),
@@ -269,6 +283,7 @@ class Training:
         tensors |= {f"best {name}": each for name, each in self.best.items()}
         tensors["course"] = torch.tensor(self.course, dtype=torch.float64)
         tensors["validation"] = torch.tensor(self.validation, dtype=torch.float64)
+        tensors |= {f"preview {step}": pictures for step, pictures in self.previews}
         return {"step": self.step, "seconds": self.seconds}, tensors
 
     @torch.no_grad()
@@ -295,3 +310,5 @@ class Training:
         }
         self.course = [tuple(row) for row in tensors["course"].tolist()]
         self.validation = [tuple(row) for row in tensors["validation"].tolist()]
+        steps = sorted(int(n.split()[1]) for n in tensors if n.startswith("preview "))
+        self.previews = [(step, tensors[f"preview {step}"]) for step in steps]

@@ -14,7 +14,7 @@ from impasto.errors import ImpastoError
 from impasto.pages import layout
 from impasto.pages.sheet import Begin, Run, RunCallback, Sheet, paint_sheet
 from impasto.paint import reconstruct, texture
-from impasto.paint.studio import Studio, named
+from impasto.paint.studio import Studio
 from impasto.pictures import images
 from impasto.pictures.images import Source
 from impasto.settings import AtlasSettings, choose
@@ -74,7 +74,7 @@ def atlas(
         styles = [("painting", second.image), *_painted(runs[len(layers) :])]
         return layout.atlas(contents, styles)
 
-    inputs = {"photo": named(first), "painting": named(second)}
+    inputs = {"photo": images.named(first), "painting": images.named(second)}
     return paint_sheet(Sheet, "atlas", begins, draw, callback, **inputs)
 
 
@@ -108,7 +108,7 @@ def channels(
     title = f"{name}: the {len(maps)} most active of {len(means)} channels"
     page = layout.channel_grid(name, maps, image, title)
     told = studio.record("channels", page.size)
-    return Sheet(page, told | {"layer": name, "most_active": most_active, "photo": named(picture)})
+    return Sheet(page, told | {"layer": name, "most_active": most_active, "photo": images.named(picture)})
 
 
 def _painted(runs: Sequence[Run]) -> list[layout.Labelled]:

@@ -21,7 +21,6 @@ from impasto.pages.layout import Labelled, contact_sheet
 from impasto.pages.sheet import Begin, Run, RunCallback, Sheet, paint_sheet
 from impasto.paint.regions import Regions, Sources
 from impasto.paint.run import Painting
-from impasto.paint.studio import named
 from impasto.paint.stylize import Stylizer
 from impasto.pictures import files, images
 from impasto.pictures.images import PathLike, Source
@@ -140,7 +139,7 @@ def compare(
         for source, _ in place.paintings
     ]
     draw = partial(_drawn, axes, originals)
-    return paint_sheet(Comparison, "compare", begins, draw, callback, photo=named(picture))
+    return paint_sheet(Comparison, "compare", begins, draw, callback, photo=images.named(picture))
 
 
 def _stylizer(settings: CompareSettings | None, arguments: Mapping[str, Any]) -> Stylizer:

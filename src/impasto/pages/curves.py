@@ -18,7 +18,7 @@ from impasto.errors import ImpastoError, reason_of
 from impasto.pages.page import MARGIN, PAGE, POINT, QUIET, Page, wrapped
 
 Series = tuple[Sequence[float], Sequence[float], Sequence[float]]
-"""The course of a run: evaluations, seconds and losses, each of the same length."""
+"""The course of a run: evaluations (or steps), seconds and losses, each of the same length."""
 
 _Points = Sequence[tuple[float, float]]
 
@@ -30,8 +30,8 @@ _WIDTH = 4
 _GRID = "#e2e2e2"
 
 
-def curves(series: Mapping[str, Series]) -> Image.Image:
-    """Losses of several runs, on a logarithmic scale, against evaluations and against seconds.
+def curves(series: Mapping[str, Series], counted: str = "evaluations") -> Image.Image:
+    """Losses of several runs, on a logarithmic scale, against what is counted and against seconds.
 
     Losses that are not positive and finite are left out. Returns a PIL image of mode RGB.
 
@@ -56,7 +56,7 @@ def curves(series: Mapping[str, Series]) -> Image.Image:
     bottom = max(round(y), MARGIN + 760)
     page.text_upwards(["loss"], MARGIN + size, (MARGIN + bottom) / 2, size)
     width = (right - 60 - left - gap) // 2
-    for number, name in enumerate(("evaluations", "seconds")):
+    for number, name in enumerate((counted, "seconds")):
         runs = [(run[number], run[2]) for run in series.values()]
         start = left + number * (width + gap)
         page.text([name], start + width / 2, bottom + 46, size, 0.5)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -70,13 +70,27 @@ class Checkpoint:
     @property
     def record(self) -> dict[str, Any]:
         """Everything but the tensors, as values that JSON can hold."""
-        fields = dataclasses.asdict(dataclasses.replace(self, tensors={}))
-        del fields["tensors"]
-        record: dict[str, Any] = json.loads(json.dumps(fields))
-        return record
+        return record_of(self)
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
+def record_of(checkpoint: Any) -> dict[str, Any]:
+    """The fields of a checkpoint of any kind, but for its tensors, as values that JSON can hold."""
+    fields = dataclasses.asdict(dataclasses.replace(checkpoint, tensors={}))
+    del fields["tensors"]
+    record: dict[str, Any] = json.loads(json.dumps(fields))
+    return record
+
+
+class Kept(Protocol):
+    """A dataclass with `progress` and `tensors`, which `record` leaves out."""
+
+    tensors: dict[str, Tensor]
+
+    @property
+    def record(self) -> dict[str, Any]: ...
+
+
+def write(path: Path, checkpoint: Kept) -> None:
     """Write a checkpoint; after any error (such as a full disk) the previous one is still there."""
     text = np.frombuffer(json.dumps(checkpoint.record).encode(), np.uint8)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in checkpoint.tensors.items()}
@@ -94,14 +108,19 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 def read(path: PathLike) -> Checkpoint:
     """Read a checkpoint; `ImpastoError` if it is missing, damaged or another version's."""
-    with _opened(path) as (record, arrays):
-        tensors = {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != _RECORD}
+    record, tensors = read_parts(path)
     with of_this_version(path):
         for name in hints(Settings).keys() ^ {*record["settings"]}:
             raise KeyError(name)  # another version has other settings
         _ = tensors["image"]
         record["progress"] = Progress(**record["progress"])
         return Checkpoint(**record, tensors=tensors)
+
+
+def read_parts(path: PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the record and the tensors of a checkpoint of any kind; errors are those of `read`."""
+    with _opened(path) as (record, arrays):
+        return record, {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != _RECORD}
 
 
 def read_record(path: PathLike) -> dict[str, Any]:
@@ -165,17 +184,17 @@ class Keeper:
     """Writes a run's checkpoint to `path` every `every` seconds.
 
     begun: the checkpoint as it is before the first step. The first checkpoint that cannot be
-    written causes a notice; painting goes on.
+    written causes a notice; the work goes on.
     """
 
     path: Path
-    begun: Checkpoint
+    begun: Any  # a `Kept`
     every: float
     last: float = -math.inf
     told: bool = False
 
     def keep(
-        self, state: Callable[[], tuple[Progress, dict[str, Tensor]]], *, now: bool = False
+        self, state: Callable[[], tuple[Any, dict[str, Tensor]]], *, now: bool = False
     ) -> None:
         """Write a checkpoint if one is due, or if `now`; only then is `state` called."""
         if not now and time.monotonic() - self.last < self.every:
@@ -189,7 +208,7 @@ class Keeper:
                 reason = getattr(error, "strerror", None) or reason_of(error)
                 notice(
                     f"the checkpoint {self.path} cannot be written ({reason}); "
-                    "painting goes on without a new one"
+                    "the work goes on without a new one"
                 )
         self.last = time.monotonic()
 

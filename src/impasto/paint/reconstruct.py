@@ -17,7 +17,7 @@ from impasto.optimise.base import Callback
 from impasto.paint.artworks import Artwork
 from impasto.paint.levels import Level
 from impasto.paint.run import Painting, Problem, finish
-from impasto.paint.studio import Studio, tell_if_enlarged
+from impasto.paint.studio import Studio
 from impasto.pictures import images
 from impasto.pictures.images import Picture, Source
 from impasto.settings import ReconstructSettings, choose, plain
@@ -89,7 +89,7 @@ class _Reconstruction(Problem):
         studio.read((), targets=self.layers)
         self.size = studio.result_size(photos[0], settings.size)
         for photo in photos[1:]:
-            tell_if_enlarged(photo, self.size, "to cover")
+            images.tell_if_enlarged(photo, self.size, "to cover")
         studio.make_room(self.size, photos)
         self.levels = [Level(self.size, settings.steps, 1.0)]
         prior = PRIORS.get(min(encoder.deepest(self.layers).stride, max(PRIORS)), 0.0)

@@ -161,7 +161,7 @@ class Studio:
         own = picture.image.size
         size = own if longer == FULL else images.fitted_size(own, int(longer))
         self.check_size(picture.name, size, self.layers)
-        tell_if_enlarged(picture, size, "to")
+        images.tell_if_enlarged(picture, size, "to")
         return size
 
     def check_size(self, name: str, size: tuple[int, int], layers: Iterable[str]) -> None:
@@ -238,7 +238,7 @@ class Studio:
             name = Path(self.settings.weights).name
             record["settings"]["weights"] = name
             record["weights"] = {"name": name, "sha256": self.weights_sha256}
-        return record | {role: named(picture) for role, picture in inputs.items()}
+        return record | {role: images.named(picture) for role, picture in inputs.items()}
 
     def _shares_of_memory(self, size: tuple[int, int], channels: int) -> tuple[Optimiser, float]:
         """The optimiser, with a history that it has room for, and the bytes for the objective."""
@@ -297,16 +297,3 @@ def clouds(noise: Tensor) -> Tensor:
     result: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.cpu()) * gains, (height, width))
     spread = result.std(correction=0).clamp_min(1e-6)
     return (0.5 + CONTRAST / spread * result).clamp(0, 1).to(noise)
-
-
-def tell_if_enlarged(picture: Picture, size: tuple[int, int], to: str) -> None:
-    """Give a notice if a picture is smaller than the result; `to` is "to" or "to cover"."""
-    own = picture.image.size
-    if max(size) > max(own):
-        enlarged = f"is enlarged {to} {size[0]} x {size[1]}"
-        notice(f"{picture.name} has only {own[0]} x {own[1]} pixels and {enlarged}")
-
-
-def named(picture: Picture) -> dict[str, str]:
-    """The entry for an input in a record."""
-    return {"name": Path(picture.name).name, "sha256": picture.sha256}

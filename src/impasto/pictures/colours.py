@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HALF_A_LEVEL = 0.5 / 255
 """Half a grey level, where colours are in 0..1: the smallest spread that they are taken to have."""
@@ -39,7 +41,7 @@ def with_luminance(image: Tensor, grey: Tensor) -> Tensor:
     """
     colour = image - luminance(image)
     # The largest t in [0, 1] with 0 <= grey + t * colour <= 1, channel by channel.
-    room = torch.where(colour > 0, 1 - grey, grey) / colour.abs().clamp_min(1e-6)
+    room = (1 - grey).where(colour > 0, grey) / colour.abs().clamp_min(1e-6)
     return grey + colour * room.amin(1, keepdim=True).clamp(0, 1)
 
 
@@ -71,7 +73,7 @@ def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tenso
     `weights` [batch, 1, height, width] say how much each pixel counts.
     """
     x = image.flatten(2).cpu().double()
-    w = torch.ones_like(x[:, :1]) if weights is None else weights.flatten(2).cpu().double()
+    w = x[:, :1].new_ones(x[:, :1].shape) if weights is None else weights.flatten(2).cpu().double()
     w = w / w.sum(2, keepdim=True)
     mean = (x * w).sum(2, keepdim=True)
     return mean, (x - mean) * w @ (x - mean).mT
@@ -79,6 +81,8 @@ def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tenso
 
 def _matrix_power(matrix: Tensor, power: float, least_spread: float = HALF_A_LEVEL) -> Tensor:
     """A power of a covariance matrix whose standard deviations are raised to `least_spread`."""
+    import torch
+
     values, vectors = torch.linalg.eigh(matrix)
     powers = values.clamp_min(least_spread**2)[..., None, :] ** power
     result: Tensor = vectors * powers @ vectors.mT

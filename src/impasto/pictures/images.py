@@ -13,17 +13,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+import numpy.typing as npt
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from impasto.errors import ImpastoError, notice
 from impasto.pictures import decoding, files
+
+if TYPE_CHECKING:  # one-pass networks paint without torch, which takes a second to import
+    from torch import Tensor
 
 PathLike = str | os.PathLike[str]
 
@@ -38,6 +39,9 @@ FORMATS = {
     ".gif": "GIF",
 }
 """The extensions that a picture can be written with, and Pillow's names of their formats."""
+
+READABLE = (*FORMATS, ".heic", ".heif", ".avif", ".jp2", ".ico")
+"""The extensions by which pictures are found in a folder."""
 
 RECORD = "impasto"
 """The keyword of the text in a PNG that says, as JSON, how the picture was made."""
@@ -102,6 +106,19 @@ def read(source: Source, background: str = "white") -> Picture:
     return Picture(shown, name, sha256, _spread(rgb, alpha), alpha)
 
 
+def named(picture: Picture) -> dict[str, str]:
+    """The entry for an input in a record."""
+    return {"name": Path(picture.name).name, "sha256": picture.sha256}
+
+
+def tell_if_enlarged(picture: Picture, size: tuple[int, int], to: str) -> None:
+    """Give a notice if a picture is smaller than the result; `to` is "to" or "to cover"."""
+    own = picture.image.size
+    if max(size) > max(own):
+        enlarged = f"is enlarged {to} {size[0]} x {size[1]}"
+        notice(f"{picture.name} has only {own[0]} x {own[1]} pixels and {enlarged}")
+
+
 def by_role(role: str, pictures: Sequence[Picture]) -> dict[str, Picture]:
     """Pictures of one role, under the names that a record uses: ROLE, ROLE 2, ROLE 3, ..."""
     return {f"{role} {n}" if n > 1 else role: each for n, each in enumerate(pictures, 1)}
@@ -148,19 +165,27 @@ def read_mask(source: Source) -> Picture:
 
 def _spread(rgb: Image.Image, alpha: Image.Image) -> Image.Image:
     """Spread colours over transparent parts: Gortler et al. 1996 ("The Lumigraph"), section 3.4."""
-    visible = torch.from_numpy(np.array(alpha))[None, None].to(torch.float32) / 255
+    visible = np.asarray(alpha, np.float32)[..., None] / 255
     if not visible.any():
         return rgb
     # Sums over squares of 1, 2, 4, ... pixels a side, of colours times visibility, and visibility.
-    sums = [torch.cat([to_tensor(rgb) * visible, visible], 1)]
-    while max(sums[-1].shape[-2:]) > 1:
-        sums.append(4 * F.avg_pool2d(sums[-1], 2, ceil_mode=True))
-    filled = sums[-1][:, :3] / sums[-1][:, 3:]
+    sums = [np.concatenate([np.asarray(rgb, np.float32) * visible, visible], 2)]
+    while max(sums[-1].shape[:2]) > 1:
+        height, width = sums[-1].shape[:2]
+        even = np.pad(sums[-1], ((0, height % 2), (0, width % 2), (0, 0)))
+        sums.append(even.reshape(-(-height // 2), 2, -(-width // 2), 2, 4).sum((1, 3)))
+    filled = sums[-1][..., :3] / sums[-1][..., 3:]
     for finer in reversed(sums[:-1]):
-        coarse = F.interpolate(filled, finer.shape[-2:], mode="bilinear", align_corners=False)
-        known = finer[:, :3] / finer[:, 3:].clamp_min(1e-6)
-        filled = torch.lerp(coarse, known, finer[:, 3:].clamp_max(1))
-    return to_image(filled)
+        coarse = _enlarged(filled, (finer.shape[1], finer.shape[0]))
+        known = finer[..., :3] / np.maximum(finer[..., 3:], 1e-6)
+        filled = coarse + (known - coarse) * np.minimum(finer[..., 3:], 1)
+    return Image.fromarray(filled.round().clip(0, 255).astype(np.uint8))
+
+
+def _enlarged(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Pixels [height, width, C] at another (width, height), bilinear."""
+    planes = [Image.fromarray(plane) for plane in np.moveaxis(pixels, 2, 0)]
+    return np.stack([np.asarray(x.resize(size, Image.Resampling.BILINEAR)) for x in planes], 2)
 
 
 def fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
@@ -186,6 +211,8 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def mirrored(image: Tensor, margin: int) -> Tensor:
     """An image [..., height, width] continued by its mirror image, `margin` pixels on each side."""
+    import torch
+
     if not margin:
         return image
     rows, columns = (
@@ -197,6 +224,7 @@ def mirrored(image: Tensor, margin: int) -> Tensor:
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
     """An image [batch, C, height, width] blurred by a Gaussian of `sigma` pixels."""
+    import torch
     from scipy.ndimage import gaussian_filter
 
     smooth = gaussian_filter(image.detach().cpu().numpy(), (0, 0, sigma, sigma), mode="reflect")
@@ -205,6 +233,8 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """A PIL image of mode RGB as an image tensor [1, 3, height, width] in [0, 1]."""
+    import torch
+
     pixels = torch.from_numpy(np.array(image.convert("RGB")))
     return pixels.permute(2, 0, 1).unsqueeze(0).contiguous().float() / 255
 

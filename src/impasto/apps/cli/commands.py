@@ -247,9 +247,10 @@ def resume(
     out: PictureOutput = PICTURE,
     checkpoint_every: Seconds = CHECKPOINT_EVERY,
 ) -> int:
-    """Go on with a painting that was interrupted.
+    """Go on with a painting, or with the training of a network, that was interrupted.
 
-    Without --output, the picture is saved beside the checkpoint under its original name.
+    Without --output, the picture is saved beside the checkpoint under its original name; a network
+    always is.
 
     Args:
         file: the .checkpoint file that the run left, or the picture that it belongs to.
@@ -263,7 +264,12 @@ def resume(
         raise ImpastoError(f"{path} is a folder; give a checkpoint in it, or a picture's name")
     if path.suffix != SUFFIX and os.path.exists(kept_beside(path)):  # noqa: PTH110
         path = kept_beside(path)  # the name of the picture will do
-    note = read_record(path).get("note") or {}
+    record = read_record(path)
+    if record.get("kind") == "training":
+        from impasto.apps.cli.one_pass import train_again
+
+        return train_again(path, checkpoint_every, out)
+    note = record.get("note") or {}
     name = Path(str(note.get("output") or path.name.removesuffix(SUFFIX))).name
     if Path(name).suffix.lower() not in FORMATS:
         name = f"{name}.{out.format or 'png'}"

@@ -31,7 +31,63 @@ Count = Annotated[int, converted(lambda texts: number(int, texts[-1]), metavar="
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Reported:
+    """What is printed about results, and whether they replace files.
+
+    Args:
+        output: where the result goes.
+        force: replace files that exist; otherwise a new file is called NAME-2, NAME-3, ...
+        quiet: print no progress and no results, only errors.
+        json: print the results as one JSON object at the end.
+    """
+
+    output: Annotated[File | None, Parameter(alias="-o")] = None
+    force: bool = False
+    quiet: bool = False
+    json: bool = False
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether the result itself goes to standard output."""
+        return self.output == STANDARD
+
+    def tell(self, line: str) -> None:
+        """Print a line about a result, unless --json or --quiet is given."""
+        if not self.json and not self.quiet:
+            self._tell(line)
+
+    def finish(self, *results: dict[str, Any]) -> int:
+        """Print the JSON object, if --json is given; returns the exit code."""
+        if self.json:
+            self._tell(json.dumps({"impasto": __version__, "results": results}))
+        if any(result.get("stopped") == "interrupted" for result in results):
+            return INTERRUPTED
+        return SOME_FAILED if any("error" in result for result in results) else 0
+
+    def _tell(self, line: str) -> None:
+        (say if self.is_standard else tell)(line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOutput(Reported):
+    """Where a network goes.
+
+    Args:
+        output: a .safetensors file. By default in the current folder, named after the paintings.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOutput(Reported):
+    """Where an exported network goes.
+
+    Args:
+        output: an .onnx or a .pt file. By default an .onnx file in the current folder.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Reported):
     """Where a page goes, and what is printed about it.
 
     Args:
@@ -39,21 +95,9 @@ class Output:
             is created if missing; or - for standard output (all messages and --json then go to
             standard error). By default a file in the current folder, named after the inputs.
         format: the picture format, such as png or jpg, if no file name gives it.
-        force: replace files that exist; otherwise a new file is called NAME-2, NAME-3, ...
-        quiet: print no progress and no results, only errors.
-        json: print the results as one JSON object at the end.
     """
 
-    output: Annotated[File | None, Parameter(alias="-o")] = None
     format: str | None = None
-    force: bool = False
-    quiet: bool = False
-    json: bool = False
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether the picture itself goes to standard output."""
-        return self.output == STANDARD
 
     def placed(self, names: Sequence[str]) -> list[Path]:
         """The output files: --output, or files of these names in its folder or the current one."""
@@ -97,22 +141,6 @@ class Output:
                 raise ImpastoError(f"{path} is named for two outputs; give one another name")
             if self.force and any(_is(path, name) for name in inputs):
                 raise ImpastoError(f"{path} is one of the inputs; choose another name for it")
-
-    def tell(self, line: str) -> None:
-        """Print a line about a result, unless --json or --quiet is given."""
-        if not self.json and not self.quiet:
-            self._tell(line)
-
-    def finish(self, *results: dict[str, Any]) -> int:
-        """Print the JSON object, if --json is given; returns the exit code."""
-        if self.json:
-            self._tell(json.dumps({"impasto": __version__, "results": results}))
-        if any(result.get("stopped") == "interrupted" for result in results):
-            return INTERRUPTED
-        return SOME_FAILED if any("error" in result for result in results) else 0
-
-    def _tell(self, line: str) -> None:
-        (say if self.is_standard else tell)(line)
 
     def sheet(self, make: Callable[..., Sheet]) -> Sheet:
         """Make a page of several runs; after Ctrl-C, a page of what was painted by then."""
@@ -240,6 +268,14 @@ class PictureOutput(Output):
             f"{artwork.seconds:.0f} s, loss {artwork.losses[0]:.4g} -> {artwork.losses[-1]:.4g})"
         )
         return written
+
+
+def told_of(name: str, error: Exception) -> str:
+    """A sentence about an error that one of several photos met with."""
+    if isinstance(error, ImpastoError):
+        return str(error)
+    reason = f"{name} failed ({type(error).__name__}: {error}); that is a defect of impasto, "
+    return reason + "please report it"
 
 
 def _called(path: Path) -> str:

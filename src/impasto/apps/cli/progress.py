@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from impasto.apps.cli import console
 
 if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
+    from impasto.networks.training import TrainingStep
     from impasto.optimise.base import Step
 
 
@@ -23,6 +24,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self.lines = lines
         self.title = ""
         self.began, self.begun = 0.0, 0.0
+        self.number = -1  # that was shown last
         self.bar: Any = None
 
     def __exit__(self, *_: object) -> None:
@@ -34,35 +36,55 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
 
     def update(self, title: str, step: Step) -> None:
         """Show a step of the run called `title`."""
+        height, width = step.image.shape[-2:]
+        told = f"loss {step.loss:.4g}"
+        self._show(title, step.step, step.planned, step.done, told, f", {width} x {height}")
+
+    def trained(self, title: str, step: TrainingStep) -> None:
+        """Show a step of the training called `title`; the bar counts percents."""
+        losses = step.validation or step.losses
+        told = f"step {step.step}, content {losses.content:.3f}, style {losses.style:.3f}"
+        told += " on held-out photos" if step.validation else ""
+        self._show(title, int(100 * step.done), 100, step.done, told, unit="percent")
+
+    def _show(
+        self,
+        title: str,
+        number: int,
+        planned: int,
+        done: float,
+        told: str,
+        more: str = "",
+        unit: str = "step",
+    ) -> None:
         if title != self.title:
             self.__exit__()
-            self.title, self.began, self.begun = title, time.monotonic(), step.done
-        if not self.quiet:
-            with self._quiet_if_it_fails():
-                self._show(step)
+            self.title, self.began, self.begun = title, time.monotonic(), done
+            self.number = -1
+        if self.quiet:
+            return
+        with self._quiet_if_it_fails():
+            if self.bar is None and sys.stderr is not None and sys.stderr.isatty():
+                self.bar = self._new_bar(planned, unit)
+            if self.bar is not None:
+                self.bar.set_postfix_str(f"{told}{more}{self._left(done)}", refresh=False)
+                self.bar.update(number - self.bar.n)
+            elif number != self.number and number % max(1, planned // self.lines) == 0:
+                console.say(f"{title}: {unit} {number}/{planned}, {told}{self._left(done)}")
+            self.number = number
 
-    def _show(self, step: Step) -> None:
-        if self.bar is None and sys.stderr is not None and sys.stderr.isatty():
-            from tqdm import tqdm
+    def _new_bar(self, planned: int, unit: str) -> Any:
+        from tqdm import tqdm
 
-            # tqdm puts a comma before a postfix itself.
-            form = "{desc} |{bar}| step {n_fmt}/{total_fmt}{postfix}"
-            self.bar = tqdm(
-                total=step.planned,
-                desc=self.title,
-                leave=False,
-                bar_format=form,
-                # A terminal may be resized; without known columns tqdm would show nothing.
-                **({"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}),
-            )
-        if self.bar is not None:
-            height, width = step.image.shape[-2:]
-            told = f"loss {step.loss:.4g}, {width} x {height}{self._left(step)}"
-            self.bar.set_postfix_str(told, refresh=False)
-            self.bar.update(step.step - self.bar.n)
-        elif step.step % max(1, step.planned // self.lines) == 0:
-            line = f"{self.title}: step {step.step}/{step.planned}, loss {step.loss:.4g}"
-            console.say(line + self._left(step))
+        # tqdm puts a comma before a postfix itself.
+        return tqdm(
+            total=planned,
+            desc=self.title,
+            leave=False,
+            bar_format=f"{{desc}} |{{bar}}| {unit} {{n_fmt}}/{{total_fmt}}{{postfix}}",
+            # A terminal may be resized; without known columns tqdm would show nothing.
+            **({"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}),
+        )
 
     @contextlib.contextmanager
     def _quiet_if_it_fails(self) -> Iterator[None]:
@@ -76,12 +98,14 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
                 self.bar.disable = True
                 self.bar = None
 
-    def _left(self, step: Step) -> str:
+    def _left(self, done: float) -> str:
         """The time left, from the part of the work done; steps at small sizes count for little."""
-        if step.done <= self.begun:
+        if done <= self.begun:
             return ""
         elapsed = time.monotonic() - self.began
-        return f", about {elapsed * (1 - step.done) / (step.done - self.begun):.0f} s left"
+        seconds = elapsed * (1 - done) / (done - self.begun)
+        left = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
+        return f", about {left} left"
 
 
 def _columns() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impasto.apps.cli.console import interruptions, say
-from impasto.apps.cli.making import INTERRUPTED, PictureOutput
+from impasto.apps.cli.making import INTERRUPTED, PictureOutput, told_of
 from impasto.errors import ImpastoError, notice
 from impasto.pictures.files import STANDARD, numbered
 
@@ -36,10 +36,7 @@ def one_after_another(
         except Exception as error:
             if len(targets) == 1:
                 raise
-            reason = str(error)
-            if not isinstance(error, ImpastoError):
-                reason = f"{name} failed ({type(error).__name__}: {error}); that is a defect of "
-                reason += "impasto, please report it"
+            reason = told_of(name, error)
             say(f"impasto: {reason}")
             results.append({"photo": photo, "error": reason})
         # Ctrl-C may have come while a picture was saved.

@@ -1,0 +1,206 @@
+"""Train networks from files, with checkpoints: `train`, and `start_again` after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from impasto import __version__
+from impasto.errors import ImpastoError, notice
+from impasto.networks import files
+from impasto.networks.network import Network
+from impasto.networks.photos import Photos
+from impasto.networks.training import Training, TrainingStep
+from impasto.paint import checkpoints
+from impasto.paint.checkpoints import Keeper
+from impasto.pictures import images
+from impasto.pictures.files import sha256_of
+from impasto.pictures.images import PathLike, Source
+from impasto.settings import CHECKPOINT_EVERY, TrainSettings, choose
+
+KIND = "training"
+
+
+@dataclass(frozen=True)
+class TrainingCheckpoint:
+    """A training: what it was begun with, and how far it has got; see `checkpoints.Checkpoint`.
+
+    settings: the fields of `TrainSettings`. inputs: files by role: painting, painting 2, ..., and
+    network if there is a base. photos: the folder, absolute. known: the names of its photos.
+    """
+
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Mapping[str, str]]
+    photos: str
+    known: Sequence[str] = ()
+    note: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    kind: str = KIND
+    impasto: str = __version__
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything but the tensors, as values that JSON can hold."""
+        return checkpoints.record_of(self)
+
+
+class Course:
+    """A training that writes checkpoints; iterating over it trains, step by step."""
+
+    def __init__(self, training: Training, keeper: Keeper | None) -> None:
+        self.training, self.keeper = training, keeper
+
+    def __iter__(self) -> Iterator[TrainingStep]:
+        for step in self.training:
+            if self.keeper:
+                self.keeper.keep(self.training.state)
+            yield step
+
+    def keep(self) -> None:
+        """Write the checkpoint now, if one is kept."""
+        if self.keeper:
+            self.keeper.keep(self.training.state, now=True)
+
+    @property
+    def network(self) -> Network:
+        """What has been learned so far."""
+        return Network(self.training.network)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The path of the checkpoint, if one is kept."""
+        return self.keeper.path if self.keeper else None
+
+    def end(self) -> None:
+        """Remove the checkpoint, once the network is saved."""
+        if self.keeper:
+            self.keeper.path.unlink(missing_ok=True)
+
+
+def train(
+    paintings: Source | Sequence[Source],
+    photos: PathLike,
+    *,
+    base: PathLike | None = None,
+    settings: TrainSettings | None = None,
+    callback: Callable[[TrainingStep], None] | None = None,
+    **choices: Any,
+) -> Network:
+    """Train a network to repaint any photo after these paintings in one pass.
+
+    Johnson, Alahi & Fei-Fei 2016 (arXiv:1603.08155), for several paintings as in Dumoulin, Shlens &
+    Kudlur 2017 (arXiv:1610.07629).
+
+    Args:
+        paintings: a picture file or several; a style is called by the stem of its file.
+        photos: a folder with photos; those in the folders in it count, too.
+        base: a network, to which these paintings are added. Only their scales and shifts are
+            learned; the styles that it has stay as they are.
+        settings: the settings to begin with, instead of the defaults.
+        callback: called with every `TrainingStep`.
+        **choices: single settings by name, see `TrainSettings`.
+
+    Raises:
+        ImpastoError: a file or setting is wrong, or there are too few photos.
+    """
+    course = start(paintings, photos, base=base, settings=settings, **choices)
+    for step in course:
+        if callback:
+            callback(step)
+    return course.network
+
+
+def start(
+    paintings: Source | Sequence[Source],
+    photos: PathLike,
+    *,
+    base: PathLike | None = None,
+    settings: TrainSettings | None = None,
+    checkpoint: PathLike | None = None,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    note: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Course:
+    """Begin a training; iterating over the result trains, step by step. See `train`.
+
+    Args (beside those of `train`):
+        checkpoint: a file to save the training in, so that `start_again` can continue it.
+        checkpoint_every: seconds from one checkpoint to the next.
+        note: anything else to write into the checkpoint.
+    """
+    chosen = choose(TrainSettings, settings, choices)
+    several = isinstance(paintings, Sequence) and not isinstance(paintings, str)
+    given: Sequence[Any] = paintings if several else [paintings]  # type: ignore[assignment]
+    if not given:
+        raise ImpastoError("a network needs a style; give a painting")
+    pictures = [images.read_visible(each) for each in given]
+    path = None if base is None else files.located(base)
+    network = None if path is None else files.read(path)
+    known = Photos(photos, chosen.size, chosen.seed)
+    training = Training(pictures, known, chosen, network)
+    if checkpoint is None:
+        return Course(training, None)
+    folder = Path(os.path.realpath(checkpoint)).parent
+    named = {role: (p.name, p.sha256) for role, p in images.by_role("painting", pictures).items()}
+    others = {"network": path, "weights": chosen.weights}
+    for role, other in others.items():
+        if other is not None and (digest := sha256_of(other)):
+            named[role] = str(other), digest
+    inputs = {role: checkpoints.input_of(*told, folder) for role, told in named.items()}
+    written = dataclasses.asdict(chosen)
+    written["weights"] = inputs["weights"]["path"] if "weights" in inputs else None
+    begun = TrainingCheckpoint(
+        written, inputs, os.path.abspath(photos), _names(known), dict(note or {})
+    )
+    return Course(training, Keeper(Path(checkpoint), begun, checkpoint_every))
+
+
+def start_again(checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EVERY) -> Course:
+    """Continue a training from its checkpoint; iterating over the result trains, step by step.
+
+    Raises:
+        ImpastoError: the checkpoint is missing, damaged or of another version, or an input file or
+            the folder of photos is gone or has changed.
+    """
+    record, tensors = checkpoints.read_parts(checkpoint)
+    found = checkpoints.located(checkpoint, record)
+    with checkpoints.of_this_version(checkpoint):
+        settings = TrainSettings(**record["settings"] | _weights(found))
+        roles = [role for role in record["inputs"] if role.startswith("painting")]
+        course = start(
+            [found[role] for role in roles],
+            record["photos"],
+            base=found.get("network"),
+            settings=settings,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            note=record["note"],
+        )
+        if _names(course.training.photos) != record["known"]:
+            notice(
+                f"the photos in {record['photos']} are not those that the training began with; it "
+                "goes on with those that are there"
+            )
+        course.training.restore(record["progress"], tensors)
+    return course
+
+
+def is_training(record: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's record is that of a training."""
+    return record.get("kind") == KIND
+
+
+def _names(photos: Photos) -> list[str]:
+    every = [*photos.paths, *photos.held_out]
+    return sorted(str(path.relative_to(photos.folder)) for path in every)
+
+
+def _weights(found: Mapping[str, Path]) -> dict[str, Path]:
+    return {"weights": found["weights"]} if "weights" in found else {}
