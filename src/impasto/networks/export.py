@@ -30,8 +30,8 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() not in (ONNX, *STATE_DICT):
         raise ImpastoError(
-            f"{target} is no name for an exported network; end it with .onnx for a graph that other "
-            "programs can run, or with .pt for a torch state dict"
+            f"{target} is no name for an exported network; end it with .onnx for a graph that "
+            "other programs can run, or with .pt for a torch state dict"
         )
     files.check_folder(target)
     return target

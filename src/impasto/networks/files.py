@@ -165,7 +165,9 @@ def _parsed(path: Path, described: str, weights: Weights) -> NetworkFile:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, ImpastoError) and str(path) in str(error):
             raise
-        raise ImpastoError(f"{path} has a damaged description ({error}); get a whole copy") from None
+        raise ImpastoError(
+            f"{path} has a damaged description ({error}); get a whole copy"
+        ) from None
     found = {each: array.shape for each, array in weights.items()}
     wrong = sorted(each for each in wanted.keys() | found if wanted.get(each) != found.get(each))
     if wrong or not styles:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from impasto.networks.architecture import EPSILON, Architecture, Layer
+from impasto.networks.architecture import EPSILON, Layer
 from impasto.networks.files import NetworkFile, Weights
 
 OPSET, IR_VERSION = 17, 8
@@ -146,4 +146,3 @@ def _activated(graph: Graph, layer: Layer, x: str, outputs: Any) -> str:
 def _bounded(graph: Graph, x: str) -> str:
     half, zero, one = (graph.constant(np.array(v, np.float32)) for v in (0.5, 0, 1))
     return graph.add("Clip", graph.add("Add", graph.add("Mul", x, half), half), zero, one)
-

@@ -51,7 +51,9 @@ class Judge:
     """
 
     def __init__(self, paintings: Sequence[Picture], settings: TrainSettings) -> None:
-        common = {each.name: getattr(settings, each.name) for each in dataclasses.fields(EncoderSettings)}
+        common = {
+            each.name: getattr(settings, each.name) for each in dataclasses.fields(EncoderSettings)
+        }
         studio = Studio(RunSettings(**common))
         self.encoder, self.device, self.settings = studio.encoder, studio.device, settings
         self.content_layer = self.encoder.content_layer

@@ -144,7 +144,10 @@ class Sweeps:
                 for first, side in zip((top, left), size, strict=True)
             ]
             crop, offsets = zip(
-                *(seen(layers, part, side) for part, side in zip(core, kept.shape[1:], strict=True)),
+                *(
+                    seen(layers, part, side)
+                    for part, side in zip(core, kept.shape[1:], strict=True)
+                ),
                 strict=True,
             )
             x = kept[:, crop[0], crop[1]]

@@ -156,9 +156,8 @@ def start(
     inputs = {role: checkpoints.input_of(*told, folder) for role, told in named.items()}
     written = dataclasses.asdict(chosen)
     written["weights"] = inputs["weights"]["path"] if "weights" in inputs else None
-    begun = TrainingCheckpoint(
-        written, inputs, os.path.abspath(photos), _names(known), dict(note or {})
-    )
+    where = os.path.abspath(photos)  # noqa: PTH100 # links stay
+    begun = TrainingCheckpoint(written, inputs, where, _names(known), dict(note or {}))
     return Course(training, Keeper(Path(checkpoint), begun, checkpoint_every))
 
 

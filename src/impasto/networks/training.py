@@ -172,7 +172,10 @@ class Training:
         """Measure the losses of the running mean on held-out photos, and keep the best mean."""
         began = time.monotonic()
         count = len(self.held_out)
-        pictures, styles = self.preview(self.held_out), [n % len(self.paintings) for n in range(count)]
+        pictures, styles = (
+            self.preview(self.held_out),
+            [n % len(self.paintings) for n in range(count)],
+        )
         parts = [
             self.judge(pictures[n : n + 4], self.held_out[n : n + 4], styles[n : n + 4]).losses
             for n in range(0, count, 4)
@@ -193,7 +196,8 @@ class Training:
             self._load(self.mean)
             styles = [n % len(self.paintings) for n in range(len(photos))]
             parts = [
-                self._painted(photos[n : n + 4], styles[n : n + 4]) for n in range(0, len(photos), 4)
+                self._painted(photos[n : n + 4], styles[n : n + 4])
+                for n in range(0, len(photos), 4)
             ]
             return torch.cat(parts)
         finally:

@@ -108,7 +108,9 @@ def channels(
     title = f"{name}: the {len(maps)} most active of {len(means)} channels"
     page = layout.channel_grid(name, maps, image, title)
     told = studio.record("channels", page.size)
-    return Sheet(page, told | {"layer": name, "most_active": most_active, "photo": images.named(picture)})
+    return Sheet(
+        page, told | {"layer": name, "most_active": most_active, "photo": images.named(picture)}
+    )
 
 
 def _painted(runs: Sequence[Run]) -> list[layout.Labelled]:

@@ -17,7 +17,14 @@ from impasto import __version__
 from impasto.apps.cli import texts
 from impasto.apps.cli.commands import PAGE, Photos, Seconds, app
 from impasto.apps.cli.console import interruptions, say
-from impasto.apps.cli.making import INTERRUPTED, ExportOutput, NetworkOutput, Output, Reported, told_of
+from impasto.apps.cli.making import (
+    INTERRUPTED,
+    ExportOutput,
+    NetworkOutput,
+    Output,
+    Reported,
+    told_of,
+)
 from impasto.apps.cli.options import File, settings_of, several
 from impasto.apps.cli.progress import Progress
 from impasto.apps.cli.series import kept_beside, name_of, stem_of
@@ -281,7 +288,9 @@ def trained(course: Course, target: Path, out: Reported) -> int:
     reached = about["validation"]
     losses = ", ".join(f"{name} {reached[name]:.3f}" for name in ("content", "style") if reached)
     minutes = f"{training.seconds / 60:.0f} minutes"
-    out.tell(f"{written}  ({training.step} steps, {minutes}{losses and f', held-out photos: {losses}'})")
+    out.tell(
+        f"{written}  ({training.step} steps, {minutes}{losses and f', held-out photos: {losses}'})"
+    )
     if not done:
         say(f"interrupted; what was learned is saved; to go on: impasto resume {course.checkpoint}")
     elif about["kept step"] < STALE * training.step:

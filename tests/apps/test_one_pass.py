@@ -1,0 +1,217 @@
+"""train, apply, export and resume of a training, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impasto import Network, read_record, sample
+from impasto.apps.cli.main import main
+from impasto.networks import files as network_files
+from tests.apps.conftest import files, interrupted
+from tests.networks.conftest import photos, random_network
+
+__all__ = ["photos"]  # a fixture
+
+PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
+WAVE, CAFE = str(sample("great_wave")), str(sample("night_cafe"))
+QUICK = ["--size", "32", "--batch", "2", "--style-layer", "relu1_1,relu2_1"]
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def network() -> str:
+    Network(random_network()).save("net.safetensors")
+    return "net.safetensors"
+
+
+def test_apply(network: str, capsys: Captured) -> None:
+    words = ["apply", PHOTO, "--network", network, "--style", "style1", "--size", "64"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert re.fullmatch(r"kingfisher-style1\.png  \(64 x 36 pixels, \d+\.\d\d s\)\n", told)
+    record = read_record("kingfisher-style1.png")
+    assert record["command"] == "apply"
+    assert record["styles"] == {"style1": 1.0}
+    assert record["network"]["name"] == network
+    assert record["photo"]["name"] == "kingfisher.jpg"
+    assert record["settings"] == {"size": 64, "strength": 1.0, "keep_colors": None}
+    assert main(["show", "kingfisher-style1.png"]) == 0
+    assert json.loads(capsys.readouterr().out) == record
+    mixed = ["--style", "style0:3", "--style", "style2", "--strength", "0.5", "--keep-colors"]
+    words = ["apply", PHOTO, "--network", network, *mixed, "--size", "64"]
+    assert main([*words, "-o", "b.png", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["output"] == "b.png"
+    assert result["seconds"] > 0
+    record = read_record("b.png")
+    assert record["styles"] == {"style0": 0.75, "style2": 0.25}
+    assert record["settings"]["keep_colors"] == "luminance"
+
+
+def test_apply_is_what_python_does(network: str) -> None:
+    words = ["--network", network, "--style", "style1", "--size", "full", "-o", "a.png"]
+    Image.open(OTHER).resize((90, 60)).save("photo.png")
+    assert main(["apply", "photo.png", *words]) == 0
+    expected = Network.load(network)(Image.open("photo.png"), "style1")
+    assert np.array_equal(np.asarray(Image.open("a.png")), np.asarray(expected))
+
+
+def test_folders_in_and_folders_out(network: str, capsys: Captured) -> None:
+    Path("in").mkdir()
+    for number in range(3):
+        Image.open(PHOTO).resize((40 + number // 2, 30)).save(f"in/{number}.jpg")
+    Path("in/broken.png").write_bytes(b"no picture")
+    Path("in/notes.txt").write_text("none")
+    words = ["--network", network, "--style", "style0", "--size", "full", "--format", "jpg"]
+    assert main(["apply", "in", PHOTO, *words, "-o", "out/"]) == 1
+    told = capsys.readouterr()
+    assert "in/broken.png is not a picture" in told.err
+    made = sorted(path.name for path in Path("out").iterdir())
+    assert made == [*(f"{n}-style0.jpg" for n in range(3)), "kingfisher-style0.jpg"]
+    Path("empty").mkdir()
+    assert main(["apply", "empty", *words]) == 2
+    assert "empty has no photos in it" in capsys.readouterr().err
+
+
+def test_what_apply_refuses(network: str, capsys: Captured) -> None:
+    def refused(*words: str) -> str:
+        assert main(["apply", *words]) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        return told
+
+    given = [PHOTO, "--network", network]
+    assert "did you mean 'style1'" in refused(*given, "--style", "stile1")
+    assert "name one of: style0, style1, style2" in refused(*given)
+    assert "one pass, so there are no steps" in refused(
+        *given, "--style", "style1", "--film", "a.mp4"
+    )
+    assert "strength is 3" in refused(*given, "--style", "style1", "--strength", "3")
+    assert "there is no network 'smaples'" in refused(PHOTO, "--network", "smaples")
+    assert "no file x.jpg" in refused("x.jpg", "--network", network, "--style", "style1")
+    assert files() == ["net.safetensors"]
+
+
+def test_export(network: str, capsys: Captured) -> None:
+    assert main(["export", network]) == 0
+    assert re.match(r"net\.onnx  \(0\.\d MB\)", capsys.readouterr().out)
+    assert main(["export", network, "-o", "net.pt", "--json"]) == 0
+    assert main(["export", network, "-o", "net.tf"]) == 2
+    assert "end it with .onnx" in capsys.readouterr().err
+    assert files() == ["net.onnx", "net.pt", "net.safetensors"]
+
+
+def test_train(photos: Path, capsys: Captured) -> None:
+    words = ["train", WAVE, CAFE, "--photos", str(photos), *QUICK, "--steps", "3"]
+    assert main([*words, "-o", "two.safetensors", "--licence", "mine"]) == 0
+    told = capsys.readouterr()
+    assert re.match(r"two\.safetensors  \(3 steps, 0 minutes, held-out photos: content", told.out)
+    assert "great_wave, night_cafe: percent 100/100, step 3, content" in told.err
+    made = ["two-curves.png", "two-previews.jpg", "two.csv", "two.safetensors"]
+    assert files() == made
+    network = network_files.read("two.safetensors")
+    assert network.licence == "mine"
+    assert network.styles[0].settings["steps"] == 3
+    assert main(["apply", PHOTO, "--network", "two.safetensors", "--style", "night_cafe"]) == 0
+    more = ["train", str(sample("composition_viii")), "--photos", str(photos), *QUICK]
+    assert (
+        main([*more, "--from", "two.safetensors", "--steps", "2", "-o", "three.safetensors"]) == 0
+    )
+    assert Network.load("three.safetensors").styles[2] == "composition_viii"
+    capsys.readouterr()
+    assert main([*words, "-o", "two.safetensors"]) == 0
+    assert "two-2.safetensors is written instead" in capsys.readouterr().err
+    assert "two-2-previews.jpg" in files()
+
+
+def test_what_train_refuses(photos: Path, network: str, capsys: Captured) -> None:
+    def refused(*words: str) -> str:
+        assert main(["train", *words]) == 2
+        return capsys.readouterr().err
+
+    given = [WAVE, "--photos", str(photos)]
+    assert "--photos is missing" in refused(WAVE)
+    assert "there is no folder nowhere" in refused(WAVE, "--photos", "nowhere")
+    assert "end it with .safetensors" in refused(*given, "-o", "a.png")
+    assert "batch is 0" in refused(*given, "--batch", "0")
+    assert "is one of the inputs" in refused(*given, "--from", network, "-o", network, "--force")
+    assert "0 photos of at least 256 pixels" in refused(*given)
+    assert "there is no file none.jpg" in refused("none.jpg", *given[1:])
+    assert "no style loss" in refused(*given, "--style-loss", "grim").replace("_", " ")
+    assert files() == [network]
+
+
+def test_ctrl_c_keeps_what_was_learned(photos: Path, capsys: Captured) -> None:
+    words = [
+        "train",
+        WAVE,
+        "--photos",
+        str(photos),
+        *QUICK,
+        "--minutes",
+        "0.15",
+        "-o",
+        "a.safetensors",
+    ]
+    done = interrupted(words, "step")
+    assert done.returncode == 130, done.stderr
+    assert "to go on: impasto resume a.safetensors.checkpoint" in done.stderr
+    network = network_files.read("a.safetensors")
+    assert network.styles[0].training["stopped"] == "interrupted"
+    assert main(["resume", "a.safetensors"]) == 0
+    capsys.readouterr()
+    assert network_files.read("a.safetensors").styles[0].training["stopped"] == "finished"
+    assert files() == ["a-curves.png", "a-previews.jpg", "a.csv", "a.safetensors"]
+
+
+def test_a_killed_training_goes_on(photos: Path, capsys: Captured) -> None:
+    """After kill -9 and resume, the loss is that of a training that was never stopped."""
+    words = ["train", WAVE, "--photos", str(photos), *QUICK, "--steps", "30", "--quiet"]
+    words += ["--checkpoint-every", "0"]
+    kept = Path("a.safetensors.checkpoint")
+    process = subprocess.Popen([sys.executable, "-m", "impasto", *words, "-o", "a.safetensors"])
+    while not kept.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert main(["resume", str(kept), "--quiet"]) == 0
+    assert main([*words, "-o", "b.safetensors"]) == 0
+    losses = [
+        network_files.read(f"{name}.safetensors").styles[0].training["validation"]["total"]
+        for name in "ab"
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert not kept.exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_that_cannot_go_on(photos: Path, capsys: Captured) -> None:
+    Path("wave.jpg").write_bytes(Path(WAVE).read_bytes())
+    words = [
+        "train",
+        "wave.jpg",
+        "--photos",
+        str(photos),
+        *QUICK,
+        "--minutes",
+        "9",
+        "-o",
+        "a.safetensors",
+    ]
+    assert interrupted(words, "step").returncode == 130
+    assert main(["resume", "a.safetensors", "-o", "b.safetensors"]) == 2
+    assert "leave --output out" in capsys.readouterr().err
+    Path("wave.jpg").write_bytes(Path(CAFE).read_bytes())
+    assert main(["resume", "a.safetensors"]) == 2
+    assert "put the original painting back" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""Network files: everything comes back, and nothing else is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save, save_file
+
+from impasto import ImpastoError, Network
+from impasto.networks import files
+from tests.networks.conftest import random_network
+
+
+def test_a_file_says_everything(tmp_path: Path) -> None:
+    network = random_network()
+    path = files.write(network, tmp_path / "a.safetensors")
+    read = files.read(path)
+    assert read.description == network.description
+    assert read.description["format"] == files.FORMAT
+    assert all(np.array_equal(read.weights[name], each) for name, each in network.weights.items())
+    assert read.styles[0].picture.size[0] == files.THUMBNAIL
+    assert read.licence == "CC0"
+
+
+def test_an_existing_file_is_kept(tmp_path: Path) -> None:
+    from tests.conftest import noticed
+
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"mine")
+    with noticed("a-2.safetensors was written instead"):
+        written = Network(random_network()).save(path)
+    assert path.read_bytes() == b"mine"
+    assert files.read(written).styles
+
+
+def _altered(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
+    about = random_network().description
+    weights = dict(random_network().weights)
+    change(about, weights)
+    save_file(weights, path, {"impasto": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda about, _: about.update(format=2), "has format 2, and this impasto reads format 1"),
+        (lambda about, _: about.pop("format"), "damaged description"),
+        (lambda about, _: about.update(styles=3), "damaged description"),
+        (lambda about, _: about.update(styles=[]), "does not hold the weights"),
+        (lambda about, _: about.update(unknown=3), "damaged description"),
+        (lambda about, _: about["architecture"].update(edge=4), "describes no network"),
+        (lambda about, _: about["architecture"].update(edge=5), "does not hold the weights"),
+        (lambda about, _: about["styles"].pop(), "does not hold the weights"),
+        (lambda _, weights: weights.pop("down2.weight"), r"\(down2.weight\)"),
+        (lambda _, weights: weights.update(more=np.zeros(3, np.float32)), r"\(more\)"),
+        (lambda _, weights: weights["down2.weight"].fill(np.nan), "no finite numbers"),
+        (
+            lambda _, weights: weights.update({"up1.shift": weights["up1.shift"].astype(float)}),
+            "no finite numbers",
+        ),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, change: Any, match: str) -> None:
+    path = tmp_path / "a.safetensors"
+    _altered(path, change)
+    with pytest.raises(ImpastoError, match=match) as caught:
+        files.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(ImpastoError, match=r"there is no network .*samples"):
+        files.read(path)
+    path.write_bytes(save({"x": np.zeros(3, np.float32)}))
+    with pytest.raises(ImpastoError, match="is no network of impasto"):
+        files.read(path)
+    files.write(random_network(), path, force=True)
+    whole = path.read_bytes()
+    for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ImpastoError, match="damaged or cut short"):
+            files.read(path)
+    path.write_bytes(b"\x80\x04K\x01." * 30)  # a pickle
+    with pytest.raises(ImpastoError, match="damaged or cut short"):
+        files.read(path)
+
+
+def test_a_style_that_is_not_there() -> None:
+    network = Network(random_network())
+    with pytest.raises(ImpastoError, match="did you mean 'style1'"):
+        network.shares("stile1")
+    with pytest.raises(ImpastoError, match="name one of: style0, style1, style2"):
+        network.shares(None)
+    with pytest.raises(ImpastoError, match="no style has a share above 0"):
+        network.shares({"style0": 0})
+    with pytest.raises(ImpastoError, match="share of style0 is -1"):
+        network.shares({"style0": -1})
+    assert network.shares({"style0": 1, "style2": 3}).tolist() == [0.25, 0, 0.75]
+
+
+def test_two_paintings_of_one_name() -> None:
+    with pytest.raises(ImpastoError, match="two styles would be called wave"):
+        files.named(["a/wave.jpg", "b/wave.png"])
+    with pytest.raises(ImpastoError, match="two styles would be called style1"):
+        files.named(["style1.jpg"], random_network())
+
+
+def test_the_bundled_network() -> None:
+    file = files.read(files.BUNDLED)
+    names = {"cafe_terrace_at_night", "church_at_auvers", "composition_viii", "great_wave"}
+    assert {style.name for style in file.styles} == names | {"night_cafe"}
+    assert file.licence
+    assert files.located(files.BUNDLED).stat().st_size < 8e6
+    assert load_file(files.located(files.BUNDLED)).keys() == file.weights.keys()
+    for style in file.styles:
+        assert style.training["steps"] > 0
+        assert len(style.sha256) == 64
