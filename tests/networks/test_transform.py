@@ -33,7 +33,7 @@ def test_conditional_instance_normalisation_as_published() -> None:
     scale, shift = (shares @ own.scale, shares @ own.shift)
     expected = scale[..., None, None] * (y - mean) / (variance + EPSILON).sqrt()
     expected = expected + shift[..., None, None]
-    assert torch.allclose(own(x, shares), expected, atol=1e-5)
+    assert torch.allclose(own.forward(x, shares), expected, atol=1e-5)
 
 
 def test_a_larger_picture_is_enlarged_before_it_is_convolved() -> None:
@@ -44,7 +44,7 @@ def test_a_larger_picture_is_enlarged_before_it_is_convolved() -> None:
     x = torch.rand(1, 2, 3, 5)
     wide = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     expected = F.conv2d(F.pad(wide, (1, 1, 1, 1), mode="reflect"), own.weight, own.bias)
-    assert torch.allclose(own(x, torch.ones(1, 1)), expected)
+    assert torch.allclose(own.forward(x, torch.ones(1, 1)), expected)
 
 
 @settings(max_examples=15, deadline=None)
@@ -58,7 +58,7 @@ def test_any_size_comes_back(height: int, width: int) -> None:
 
 def test_a_clipped_pixel_comes_back_but_goes_no_further() -> None:
     x = torch.tensor([-1.0, -1.0, 0.5, 2.0, 2.0], requires_grad=True)
-    picture = Bounded.apply(x)
+    picture = Bounded.apply(x)  # type: ignore[no-untyped-call]
     assert picture.tolist() == [0, 0, 0.5, 1, 1]
     picture.backward(torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0]))
     assert x.grad is not None
@@ -76,6 +76,8 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences() -> None:
     parts = [sample_tensor(name, 64)[..., :32, :32] for name in ("owl", "kingfisher")]
     photos = torch.cat(parts).double()
     network = Transformer(TINY, 2, seed=3).double()
+    with torch.no_grad():
+        network.weights()["picture.weight"].mul_(0.1)  # no pixel is clipped
     shares = torch.eye(2, dtype=torch.float64)
 
     def loss() -> tuple[float, torch.Tensor]:
@@ -91,7 +93,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences() -> None:
     for name in ("down2.weight", "block4_1b.scale", "up2.shift", "up1.weight", "picture.bias"):
         weight = network.weights()[name]
         direction = torch.from_numpy(random.standard_normal(tuple(weight.shape)))
-        step = 1e-5
+        step = 1e-7  # ReLUs have kinks
         totals = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -100,7 +102,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences() -> None:
             with torch.no_grad():
                 weight -= sign * step * direction
         expected = (totals[0] - totals[1]) / (2 * step)
-        assert (gradients[name] * direction).sum().item() == pytest.approx(expected, rel=1e-4)
+        assert (gradients[name] * direction).sum().item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_style_is_its_own_rows() -> None:

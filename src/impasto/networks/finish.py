@@ -53,7 +53,7 @@ def _with_luminance(image: Array, grey: Array) -> Array:
     """`colours.with_luminance`: an image's colours with another luminance."""
     colour = image - (image * _LUMINANCE).sum(0)
     room = np.where(colour > 0, 1 - grey, grey) / np.maximum(np.abs(colour), 1e-6)
-    return (grey + colour * room.min(0).clip(0, 1)).clip(0, 1)
+    return np.asarray(grey + colour * room.min(0).clip(0, 1)).clip(0, 1)
 
 
 def _matching(image: Array, goal: Array) -> tuple[Array, Array]:

@@ -44,15 +44,16 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
-    def model(self, outputs: dict[str, Sequence[int | str]]) -> Any:
+    def model(self, outputs: dict[str, Sequence[int | str]]) -> onnx.ModelProto:
         """The finished model, with float outputs of these shapes."""
         told = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()]
         constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
         graph = helper.make_graph(self.nodes, "impasto", self.inputs, told, constants)
         opset = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(
+        model: onnx.ModelProto = helper.make_model(
             graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="impasto"
         )
+        return model
 
 
 def whole(network: NetworkFile) -> onnx.ModelProto:

@@ -103,7 +103,7 @@ class Network:
             found[self.file.index(name)] += share
         if not found.sum():
             raise ImpastoError("no style has a share above 0; give one")
-        return (found / found.sum()).astype(np.float32)
+        return np.asarray(found / found.sum(), np.float32)
 
     def __call__(self, images: Any, style: Styles = None, **choices: Any) -> Any:
         """Repaint images, at their own size; they come back as the kind that was given.

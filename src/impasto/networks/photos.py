@@ -47,8 +47,8 @@ class Photos:
         self.small = 0
         good = [path for path in listed if self._is_good(path, whole=len(listed) <= CHECKED)]
         if self.broken:
-            count = f"{len(self.broken)} photos are" if len(self.broken) > 1 else "a photo is"
-            notice(f"{count} left out: {self.broken[0]}")
+            told = f"{len(self.broken)} photos are" if len(self.broken) > 1 else "a photo is"
+            notice(f"{told} left out: {self.broken[0]}")
         if self.small:
             notice(f"{self.small} photos have a side below {size} pixels and are left out")
         if len(good) < LEAST_PHOTOS:

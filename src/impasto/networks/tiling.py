@@ -80,7 +80,7 @@ class Sweeps:
                 kept, begin = whole, at + 1
         result = np.empty_like(image)
         for rows, columns, painted in self._sweep(kept, begin, len(self.layers) - 1, affine, full):
-            fit = painted[:, : height - rows.start, : width - columns.start]
+            fit = painted[:, : max(0, height - rows.start), : max(0, width - columns.start)]
             if image.dtype == np.uint8:
                 fit = np.rint(fit * 255)
             result[:, rows, columns] = fit

@@ -132,9 +132,9 @@ class Training:
     @ordinary()
     def advance(self) -> TrainingStep:
         """Make a step, whether or not the training is done."""
-        began = time.monotonic()
+        began, before = time.monotonic(), self.done
         rate = self.settings.rate * (FASTER if self.base else 1)
-        rate *= min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.done))
+        rate *= min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * before))
         self.step += 1
         batch, count = self.settings.batch, len(self.paintings)
         photos = self.photos.crops(self.step, batch).to(self.device)
@@ -156,7 +156,7 @@ class Training:
         measured = None
         if self.step % VALIDATED == 0 or self.done >= 1:
             measured = self.validate()
-        if self.done >= PREVIEWS[min(len(self.previews), len(PREVIEWS) - 1)]:
+        if any(before < share <= self.done for share in PREVIEWS):
             self.previews.append((self.step, self.look()))
         return TrainingStep(self.step, self.done, judged.losses, measured)
 

@@ -16,6 +16,11 @@ from impasto.networks.architecture import EPSILON, Architecture, Layer
 class Convolution(nn.Module):
     """A layer of the table; see `Layer` for what it does and in which order."""
 
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, layer: Layer, styles: int, generator: torch.Generator) -> None:
         super().__init__()
         self.layer = layer
@@ -66,11 +71,11 @@ class Transformer(nn.Module):
         missing = [self.architecture.padded(side) - side for side in (width, height)]
         x = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")
         outputs: dict[str, Tensor] = {}
-        for name, layer in self.layers.items():
-            x = layer(x, shares)
-            if (before := layer.layer.adds) is not None:
-                x = x + outputs[before]
-            outputs[name] = x
+        for layer in self.architecture.layers:
+            x = self.layers[layer.name](x, shares)
+            if layer.adds is not None:
+                x = x + outputs[layer.adds]
+            outputs[layer.name] = x
         picture: Tensor = Bounded.apply(0.5 + 0.5 * x)  # type: ignore[no-untyped-call]
         return picture[..., :height, :width]
 

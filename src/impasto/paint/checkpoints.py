@@ -82,10 +82,10 @@ def record_of(checkpoint: Any) -> dict[str, Any]:
 
 
 class Kept(Protocol):
-    """A dataclass with `progress` and `tensors`, which `record` leaves out."""
+    """A dataclass with `progress` and `tensors`; `record` is all but the tensors."""
 
-    tensors: dict[str, Tensor]
-
+    @property
+    def tensors(self) -> dict[str, Tensor]: ...
     @property
     def record(self) -> dict[str, Any]: ...
 

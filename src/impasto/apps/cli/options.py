@@ -22,7 +22,7 @@ from cyclopts.help import PlainFormatter
 from impasto import settings
 from impasto.apps.cli import texts as read
 from impasto.errors import ImpastoError, nearest
-from impasto.settings import Among, Parsed, RunSettings, Settings, hints
+from impasto.settings import Among, AnySettings, Parsed, RunSettings, Settings, hints
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ else:
     File = Annotated[Path, converted(lambda texts: texts[-1])]
 
 
-def settings_of(kind: type[RunSettings], **names: str) -> Callable[[_Command], _Command]:
+def settings_of(kind: type[AnySettings], **names: str) -> Callable[[_Command], _Command]:
     """Give a command the settings of a kind as options; `names` gives some of them other names.
 
     The command gets those that the user has given as `**choices`.
@@ -90,7 +90,7 @@ def settings_of(kind: type[RunSettings], **names: str) -> Callable[[_Command], _
     return decorate
 
 
-def _options(kind: type[RunSettings], names: Mapping[str, str]) -> dict[str, Any]:
+def _options(kind: type[AnySettings], names: Mapping[str, str]) -> dict[str, Any]:
     told = _explained(kind)
     own, common = Group("Settings", sort_key=3), Group("Settings of every run", sort_key=4)
     options: dict[str, Any] = {}
@@ -125,7 +125,7 @@ def _annotations(kind: Any) -> dict[str, Any]:
     return {**(preset if issubclass(kind, Settings) else {}), **hints(kind)}
 
 
-def _explained(kind: type[RunSettings]) -> dict[str, str]:
+def _explained(kind: type[AnySettings]) -> dict[str, str]:
     """The help text of each setting, from the docstrings of its class and of the base classes."""
     told = {"preset": "settings as published, instead of impasto's own."}
     for base in reversed(kind.__mro__):
