@@ -17,6 +17,7 @@ from PIL import Image
 
 from impasto import Architecture, ImpastoError, Network, export
 from impasto.networks import graph
+from impasto.networks.architecture import IMAGES
 from impasto.networks.export import compared
 from impasto.networks.tiling import Sweeps
 from impasto.networks.transform import Transformer
@@ -71,7 +72,7 @@ def test_onnx_is_torch(height: int, width: int, count: int, seed: int) -> None:
     shares = np.random.default_rng(seed).dirichlet(np.ones(3), count).astype(np.float32)
     with torch.no_grad():
         theirs = whole(torch.from_numpy(batch), torch.from_numpy(shares)).numpy()
-    ours = Network(file).run({graph.IMAGES: batch, graph.SHARES: shares})
+    ours = Network(file).run({IMAGES: batch, graph.SHARES: shares})
     assert np.abs(ours - theirs).max() < 1e-3
 
 
@@ -83,9 +84,9 @@ def test_onnx_is_torch(height: int, width: int, count: int, seed: int) -> None:
     st.sampled_from([0, 2e4, 1e5, 1e9]),
     st.sampled_from(
         [
-            Architecture((4, 6, 8), (0, 1, 1), 3),
-            Architecture((3, 4, 5, 6), (1, 0, 1, 2), 5),
-            Architecture((4, 4), (0, 1), 9),
+            Architecture((4, 6, 8), (0, 1, 1), 3, (2,)),
+            Architecture((3, 4, 5, 6), (1, 0, 1, 2), 5, (2, 4)),
+            Architecture((4, 4), (0, 1), 9, ()),
         ]
     ),
 )
@@ -94,7 +95,7 @@ def test_tiles_are_the_whole(
 ) -> None:
     network = Network(random_network(2, architecture))
     image, shares = noise(3, height, width), np.array([0.3, 0.7], np.float32)
-    whole = network.run({graph.IMAGES: image[None], graph.SHARES: shares[None]})[0]
+    whole = network.run({IMAGES: image[None], graph.SHARES: shares[None]})[0]
     sweeps = Sweeps(network.file, shares, network._started, most, tile)
     assert np.abs(sweeps.repaint(image) - whole).max() < 1e-3
 

@@ -21,7 +21,7 @@ from tests.networks.conftest import TINY, random_network
 
 def test_conditional_instance_normalisation_as_published() -> None:
     """Dumoulin et al. 2017, eq. 5: z = gamma_s (x - mu) / sigma + beta_s."""
-    layer = Layer("x", 3, 5, kernel=3, adds="y")
+    layer = Layer("x", "y", 3, 5, kernel=3, adds="y")
     own = Convolution(layer, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():
         own.scale.normal_()
@@ -40,7 +40,7 @@ def test_a_larger_picture_is_enlarged_before_it_is_convolved() -> None:
     """Resize-convolution: no transposed convolution anywhere, and nearest neighbour before each."""
     for layer in Architecture().layers:
         assert layer.enlarged == (2 if layer.name.startswith("up") else 1)
-    own = Convolution(Layer("up", 2, 4, enlarged=2, is_last=True), 1, torch.Generator())
+    own = Convolution(Layer("up", "x", 2, 4, enlarged=2, is_last=True), 1, torch.Generator())
     x = torch.rand(1, 2, 3, 5)
     wide = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     expected = F.conv2d(F.pad(wide, (1, 1, 1, 1), mode="reflect"), own.weight, own.bias)
@@ -125,13 +125,15 @@ def test_a_style_is_its_own_rows() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"widths": [16], "blocks": [0], "edge": 5},
-        {"widths": [16, 32], "blocks": [0, 0, 1], "edge": 5},
-        {"widths": [16, 0], "blocks": [0, 1], "edge": 5},
-        {"widths": [16, 32], "blocks": [0, 1], "edge": 4},
-        {"widths": [16, 10**9], "blocks": [0, 1], "edge": 5},
-        {"widths": [16, "32"], "blocks": [0, 1], "edge": 5},
-        {"widths": 3, "blocks": [0, 1], "edge": 5},
+        {"widths": [16], "blocks": [0], "edge": 5, "shortcuts": []},
+        {"widths": [16, 32], "blocks": [0, 0, 1], "edge": 5, "shortcuts": []},
+        {"widths": [16, 0], "blocks": [0, 1], "edge": 5, "shortcuts": []},
+        {"widths": [16, 32], "blocks": [0, 1], "edge": 4, "shortcuts": []},
+        {"widths": [16, 10**9], "blocks": [0, 1], "edge": 5, "shortcuts": []},
+        {"widths": [16, "32"], "blocks": [0, 1], "edge": 5, "shortcuts": []},
+        {"widths": 3, "blocks": [0, 1], "edge": 5, "shortcuts": []},
+        {"widths": [16, 32, 64], "blocks": [0, 1, 1], "edge": 5, "shortcuts": [4]},
+        {"widths": [16, 32, 64], "blocks": [0, 1, 1], "edge": 5},
         {},
         None,
     ],

@@ -6,7 +6,10 @@ Johnson, Alahi & Fei-Fei 2016 (arXiv:1603.08155): an encoder, residual blocks, a
   (nearest neighbour): Odena, Dumoulin & Olah 2016, "Deconvolution and Checkerboard Artifacts";
 - every convolution but the last is followed by conditional instance normalisation: Dumoulin,
   Shlens & Kudlur 2017 (arXiv:1610.07629), eq. 5. A style is a row of scales and a row of shifts;
-- most of the work is done at an eighth of the picture's size, where it costs a 64th.
+- most of the work is done at an eighth of the picture's size, where it costs a 64th;
+- on the way back, the photo's shapes are added again at a quarter of the size (He et al. 2016,
+  arXiv:1512.03385, add so within a block). Strokes are smaller than that, so no photo shines
+  through, but without it shapes are lost for the first thousands of steps of training.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from impasto.errors import ImpastoError
+
+IMAGES = "images"
+"""The name of what the first layer reads."""
 
 EPSILON = 1e-5
 """Added to the variance of a channel before its root is divided by."""
@@ -28,13 +34,15 @@ _MOST = 4096  # channels, or blocks; a file that claims more is damaged
 class Layer:
     """A convolution and what surrounds it.
 
-    inputs, outputs: channels. kernel: its side, odd. stride: of the convolution. enlarged: how
-    many times larger its input is made first. adds: the layer whose output is added to this one's
-    (None: none); such a layer has no ReLU. is_last: it makes the picture, without normalisation.
-    scale: how many pixels of the picture lie between two positions of its output.
+    reads: the layer whose output it convolves. inputs, outputs: channels. kernel: its side, odd.
+    stride: of the convolution. enlarged: how many times larger its input is made first. adds: the
+    layer whose output is added to this one's (None: none); such a layer has no ReLU. is_last: it
+    makes the picture, without normalisation. scale: how many pixels of the picture lie between two
+    positions of its output.
     """
 
     name: str
+    reads: str
     inputs: int
     outputs: int
     kernel: int = 3
@@ -65,7 +73,8 @@ class Architecture:
 
     widths: the channels at strides 1, 2, 4, ...; blocks: the residual blocks at each of these
     strides, those at the largest stride in the middle, the others on the way back to the picture.
-    edge: the side of the first and of the last kernel.
+    edge: the side of the first and of the last kernel. shortcuts: the strides at which the output
+    of the way down is added on the way back.
 
     Raises:
         ImpastoError: the numbers describe no network.
@@ -74,21 +83,33 @@ class Architecture:
     widths: tuple[int, ...] = (16, 32, 64, 128)
     blocks: tuple[int, ...] = (0, 0, 1, 4)
     edge: int = 5
+    shortcuts: tuple[int, ...] = (4,)
 
     def __post_init__(self) -> None:
         numbers = [*self.widths, *self.blocks, self.edge]
         whole = all(type(n) is int and 0 <= n <= _MOST for n in numbers)
         fits = 2 <= len(self.widths) == len(self.blocks) <= 6 and min(self.widths, default=0) > 0
-        if not whole or not fits or self.edge % 2 == 0 or self.edge > 31:
+        known = {1 << level for level in range(1, len(self.widths) - 1)}
+        if (
+            not whole
+            or not fits
+            or self.edge % 2 == 0
+            or self.edge > 31
+            or not known >= {*self.shortcuts}
+        ):
             raise ImpastoError(
-                f"{self} describes no network; give 2 to 6 widths, as many blocks, an odd edge"
+                f"{self} describes no network; give 2 to 6 widths, as many blocks, an odd edge, "
+                "and shortcuts at strides between the first and the last"
             )
 
     @classmethod
     def of(cls, told: Any) -> Architecture:
         """The architecture that `dataclasses.asdict` has turned into plain lists and numbers."""
         try:
-            return cls(tuple(told["widths"]), tuple(told["blocks"]), told["edge"])
+            widths, blocks, shortcuts = (
+                tuple(told[name]) for name in ("widths", "blocks", "shortcuts")
+            )
+            return cls(widths, blocks, told["edge"], shortcuts)
         except (KeyError, TypeError) as error:
             raise ImpastoError(f"{told!r} describes no network ({error})") from None
 
@@ -108,7 +129,8 @@ class Architecture:
         widths, deepest = self.widths, len(self.widths) - 1
 
         def add(name: str, inputs: int, level: int, **more: Any) -> None:
-            found.append(Layer(name, inputs, widths[level], scale=1 << level, **more))
+            reads = found[-1].name if found else IMAGES
+            found.append(Layer(name, reads, inputs, widths[level], scale=1 << level, **more))
 
         def add_blocks(level: int) -> None:
             for number in range(1, self.blocks[level] + 1):
@@ -121,9 +143,11 @@ class Architecture:
             add(f"down{1 << level}", widths[level - 1], level, stride=2)
         add_blocks(deepest)
         for level in reversed(range(deepest)):
-            add(f"up{1 << level}", widths[level + 1], level, enlarged=2)
+            adds = f"down{1 << level}" if 1 << level in self.shortcuts else None
+            add(f"up{1 << level}", widths[level + 1], level, enlarged=2, adds=adds)
             add_blocks(level)
-        found.append(Layer("picture", widths[0], 3, self.edge, is_last=True))
+        last = found[-1].name
+        found.append(Layer("picture", last, widths[0], 3, self.edge, is_last=True))
         return tuple(found)
 
     def tensors(self, styles: int) -> dict[str, tuple[int, ...]]:

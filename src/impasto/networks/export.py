@@ -13,6 +13,7 @@ import onnx
 
 from impasto.errors import ImpastoError
 from impasto.networks import graph
+from impasto.networks.architecture import IMAGES
 from impasto.networks.network import Network
 from impasto.pictures import files
 
@@ -87,5 +88,5 @@ def compared(network: Network) -> float:
     whole.take({name: torch.from_numpy(each.copy()) for name, each in network.file.weights.items()})
     with torch.no_grad():
         theirs = whole(torch.from_numpy(images), torch.from_numpy(shares)).numpy()
-    ours = network.run({graph.IMAGES: images, graph.SHARES: shares})
+    ours = network.run({IMAGES: images, graph.SHARES: shares})
     return float(np.abs(ours - theirs).max())

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from impasto.networks.architecture import EPSILON, Layer
+from impasto.networks.architecture import EPSILON, IMAGES, Layer
 from impasto.networks.files import NetworkFile, Weights
 
 OPSET, IR_VERSION = 17, 8
 """The version of ONNX's operators, and of its file format: those that programs of 2022 read."""
 
-IMAGES, SHARES, PICTURES = "images", "shares", "pictures"
-"""The names of the inputs and of the output of a whole network."""
+SHARES, PICTURES = "shares", "pictures"
+"""The names of the second input and of the output of a whole network; the first is `IMAGES`."""
 
 
 class Graph:
@@ -74,9 +74,9 @@ def whole(network: NetworkFile) -> onnx.ModelProto:
     missing = graph.add("Sub", full, size)
     pads = graph.add("Concat", graph.constant([0] * 6), missing, axis=0)
     x = graph.add("Pad", images, pads, mode="edge")
-    outputs: dict[str, str] = {}
+    outputs = {IMAGES: x}
     for layer in shape.layers:
-        x = _convolved(graph, network.weights, layer, x)
+        x = _convolved(graph, network.weights, layer, outputs[layer.reads])
         if not layer.is_last:
             x = _normalised(graph, network.weights, layer, x, shares)
             x = _activated(graph, layer, x, outputs)
@@ -87,17 +87,18 @@ def whole(network: NetworkFile) -> onnx.ModelProto:
     return graph.model({PICTURES: ["N", 3, "height", "width"]})
 
 
-def part(weights: Weights, layers: Sequence[Layer], before: str | None) -> onnx.ModelProto:
-    """A run of layers for a tile, ending before the normalisation of the last one.
+def part(weights: Weights, layers: Sequence[Layer], sources: Collection[str]) -> onnx.ModelProto:
+    """The last of these layers, before its normalisation, for a tile.
 
-    Inputs are `images` (the output of the layer `before`; None: the picture), and the gain and the
-    offset of every layer but the last: its normalisation over the whole picture and its style.
+    layers: those to compute, in order; see `tiling.path`. Inputs are the outputs of the `sources`
+    (other layers, or the image itself, called `images`), and the gain and the offset of every layer
+    but the last: its normalisation over the whole picture and its style together.
     """
     graph = Graph()
-    x = graph.input(IMAGES, [1, layers[0].inputs, "height", "width"])
-    outputs: dict[str | None, str] = {before: x}
+    sides = {name: [f"rows of {name}", f"columns of {name}"] for name in sources}
+    outputs = {name: graph.input(name, [1, "C", *sides[name]]) for name in sources}
     for layer in layers:
-        x = _convolved(graph, weights, layer, x)
+        x = _convolved(graph, weights, layer, outputs[layer.reads])
         if layer is not layers[-1]:
             gain, offset = (
                 graph.input(f"{layer.name}.{kind}", [1, layer.outputs, 1, 1])

@@ -15,6 +15,7 @@ from PIL import Image
 
 from impasto.errors import ImpastoError
 from impasto.networks import files, graph
+from impasto.networks.architecture import IMAGES
 from impasto.networks.files import NetworkFile
 from impasto.networks.finish import Finish
 from impasto.networks.tiling import Run, Sweeps
@@ -168,7 +169,7 @@ class Network:
             some = images[first : first + count]
             x = some.astype(np.float32) / np.float32(255) if some.dtype == np.uint8 else some
             rows = np.repeat(shares[None], len(some), 0)
-            painted = self.run({graph.IMAGES: x, graph.SHARES: rows})
+            painted = self.run({IMAGES: x, graph.SHARES: rows})
             if some.dtype == np.uint8:
                 painted = np.rint(painted * 255)
             result[first : first + count] = painted

@@ -1,8 +1,8 @@
 """Repaint a picture of any size in bounded memory, exactly: tile by tile, layer by layer.
 
 A layer's normalisation needs the mean and variance of the whole picture. So a first sweep over the
-tiles measures the first layer, the next one the second, and so on; the last sweep paints. As soon
-as a layer's output is small enough, it is kept whole, and later sweeps begin there.
+tiles measures the first layer, the next one the second, and so on; the last sweep paints. Outputs
+of layers that are small enough are kept whole, and later sweeps begin there.
 
 Imports no torch.
 """
@@ -10,30 +10,31 @@ Imports no torch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impasto.networks import graph
-from impasto.networks.architecture import EPSILON, Layer
+from impasto.networks.architecture import EPSILON, IMAGES, Layer
 from impasto.networks.files import NetworkFile
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 Run = Callable[[Mapping[str, Array]], Array]
 """Runs a graph: inputs by name -> its output."""
 
 TILE = 768
-"""The side of a tile in pixels, without its halo; a multiple of every network's stride."""
+"""The side of a tile in pixels, without its halo."""
 
 _FLOAT = 4  # bytes
 
 
 class Sweeps:
-    """Repaints one picture; see `repaint`.
+    """Repaints pictures in tiles.
 
-    start: gives a session for a graph. most: how many bytes may be kept of layers' outputs.
+    start: gives a session for a graph. most: how many bytes of layers' outputs may be kept. tile:
+    the side of a tile in pixels, rounded up to the stride of the network.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Sweeps:
         tile: int = TILE,
     ) -> None:
         self.network, self.start, self.most = network, start, most
-        self.layers = network.architecture.layers
-        self.tile = -(-tile // network.architecture.stride) * network.architecture.stride
+        self.layers, stride = network.architecture.layers, network.architecture.stride
+        self.tile = -(-tile // stride) * stride
         self.styles = {
             layer.name: [
                 (shares @ network.weights[f"{layer.name}.{kind}"]).astype(np.float64)
@@ -55,131 +56,150 @@ class Sweeps:
             for layer in self.layers[:-1]
         }
 
-    def repaint(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def repaint(self, image: Array) -> Array:
         """Repaint an image [3, height, width]: uint8, or float32 in 0..1; the same kind returns."""
-        _, height, width = image.shape
-        full = [self.network.architecture.padded(side) for side in (height, width)]
-        missing = [(0, 0), (0, full[0] - height), (0, full[1] - width)]
-        kept = np.pad(image, missing, mode="edge") if any(map(sum, missing)) else image
-        begin = 0  # the layer that reads `kept`
-        affine: dict[str, Array] = {}
-        for at, layer in enumerate(self.layers[:-1]):
-            size = [side // layer.scale for side in full]
-            fits = kept.nbytes * (begin > 0) + layer.outputs * np.prod(size) * _FLOAT <= self.most
-            whole = None
-            if fits and not self._is_open(at):
-                whole = np.empty((layer.outputs, *size), np.float32)
-            mean, variance = self._measure(kept, begin, at, affine, size, whole)
-            scale, shift = self.styles[layer.name]
-            gain = scale / np.sqrt(variance + EPSILON)
-            found = {"gain": gain, "offset": shift - mean * gain}
-            for kind, value in found.items():
-                affine[f"{layer.name}.{kind}"] = value.astype(np.float32)[None, :, None, None]
-            if whole is not None:
-                self._activate(whole, layer, affine, kept)
-                kept, begin = whole, at + 1
-        result = np.empty_like(image)
-        for rows, columns, painted in self._sweep(kept, begin, len(self.layers) - 1, affine, full):
+        return _Picture(self, image).repaint()
+
+
+class _Picture:
+    """A picture that is being repainted, and what is known of it so far.
+
+    kept: the outputs of some layers, whole, and the picture itself. affine: the gain and offset of
+    each layer measured.
+    """
+
+    def __init__(self, sweeps: Sweeps, image: Array) -> None:
+        self.sweeps, self.image, shape = sweeps, image, sweeps.network.architecture
+        self.full = [shape.padded(side) for side in image.shape[1:]]
+        missing = [(0, full - side) for full, side in zip(self.full, image.shape[1:], strict=True)]
+        if any(last for _, last in missing):
+            image = np.pad(image, [(0, 0), *missing], mode="edge")
+        self.kept = {IMAGES: image}
+        self.scales = {IMAGES: 1} | {layer.name: layer.scale for layer in sweeps.layers}
+        self.affine: dict[str, Array] = {}
+
+    def repaint(self) -> Array:
+        layers, result = self.sweeps.layers, np.empty_like(self.image)
+        _, height, width = result.shape
+        for at in range(len(layers) - 1):
+            self._measure(at)
+        for rows, columns, painted in self._sweep(len(layers) - 1):
             fit = painted[:, : max(0, height - rows.start), : max(0, width - columns.start)]
-            if image.dtype == np.uint8:
-                fit = np.rint(fit * 255)
-            result[:, rows, columns] = fit
+            result[:, rows, columns] = np.rint(fit * 255) if result.dtype == np.uint8 else fit
         return result
 
-    def _is_open(self, at: int) -> bool:
-        """Whether a later layer adds the output of one before this."""
-        before = {layer.name for layer in self.layers[:at]}
-        return any(layer.adds in before for layer in self.layers[at + 1 :])
-
-    def _measure(
-        self,
-        kept: npt.NDArray[Any],
-        begin: int,
-        at: int,
-        affine: Mapping[str, Array],
-        size: Sequence[int],
-        whole: Array | None,
-    ) -> tuple[Any, Any]:
-        """Mean and variance of the channels of a layer; its values are written into `whole`."""
-        sums = np.zeros((2, self.layers[at].outputs))
-        for rows, columns, values in self._sweep(kept, begin, at, affine, size):
+    def _measure(self, at: int) -> None:
+        """Find a layer's gain and offset, and keep its output if there is room."""
+        layer = self.sweeps.layers[at]
+        whole, size = self._room(at), [side // layer.scale for side in self.full]
+        sums = np.zeros((2, layer.outputs))
+        for rows, columns, values in self._sweep(at):
             exact = values.reshape(len(values), -1).astype(np.float64)
             sums += exact.sum(1), np.square(exact).sum(1)
             if whole is not None:
                 whole[:, rows, columns] = values
         mean, square = sums / np.prod(size)
-        return mean, np.maximum(square - mean**2, 0)
+        scale, shift = self.sweeps.styles[layer.name]
+        gain = scale / np.sqrt(np.maximum(square - mean**2, 0) + EPSILON)
+        for kind, value in (("gain", gain), ("offset", shift - mean * gain)):
+            self.affine[f"{layer.name}.{kind}"] = value.astype(np.float32)[None, :, None, None]
+        if whole is not None:
+            self._activate(layer, whole)
+            later = self.sweeps.layers[at + 1 :]
+            used = {IMAGES, layer.name, *(other.adds for other in later)}
+            self.kept = {n: each for n, each in self.kept.items() if n in used}
+            self.kept[layer.name] = whole
 
-    def _activate(
-        self, whole: Array, layer: Layer, affine: Mapping[str, Array], before: npt.NDArray[Any]
-    ) -> None:
+    def _room(self, at: int) -> Array | None:
+        """An empty array for a layer's output; None if it cannot be kept."""
+        layer, later = self.sweeps.layers[at], self.sweeps.layers[at:]
+        if layer.adds is not None and layer.adds not in self.kept:
+            return None
+        size = [side // layer.scale for side in self.full]
+        taken = layer.outputs * int(np.prod(size)) * _FLOAT
+        near = {IMAGES, layer.reads, layer.adds}
+        # What only a layer further on adds can be computed again.
+        for name in [*(n for n in self.kept if n not in near), None]:
+            held = sum(each.nbytes for n, each in self.kept.items() if n != IMAGES)
+            if held + taken <= self.sweeps.most:
+                return np.empty((layer.outputs, *size), np.float32)
+            if name is not None and any(other.adds == name for other in later):
+                del self.kept[name]
+        return None
+
+    def _activate(self, layer: Layer, whole: Array) -> None:
         """Turn a layer's values into its output, in place."""
-        gain, offset = (affine[f"{layer.name}.{kind}"][0] for kind in ("gain", "offset"))
+        gain, offset = (self.affine[f"{layer.name}.{kind}"][0] for kind in ("gain", "offset"))
         whole *= gain
         whole += offset
-        if layer.has_relu:
+        if layer.adds is None:
             np.maximum(whole, 0, out=whole)
         else:
-            whole += before
+            whole += self.kept[layer.adds]
 
-    def _sweep(
-        self,
-        kept: npt.NDArray[Any],
-        begin: int,
-        at: int,
-        affine: Mapping[str, Array],
-        size: Sequence[int],
-    ) -> Iterator[tuple[slice, slice, Array]]:
-        """The values of layer `at`, tile by tile, with their place."""
-        layers = self.layers[begin : at + 1]
-        before = self.layers[begin - 1].name if begin else None
-        run = self.start(graph.part(self.network.weights, layers, before))
+    def _sweep(self, at: int) -> Iterator[tuple[slice, slice, Array]]:
+        """The values of a layer before normalisation, tile by tile, with their place."""
+        layers, sources = path(self.sweeps.layers[: at + 1], self.kept)
+        run = self.sweeps.start(graph.part(self.sweeps.network.weights, layers, sources))
         used = {f"{x.name}.{kind}" for x in layers[:-1] for kind in ("gain", "offset")}
-        inputs = {name: affine[name] for name in used}
-        step = self.tile // layers[-1].scale
-        starts = [range(0, side, step) for side in size]
-        for top, left in itertools.product(*starts):
-            core = [
-                slice(first, min(first + step, side))
-                for first, side in zip((top, left), size, strict=True)
-            ]
-            crop, offsets = zip(
-                *(
-                    seen(layers, part, side)
-                    for part, side in zip(core, kept.shape[1:], strict=True)
-                ),
-                strict=True,
+        affine = {name: self.affine[name] for name in used}
+        stride, scale = self.sweeps.network.architecture.stride, layers[-1].scale
+        around = -(-halo(layers) // stride) * stride
+        starts = [range(0, side, self.sweeps.tile) for side in self.full]
+        for corner in itertools.product(*starts):
+            core, crop = zip(
+                *(self._spans(n, first, around) for n, first in enumerate(corner)), strict=True
             )
-            x = kept[:, crop[0], crop[1]]
-            x = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
-            values = run({graph.IMAGES: np.ascontiguousarray(x)[None], **inputs})[0]
+            inputs = {name: self._crop(name, crop) for name in sources}
+            values = run({**inputs, **affine})[0]
             rows, columns = (
-                slice(off, off + part.stop - part.start)
-                for off, part in zip(offsets, core, strict=True)
+                slice((part.start - seen.start) // scale, (part.stop - seen.start) // scale)
+                for part, seen in zip(core, crop, strict=True)
             )
-            yield core[0], core[1], values[:, rows, columns]
+            place = [slice(part.start // scale, part.stop // scale) for part in core]
+            yield place[0], place[1], values[:, rows, columns]
+
+    def _spans(self, axis: int, first: int, around: int) -> tuple[slice, slice]:
+        """The rows (or columns) of a tile, and those with its halo, in pixels of the picture."""
+        stop = min(first + self.sweeps.tile, self.full[axis])
+        return slice(first, stop), slice(
+            max(0, first - around), min(stop + around, self.full[axis])
+        )
+
+    def _crop(self, name: str, crop: Sequence[slice]) -> Array:
+        scale = self.scales[name]
+        rows, columns = (slice(part.start // scale, part.stop // scale) for part in crop)
+        x = self.kept[name][:, rows, columns]
+        x = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
+        return np.ascontiguousarray(x)[None]
 
 
-def seen(layers: Sequence[Layer], core: slice, side: int) -> tuple[slice, int]:
-    """What a tile reads: its input's rows (or columns), and where its core begins in the output.
-
-    core: the output's rows that are wanted. side: how many rows the input has.
-    """
-    first, stop = core.start, core.stop
+def path(layers: Sequence[Layer], kept: Collection[str]) -> tuple[list[Layer], list[str]]:
+    """The layers to compute for the last one, in order, and what of `kept` they read."""
+    wanted, found, sources = {layers[-1].name}, [], set()
     for layer in reversed(layers):
-        reach = layer.kernel // 2
-        first, stop = first * layer.stride - reach, (stop - 1) * layer.stride + reach + 1
-        first, stop = first // layer.enlarged, -(-stop // layer.enlarged)
-    # A tile begins where every layer's grid has a position.
-    whole = 1
-    down = 1
-    for layer in layers:
-        down = down * layer.stride
-        whole = max(whole, down)
-        down = max(1, down // layer.enlarged)
-    first = max(0, first // whole * whole)
-    stop = min(side, -(-stop // whole) * whole)
-    offset = first
-    for layer in layers:
-        offset = offset * layer.enlarged // layer.stride
-    return slice(first, stop), core.start - offset
+        if layer.name not in wanted:
+            continue
+        found.append(layer)
+        # The last layer is wanted before its normalisation, and so before anything is added.
+        reads = {layer.reads} if layer is layers[-1] else {layer.reads, layer.adds} - {None}
+        sources |= {str(name) for name in reads if name in kept}
+        wanted |= {str(name) for name in reads if name not in kept}
+    return found[::-1], sorted(sources)
+
+
+def halo(layers: Sequence[Layer]) -> int:
+    """How many pixels around a tile the last of these layers sees."""
+    around = {layers[-1].name: 0}
+    widest = 0
+    for layer in reversed(layers):
+        grid = layer.scale // layer.stride if layer.stride > 1 else layer.scale
+        reach = around[layer.name] + layer.kernel // 2 * grid
+        # A pixel of a larger picture stands for a whole one of the smaller.
+        reach += layer.scale * layer.enlarged if layer.enlarged > 1 else 0
+        added = around[layer.name]
+        for name, far in ((layer.reads, reach), (layer.adds, added)):
+            if name is not None:
+                around[name] = max(around.get(name, 0), far)
+        widest = max(widest, reach)
+    return widest

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.networks.architecture import EPSILON, Architecture, Layer
+from impasto.networks.architecture import EPSILON, IMAGES, Architecture, Layer
 
 
 class Convolution(nn.Module):
@@ -70,9 +70,9 @@ class Transformer(nn.Module):
         height, width = images.shape[-2:]
         missing = [self.architecture.padded(side) - side for side in (width, height)]
         x = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")
-        outputs: dict[str, Tensor] = {}
+        outputs = {IMAGES: x}
         for layer in self.architecture.layers:
-            x = self.layers[layer.name](x, shares)
+            x = self.layers[layer.name](outputs[layer.reads], shares)
             if layer.adds is not None:
                 x = x + outputs[layer.adds]
             outputs[layer.name] = x
