@@ -13,7 +13,7 @@ from impasto.networks.architecture import Architecture
 from impasto.networks.files import NetworkFile, Style, thumbnail
 from impasto.pictures import images
 
-TINY = Architecture(widths=(4, 6, 8), blocks=(0, 1, 1), edge=3, shortcuts=(2,))
+TINY = Architecture(widths=(4, 6, 8), blocks=(0, 1, 1), edge=3)
 
 
 def random_network(

@@ -84,9 +84,9 @@ def test_onnx_is_torch(height: int, width: int, count: int, seed: int) -> None:
     st.sampled_from([0, 2e4, 1e5, 1e9]),
     st.sampled_from(
         [
-            Architecture((4, 6, 8), (0, 1, 1), 3, (2,)),
-            Architecture((3, 4, 5, 6), (1, 0, 1, 2), 5, (2, 4)),
-            Architecture((4, 4), (0, 1), 9, ()),
+            Architecture((4, 6, 8), (0, 1, 1), 3),
+            Architecture((3, 4, 5, 6), (1, 0, 1, 2), 5),
+            Architecture((4, 4), (0, 1), 9),
         ]
     ),
 )

@@ -6,10 +6,7 @@ Johnson, Alahi & Fei-Fei 2016 (arXiv:1603.08155): an encoder, residual blocks, a
   (nearest neighbour): Odena, Dumoulin & Olah 2016, "Deconvolution and Checkerboard Artifacts";
 - every convolution but the last is followed by conditional instance normalisation: Dumoulin,
   Shlens & Kudlur 2017 (arXiv:1610.07629), eq. 5. A style is a row of scales and a row of shifts;
-- most of the work is done at an eighth of the picture's size, where it costs a 64th;
-- on the way back, the photo's shapes are added again at a quarter of the size (He et al. 2016,
-  arXiv:1512.03385, add so within a block). Strokes are smaller than that, so no photo shines
-  through, but without it shapes are lost for the first thousands of steps of training.
+- most of the work is done at an eighth of the picture's size, where it costs a 64th.
 """
 
 from __future__ import annotations
@@ -73,8 +70,7 @@ class Architecture:
 
     widths: the channels at strides 1, 2, 4, ...; blocks: the residual blocks at each of these
     strides, those at the largest stride in the middle, the others on the way back to the picture.
-    edge: the side of the first and of the last kernel. shortcuts: the strides at which the output
-    of the way down is added on the way back.
+    edge: the side of the first and of the last kernel.
 
     Raises:
         ImpastoError: the numbers describe no network.
@@ -83,33 +79,21 @@ class Architecture:
     widths: tuple[int, ...] = (16, 32, 64, 128)
     blocks: tuple[int, ...] = (0, 0, 1, 4)
     edge: int = 5
-    shortcuts: tuple[int, ...] = (4,)
 
     def __post_init__(self) -> None:
         numbers = [*self.widths, *self.blocks, self.edge]
         whole = all(type(n) is int and 0 <= n <= _MOST for n in numbers)
         fits = 2 <= len(self.widths) == len(self.blocks) <= 6 and min(self.widths, default=0) > 0
-        known = {1 << level for level in range(1, len(self.widths) - 1)}
-        if (
-            not whole
-            or not fits
-            or self.edge % 2 == 0
-            or self.edge > 31
-            or not known >= {*self.shortcuts}
-        ):
+        if not whole or not fits or self.edge % 2 == 0 or self.edge > 31:
             raise ImpastoError(
-                f"{self} describes no network; give 2 to 6 widths, as many blocks, an odd edge, "
-                "and shortcuts at strides between the first and the last"
+                f"{self} describes no network; give 2 to 6 widths, as many blocks, an odd edge"
             )
 
     @classmethod
     def of(cls, told: Any) -> Architecture:
         """The architecture that `dataclasses.asdict` has turned into plain lists and numbers."""
         try:
-            widths, blocks, shortcuts = (
-                tuple(told[name]) for name in ("widths", "blocks", "shortcuts")
-            )
-            return cls(widths, blocks, told["edge"], shortcuts)
+            return cls(tuple(told["widths"]), tuple(told["blocks"]), told["edge"])
         except (KeyError, TypeError) as error:
             raise ImpastoError(f"{told!r} describes no network ({error})") from None
 
@@ -143,8 +127,7 @@ class Architecture:
             add(f"down{1 << level}", widths[level - 1], level, stride=2)
         add_blocks(deepest)
         for level in reversed(range(deepest)):
-            adds = f"down{1 << level}" if 1 << level in self.shortcuts else None
-            add(f"up{1 << level}", widths[level + 1], level, enlarged=2, adds=adds)
+            add(f"up{1 << level}", widths[level + 1], level, enlarged=2)
             add_blocks(level)
         last = found[-1].name
         found.append(Layer("picture", last, widths[0], 3, self.edge, is_last=True))

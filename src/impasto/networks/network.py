@@ -25,11 +25,14 @@ Array = npt.NDArray[Any]
 Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
 """A style's name; several, each with its share; or None for the only style of a network."""
 
-LIBRARIES = 320 * 2**20
-"""Bytes that Python, its libraries and a network's weights take."""
+LIBRARIES = 480 * 2**20
+"""Bytes that Python, its libraries, a network's weights and a tile take."""
 
 BATCH = 8
 """How many PIL images of one size are painted at once."""
+
+CACHED = 200_000
+"""On a CPU, pictures are painted together up to this many pixels."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -150,7 +153,8 @@ class Network:
         for numbers in by_size.values():
             for first in range(0, len(numbers), BATCH):
                 some = numbers[first : first + BATCH]
-                photos = np.stack([_pixels(pictures[number]) for number in some])
+                several = [_pixels(pictures[number]) for number in some]
+                photos = np.stack(several) if len(several) > 1 else several[0][None]
                 painted = finish(self._batch(photos, shares), photos)
                 for number, pixels in zip(some, painted, strict=True):
                     results[number] = _image(pixels, pictures[number])
@@ -162,9 +166,14 @@ class Network:
         each = self._needs(images.shape[-2:])
         if each > free:
             sweeps = Sweeps(self.file, shares, self._started, most=0.45 * free)
-            return np.stack([sweeps.repaint(image) for image in images])
+            painted = [sweeps.repaint(image) for image in images]
+            return np.stack(painted) if len(painted) > 1 else painted[0][None]
         result = np.empty_like(images)
-        count = max(1, int(free // each))
+        # A CPU is busy with a single picture, and a batch would leave its caches.
+        most = (
+            CACHED // (images.shape[2] * images.shape[3]) if self.device == "cpu" else free // each
+        )
+        count = max(1, int(min(most, free // each)))
         for first in range(0, len(images), count):
             some = images[first : first + count]
             x = some.astype(np.float32) / np.float32(255) if some.dtype == np.uint8 else some
@@ -182,14 +191,16 @@ class Network:
 
     def _needs(self, size: tuple[int, ...]) -> int:
         """The bytes that painting a picture of (height, width) as a whole takes."""
-        layers = self.file.architecture.layers
-        most = max((x.inputs * x.enlarged**2 + 4 * x.outputs) / x.scale**2 for x in layers)
-        return int(4 * most * np.prod([self.file.architecture.padded(side) for side in size]))
+        shape = self.file.architecture
+        # Of the largest layer: what it reads, the same with a border, and three of its outputs.
+        floats = max(
+            (2 * x.inputs + 3.2 * x.outputs) * (x.stride / x.scale) ** 2 for x in shape.layers
+        )
+        return int(4 * (floats + 8) * np.prod([shape.padded(side) for side in size]))
 
     def _started(self, model: Any) -> Run:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.enable_cpu_mem_arena = False
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
         )

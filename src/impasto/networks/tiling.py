@@ -94,8 +94,9 @@ class _Picture:
         whole, size = self._room(at), [side // layer.scale for side in self.full]
         sums = np.zeros((2, layer.outputs))
         for rows, columns, values in self._sweep(at):
-            exact = values.reshape(len(values), -1).astype(np.float64)
-            sums += exact.sum(1), np.square(exact).sum(1)
+            for channel, plane in enumerate(values):  # one by one, as double precision is large
+                exact = plane.astype(np.float64)
+                sums[:, channel] += exact.sum(), np.vdot(exact, exact)
             if whole is not None:
                 whole[:, rows, columns] = values
         mean, square = sums / np.prod(size)
