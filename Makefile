@@ -1,4 +1,4 @@
-# make demo   paint the kingfisher after the café terrace
+# make demo   paint the kingfisher after the café terrace, by optimisation and in one pass
 # make test   lint, types and tests
 # Both set up what they need in $(VENV) first, once. More targets: CONTRIBUTING.md.
 
@@ -16,12 +16,14 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/pictures/samples
 
-.PHONY: demo test lint format lesson bench painted reconstruction gallery answers parts clean
+.PHONY: demo test lint format lesson bench painted one-pass reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
 		--style $(samples)/paintings/cafe_terrace_at_night.jpg \
 		--output demo.png --force
+	$(VENV)/bin/impasto apply $(samples)/photos/kingfisher.jpg --style cafe_terrace_at_night \
+		--output demo-one-pass.png --force
 
 # A thread for each process: pictures in tests are small, and threads would wait for each other.
 test: lint
@@ -43,12 +45,17 @@ format: $(ready)
 
 lesson: $(ready)
 	LESSON_SIZE=$(LESSON_SIZE) LESSON_STEPS=$(LESSON_STEPS) $(VENV)/bin/python examples/lesson.py
+	$(VENV)/bin/python examples/lesson.py one_pass.ipynb
 
 bench: $(ready)
 	$(VENV)/bin/python benchmarks/bench.py bench.md
 
 painted: $(ready)
 	$(VENV)/bin/python benchmarks/painted.py
+
+one-pass: $(ready)
+	$(run) pip install --quiet --editable ".[bench]"
+	$(VENV)/bin/python benchmarks/one_pass.py
 
 reconstruction: $(ready)
 	$(VENV)/bin/python benchmarks/reconstruction.py
@@ -63,7 +70,7 @@ gallery: $(ready)
 	$(VENV)/bin/python examples/gallery.py
 
 clean:
-	rm -rf .venv build dist demo.png bench.md
+	rm -rf .venv build dist demo.png demo-one-pass.png bench.md
 
 $(ready): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

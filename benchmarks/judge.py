@@ -7,6 +7,7 @@ All of them compare two pictures [1, 3, height, width] of the same size; only th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,37 @@ def weave(picture: Tensor, painting: Tensor) -> float:
     """
     ours, theirs = (_alignment(_light(image)) for image in (picture, painting))
     return ours / theirs
+
+
+def grid(pictures: Sequence[Tensor], period: int) -> float:
+    """How far the power of waves of `period` pixels rises above that of waves a little off it.
+
+    Along rows, columns and diagonals, in windows of 64 pixels of all pictures together. 1 is as
+    high as around it; a network that makes grids or checkerboards has peaks at its own periods.
+    """
+    side, at = 64, 64 // period
+    window = np.hanning(side + 1)[:-1]
+    power = np.zeros((side, side))
+    for picture in pictures:
+        light = _light(picture)
+        parts = np.lib.stride_tricks.sliding_window_view(light, (side, side))[::16, ::16]
+        parts = (parts - parts.mean((-2, -1), keepdims=True)) * window * window[:, None]
+        power += (np.abs(np.fft.fft2(parts)) ** 2).sum((0, 1))
+    # The window spreads a peak over one bin on each side, so the neighbours are two to four away.
+    around = [offset for n in range(2, 5) for offset in (-n, n)]
+    peaks = [(0, at), (at, 0), (at, at), (at, -at)]
+    ratios = [
+        power[row, column] / np.mean([_near(power, row, column, offset) for offset in around])
+        for row, column in peaks
+    ]
+    return float(np.max(ratios))
+
+
+def _near(power: Array, row: int, column: int, offset: int) -> float:
+    """The power at a frequency that is `offset` bins longer, in the same direction."""
+    side = len(power)
+    rows, columns = (each + offset * int(np.sign(each)) for each in (row, column))
+    return float(power[rows % side, columns % side])
 
 
 def _alignment(light: Array) -> float:

@@ -1,9 +1,10 @@
-"""Execute all cells of the lesson, examples/lesson.ipynb.
+"""Execute all cells of a lesson: lesson.ipynb, or one_pass.ipynb, beside this script.
 
     python examples/lesson.py [OUTPUT]
 
-The executed notebook goes to OUTPUT, or to lesson.ipynb in the current folder. The environment
-variables LESSON_SIZE and LESSON_STEPS set the size of the pictures in pixels, and the steps.
+The lesson is the one that OUTPUT is called after; the executed notebook goes to OUTPUT, or to
+lesson.ipynb in the current folder. The environment variables LESSON_SIZE and LESSON_STEPS set the
+size of the pictures in pixels, and the steps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-LESSON = Path(__file__).parent / "lesson.ipynb"
+LESSONS = Path(__file__).parent
 KERNEL = {
     "argv": [
         sys.executable,
@@ -33,15 +34,15 @@ KERNEL = {
 }
 
 
-def execute(folder: Path) -> Any:
-    """The lesson with the outputs of its cells; the files that it writes go to `folder`.
+def execute(name: str, folder: Path) -> Any:
+    """The lesson of this file name with the outputs of its cells; the files that it writes go to `folder`.
 
     It runs in the same Python as this script, whatever kernels the user has installed.
 
     Raises:
         CellExecutionError: a cell failed.
     """
-    lesson = nbformat.read(LESSON, as_version=4)  # type: ignore[no-untyped-call]
+    lesson = nbformat.read(LESSONS / name, as_version=4)  # type: ignore[no-untyped-call]
     for cell in lesson.cells:
         cell.metadata.clear()
     with tempfile.TemporaryDirectory() as kernels:
@@ -65,7 +66,7 @@ def main() -> None:
     output = Path(sys.argv[1] if len(sys.argv) > 1 else "lesson.ipynb")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            lesson = execute(Path(folder))
+            lesson = execute(output.name, Path(folder))
         except CellExecutionError as error:
             raise SystemExit(str(error)) from None
     nbformat.write(lesson, output)  # type: ignore[no-untyped-call]

@@ -326,7 +326,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(arguments: str, capsys: Cap
 
 def test_no_command_and_a_wrong_one() -> None:
     for arguments, told in (
-        (["paint"], "there is no command paint; see impasto --help"),
+        (["blend"], "there is no command blend; see impasto --help"),
         (["styliz"], "there is no command styliz; did you mean stylize?; see impasto --help"),
         (["stylize"], "PHOTOS is missing; see impasto stylize --help"),
         (["samples", "a", "b"], "b is one name too many; see impasto samples --help"),

@@ -280,9 +280,16 @@ def resume(
 
 @app.command
 def show(file: File, /) -> None:
-    """Print the settings, inputs and losses that impasto stored in a PNG."""
+    """Print what impasto stored in a PNG (settings, inputs, losses), or in a network."""
+    from impasto.networks import files
     from impasto.pictures.images import read_record
 
+    if Path(file).suffix == files.SUFFIX or file in files.bundled():
+        about = files.read(file).description
+        for style in about["styles"]:
+            del style["thumbnail"]
+        print_out(json.dumps(about, ensure_ascii=False, indent=2))
+        return
     record = read_record(file)
     losses = record.pop("losses", [])
     text = json.dumps(record, ensure_ascii=False, indent=2)
