@@ -35,6 +35,7 @@ from painted import content_loss, style_loss
 SIZE, LONGER = (512, 384), 512
 PERIODS = 2, 4, 8
 RUNS = 9
+COLUMNS = "photo painting style content fine shape painted edges weave".split()
 
 Paint = Callable[[Image.Image, str], Image.Image]
 

@@ -1,10 +1,10 @@
-"""Execute all cells of a lesson: lesson.ipynb, or one_pass.ipynb, beside this script.
+"""Execute all cells of a lesson: lesson.ipynb or one_pass.ipynb, beside this script.
 
     python examples/lesson.py [OUTPUT]
 
-The lesson is the one that OUTPUT is called after; the executed notebook goes to OUTPUT, or to
-lesson.ipynb in the current folder. The environment variables LESSON_SIZE and LESSON_STEPS set the
-size of the pictures in pixels, and the steps.
+The lesson is the one that OUTPUT is called after (by default lesson.ipynb); the executed notebook
+goes to OUTPUT. The environment variables LESSON_SIZE and LESSON_STEPS set the size of the pictures
+in pixels, and the steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KERNEL = {
 
 
 def execute(name: str, folder: Path) -> Any:
-    """The lesson of this file name with the outputs of its cells; the files that it writes go to `folder`.
+    """The lesson called `name` with the outputs of its cells; what it writes goes to `folder`.
 
     It runs in the same Python as this script, whatever kernels the user has installed.
 
