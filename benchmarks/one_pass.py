@@ -35,7 +35,7 @@ from painted import content_loss, style_loss
 SIZE, LONGER = (512, 384), 512
 PERIODS = 2, 4, 8
 RUNS = 9
-COLUMNS = "photo painting style content fine shape painted edges weave".split()
+COLUMNS = "photo", "painting", "style", "content", "fine", "shape", "painted", "edges", "weave"
 
 Paint = Callable[[Image.Image, str], Image.Image]
 
@@ -96,10 +96,7 @@ def look(paints: dict[str, Paint], styles: Sequence[str], photos: Sequence[Path]
     paintings = {style: _tensor(sample(style)) for style in styles}
     rows: list[list[Image.Image]] = []
     for label, paint in paints.items():
-        print(
-            f"{label}\n\n| photo | painting | style | content | fine | shape | painted | edges | weave |"
-        )
-        print(f"|{' --- |' * 9}")
+        print(f"{label}\n\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
         found = []
         made: dict[str, list[torch.Tensor]] = {style: [] for style in styles}
         for style, goal in paintings.items():
