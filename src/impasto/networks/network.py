@@ -166,8 +166,8 @@ class Network:
         each = self._needs(images.shape[-2:])
         if each > free:
             sweeps = Sweeps(self.file, shares, self._started, most=0.45 * free)
-            painted = [sweeps.repaint(image) for image in images]
-            return np.stack(painted) if len(painted) > 1 else painted[0][None]
+            one_by_one = [sweeps.repaint(image) for image in images]
+            return np.stack(one_by_one) if len(one_by_one) > 1 else one_by_one[0][None]
         result = np.empty_like(images)
         # A CPU is busy with a single picture, and a batch would leave its caches.
         most = (

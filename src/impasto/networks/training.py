@@ -100,14 +100,10 @@ class Training:
         count = min(VALIDATION, max(8, len(paintings)))
         self.held_out = photos.validation(count).to(self.device)
         shape = base.architecture if base else architecture or Architecture()
-        self.student = Transformer(shape, len(paintings), settings.seed).to(self.device)
+        student = Transformer(shape, len(paintings), settings.seed).to(self.device)
         if base:
-            self._begin_from(base)
-        weights = self.student.weights()
-        self.learned = {name: each for name, each in weights.items() if each.requires_grad}
-        self.mean = {name: each.detach().clone() for name, each in self.learned.items()}
-        self.best: dict[str, Tensor] = {}
-        self.adam = torch.optim.Adam(self.learned.values(), settings.rate, betas=(0.9, 0.99))
+            self._begin_from(base, student)
+        self.teach(student)
         self.step, self.seconds = 0, 0.0
         self.course: list[tuple[float, ...]] = []
         """A row of step, seconds and training losses for each step."""
@@ -115,6 +111,16 @@ class Training:
         """The same of held-out photos, for each step where they were measured."""
         self.previews: list[tuple[int, Tensor]] = []
         """Steps with what `look` gave there."""
+
+    def teach(self, student: Transformer) -> None:
+        """Train this network from now on; its weights that need a gradient are learned."""
+        self.student = student
+        weights = student.weights()
+        self.learned = {name: each for name, each in weights.items() if each.requires_grad}
+        self.mean = {name: each.detach().clone() for name, each in self.learned.items()}
+        self.best: dict[str, Tensor] = {}
+        rate = self.settings.rate
+        self.adam = torch.optim.Adam(self.learned.values(), rate, betas=(0.9, 0.99))
 
     @property
     def done(self) -> float:
@@ -213,7 +219,7 @@ class Training:
             own.copy_(weights[name])
 
     @torch.no_grad()
-    def _begin_from(self, base: NetworkFile) -> None:
+    def _begin_from(self, base: NetworkFile, student: Transformer) -> None:
         """Freeze all but scales and shifts; each new style begins as the old one that suits it."""
         held = {name: torch.from_numpy(each.copy()) for name, each in base.weights.items()}
         whole = Transformer(base.architecture, len(base.styles)).to(self.device)
@@ -227,7 +233,7 @@ class Training:
         for style in range(len(self.paintings)):
             losses = [self.judge(old, photos, [style] * len(photos)).losses for old in pictures]
             begins.append(int(np.argmin([each.total for each in losses])))
-        for name, own in self.student.weights().items():
+        for name, own in student.weights().items():
             if name.endswith((".scale", ".shift")):
                 own.copy_(held[name][begins])
             else:

@@ -1,0 +1,225 @@
+"""Make the pictures and tables of docs/networks.md.
+
+    python benchmarks/networks.py PART ... [--photos FOLDER] [--network NAME|FILE]
+
+The parts are checkerboard, norms and photos, which train small networks on the photos in FOLDER
+(about five minutes each on two cores), and mixture, sizes and curve, which need none. Pictures go
+to docs/networks/, tables to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from impasto import Network, Training, TrainSettings, sample, sample_names, stylize
+from impasto.networks.architecture import EPSILON, Layer
+from impasto.networks.photos import Photos
+from impasto.networks.transform import Convolution
+from impasto.pages.layout import contact_sheet
+from impasto.pictures import images
+from judge import grid
+
+NETWORKS = Path(__file__).parent.parent / "docs" / "networks"
+PERIODS = 2, 4, 8
+QUICK = TrainSettings(size=96, batch=4, steps=600, rate=2e-3, style_layers="first")
+STYLES = "great_wave", "night_cafe"
+
+
+class Transposed(Convolution):
+    """Grows by a transposed convolution, as Johnson et al. 2016 did."""
+
+    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+        """See `Convolution`."""
+        layer = self.layer
+        if layer.enlarged == 1:
+            return super().forward(x, shares)
+        kernel = self.weight.transpose(0, 1)
+        y = F.conv_transpose2d(x, kernel, stride=2, padding=1, output_padding=1)
+        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
+        return F.relu(F.instance_norm(y, eps=EPSILON) * scale + shift)
+
+
+class BatchNormalised(Convolution):
+    """Normalises by the mean and variance of the batch; when it paints, by those of training."""
+
+    def __init__(self, layer: Layer, styles: int, generator: torch.Generator) -> None:
+        super().__init__(layer, styles, generator)
+        self.norm = nn.BatchNorm2d(layer.outputs, affine=False)
+
+    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+        """See `Convolution`."""
+        layer = self.layer
+        if layer.is_last:
+            return super().forward(x, shares)
+        if layer.enlarged > 1:
+            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="nearest")
+        x = F.pad(x, (layer.kernel // 2,) * 4, mode="reflect")
+        y = self.norm(F.conv2d(x, self.weight, None, layer.stride))
+        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
+        y = y * scale + shift
+        return F.relu(y) if layer.has_relu else y
+
+
+def trained(photos: Photos, kind: type[Convolution] = Convolution, **more: Any) -> Training:
+    """A small training in which all layers are of this kind."""
+    settings = dataclasses.replace(QUICK, **more)
+    training = Training([images.read(sample(name)) for name in STYLES], photos, settings)
+    student = training.student
+    random = torch.Generator().manual_seed(0)
+    for layer in student.architecture.layers:
+        student.layers[layer.name] = kind(layer, len(STYLES), random)
+    training.teach(student)
+    for step in training:
+        if step.validation:
+            print(f"  step {step.step}: {step.validation}", flush=True)
+    training.student.eval()
+    return training
+
+
+def painted(training: Training, style: int, longer: int = 384) -> list[Tensor]:
+    """The sample photos in one style, as the running mean paints them."""
+    found = []
+    for name in sample_names()["photos"]:
+        image = images.read(sample(name)).image
+        photo = images.to_tensor(images.resize(image, images.fitted_size(image.size, longer)))
+        shares = torch.eye(len(STYLES))[[style]]
+        with torch.no_grad():
+            found.append(training.student(photo, shares))
+    return found
+
+
+def variants(photos: Photos, kinds: dict[str, type[Convolution]], name: str) -> None:
+    """Train a network of each kind, and show and measure what they paint."""
+    cells: list[tuple[str, Image.Image]] = []
+    print(f"| {name} | style | content | grid at {', '.join(map(str, PERIODS))} pixels |")
+    print("| --- | --- | --- | --- |")
+    goals = {style: images.to_tensor(images.read(sample(style)).image) for style in STYLES}
+    for label, kind in kinds.items():
+        training = trained(photos, kind)
+        made = {style: painted(training, n) for n, style in enumerate(STYLES)}
+        ratios = [
+            max(grid(made[style], period) / grid([goals[style]], period) for style in STYLES)
+            for period in PERIODS
+        ]
+        losses = training.validation[-1]
+        told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"| {label} | {losses[3]:.3f} | {losses[2]:.3f} | {told} |", flush=True)
+        cells += [(label, images.to_image(made[style][1])) for style in STYLES]
+    sheet = contact_sheet(cells, row_labels=list(kinds), column_labels=list(STYLES), originals=[])
+    saved(sheet, name)
+
+
+def checkerboard(photos: Photos) -> None:
+    variants(
+        photos,
+        {"enlarged, then convolved": Convolution, "transposed convolution": Transposed},
+        "checkerboard",
+    )
+
+
+def norms(photos: Photos) -> None:
+    variants(
+        photos,
+        {"instance normalisation": Convolution, "batch normalisation": BatchNormalised},
+        "norms",
+    )
+
+
+def photos_needed(photos: Photos) -> None:
+    """Train on more and more photos; the validation loss is always that of the same others."""
+    every = list(photos.paths)
+    print("| photos | steps | training, total | held-out photos, total | content | style |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for count in (10, 25, 50, 100, len(every)):
+        photos.paths = every[:: max(1, len(every) // count)][:count]
+        training = trained(photos, steps=1200)
+        last = np.mean([row[-1] for row in training.course[-200:]])
+        best = min(training.validation, key=lambda row: row[-1])
+        print(
+            f"| {count} | {int(best[0])} | {last:.3f} | {best[4]:.3f} | {best[2]:.3f} | "
+            f"{best[3]:.3f} |",
+            flush=True,
+        )
+    photos.paths = every
+
+
+def mixture(network: Network) -> None:
+    """From one painting to another, in steps."""
+    image = images.read(sample("neuschwanstein")).image
+    photo = images.resize(image, images.fitted_size(image.size, 400))
+    cells, labels = [], []
+    for first, second in (("great_wave", "night_cafe"), ("composition_viii", "church_at_auvers")):
+        labels.append(f"{first} to {second}")
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            picture = network(photo, {first: 1 - share, second: share})
+            cells.append(("", picture))
+    columns = [f"{share} %" for share in (0, 25, 50, 75, 100)]
+    saved(contact_sheet(cells, row_labels=labels, column_labels=columns, originals=[]), "mixture")
+
+
+def sizes(network: Network) -> None:
+    """One pass beside optimisation, at 512 and 2048 pixels, with their times."""
+    image = images.read(sample("neuschwanstein")).image
+    cells: list[tuple[str, Image.Image]] = []
+    for longer in (512, 2048):
+        photo = images.resize(image, images.fitted_size(image.size, longer))
+        network(photo, "great_wave")
+        quick, one_pass = timed(partial(network, photo, "great_wave"))
+        slow, artwork = timed(partial(stylize, image, sample("great_wave"), size=longer))
+        print(f"| {longer} | {quick:.2f} | {slow:.0f} | {slow / quick:.0f} |", flush=True)
+        cells += [(f"one pass, {quick:.2f} s", one_pass), (f"stylize, {slow:.0f} s", artwork.image)]
+    rows = ["512 pixels", "2048 pixels"]
+    columns = ["one pass", "optimised"]
+    saved(contact_sheet(cells, row_labels=rows, column_labels=columns, originals=[]), "sizes")
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def saved(sheet: Image.Image, name: str) -> None:
+    NETWORKS.mkdir(exist_ok=True)
+    small = sheet
+    small.thumbnail((1800, 6000), Image.Resampling.LANCZOS)
+    small.save(NETWORKS / f"{name}.jpg", quality=86, optimize=True, progressive=True)
+
+
+TRAINED: dict[str, Callable[[Photos], None]] = {
+    "checkerboard": checkerboard,
+    "norms": norms,
+    "photos": photos_needed,
+}
+PAINTED: dict[str, Callable[[Network], None]] = {"mixture": mixture, "sizes": sizes}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="+", choices=[*TRAINED, *PAINTED])
+    parser.add_argument("--photos", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--network", default="samples")
+    options = parser.parse_args(given)
+    for part in options.parts:
+        print(f"\n{part}\n", flush=True)
+        if part in TRAINED:
+            TRAINED[part](Photos(options.photos, QUICK.size))
+        else:
+            PAINTED[part](Network.load(options.network))
+
+
+if __name__ == "__main__":
+    main()
