@@ -1,4 +1,4 @@
-"""The style losses, optimisers and encoders to choose from, by name. Imports no torch.
+"""The style losses, optimisers, encoders and networks to choose from, by name. Imports no torch.
 
 Settings, help texts, error messages and the command line read these tables. To add an entry, write
 its class and add its row (docs/extending.md).
@@ -58,3 +58,8 @@ OPTIMIZERS: dict[str, Row] = {
 ENCODERS: dict[str, Row] = {
     "vgg": Row("impasto.encoders.vgg:load", "VGG-16 as released, or your VGG-16 or VGG-19"),
 }
+
+NETWORKS: dict[str, str] = {
+    "samples": "after the five sample paintings; the default",
+}
+"""The networks in `networks/weights`, by the names of their files, and what they paint."""

@@ -112,12 +112,12 @@ def test_two_paintings_of_one_name() -> None:
 
 
 def test_the_bundled_network() -> None:
-    file = files.read(files.BUNDLED)
+    file = files.read("samples")
     names = {"cafe_terrace_at_night", "church_at_auvers", "composition_viii", "great_wave"}
     assert {style.name for style in file.styles} == names | {"night_cafe"}
     assert file.licence
-    assert files.located(files.BUNDLED).stat().st_size < 8e6
-    assert load_file(files.located(files.BUNDLED)).keys() == file.weights.keys()
+    assert files.located("samples").stat().st_size < 8e6
+    assert load_file(files.located("samples")).keys() == file.weights.keys()
     for style in file.styles:
         assert style.training["steps"] > 0
         assert len(style.sha256) == 64

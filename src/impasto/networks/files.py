@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from impasto import __version__
+from impasto import __version__, catalog
 from impasto.errors import ImpastoError, nearest
 from impasto.networks.architecture import Architecture
 from impasto.pictures import files
@@ -30,9 +30,6 @@ SUFFIX = ".safetensors"
 
 THUMBNAIL = 128
 """The longer side of the thumbnail of a painting, in pixels."""
-
-BUNDLED = "samples"
-"""The network in the package, of the five sample paintings."""
 
 _KEY = "impasto"  # of the description in the file's header
 _FOLDER = Path(__file__).parent / "weights"
@@ -105,11 +102,6 @@ def thumbnail(painting: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def bundled() -> list[str]:
-    """The names of the networks in the package."""
-    return sorted(path.stem for path in _FOLDER.glob(f"*{SUFFIX}"))
-
-
 def located(name: str | os.PathLike[str]) -> Path:
     """The file of a network: a bundled one by its name, or any by its path.
 
@@ -119,11 +111,11 @@ def located(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     if files.is_file(path):
         return path
-    if os.fspath(name) in bundled():
+    if os.fspath(name) in catalog.NETWORKS:
         return _FOLDER / f"{os.fspath(name)}{SUFFIX}"
     raise ImpastoError(
         f"there is no network {os.fspath(name)!r}; give the path of a {SUFFIX} file, or one of: "
-        f"{', '.join(bundled())}"
+        f"{', '.join(catalog.NETWORKS)}"
     )
 
 

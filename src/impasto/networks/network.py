@@ -65,7 +65,7 @@ class Network:
         self.device = usable[-1] if settings.device == "auto" else settings.device
 
     @classmethod
-    def load(cls, name: str | os.PathLike[str] = files.BUNDLED, **choices: Any) -> Self:
+    def load(cls, name: str | os.PathLike[str] = "samples", **choices: Any) -> Self:
         """Load a network: a bundled one by its name, or any from its file; see `Network`.
 
         Raises:

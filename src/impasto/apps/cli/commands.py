@@ -284,7 +284,7 @@ def show(file: File, /) -> None:
     from impasto.networks import files
     from impasto.pictures.images import read_record
 
-    if Path(file).suffix == files.SUFFIX or file in files.bundled():
+    if Path(file).suffix == files.SUFFIX or file in catalog.NETWORKS:
         about = files.read(file).description
         for style in about["styles"]:
             del style["thumbnail"]

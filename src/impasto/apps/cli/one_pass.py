@@ -70,8 +70,8 @@ def apply(
 
     Args:
         photos: photos, and folders of photos; - reads one from standard input.
-        network: a network by its name, or the .safetensors file of one; samples, in the package,
-            has the five sample paintings.
+        network: a network by its name, or the .safetensors file of one. In the package is samples,
+            of the five sample paintings.
         style: a style of the network. Several --style options mix styles by share (1 if not given).
     """
     from impasto.networks import files
