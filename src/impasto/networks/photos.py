@@ -79,8 +79,7 @@ class Photos:
     def _decoded(self, path: Path) -> Image.Image:
         """A photo, no larger than any crop needs it."""
         image = images.read(path).image
-        longest = round(SEEN[1] * self.size * 1.5)
-        scale = max(self.size / min(image.size), longest / max(image.size))
+        scale = max(self.size / min(image.size), SEEN[1] * self.size / max(image.size))
         if scale >= 1:
             return image
         return images.resize(image, images.fitted_size(image.size, round(scale * max(image.size))))

@@ -301,18 +301,20 @@ def show(file: File, /) -> None:
 
 @app.command
 def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """Print versions, device, memory, kernels and the encoder's layers.
+    """Print versions, device, memory, kernels, the encoder's layers and the networks' styles.
 
     The first call may have to compile the kernels, which takes some seconds.
 
     Args:
         as_json: print one JSON object.
     """
+    import onnxruntime
     import torch
 
     from impasto import device as machine
     from impasto.encoders.base import load_encoder
     from impasto.kernels import ops
+    from impasto.networks.network import Network
 
     device, kernels, encoder = machine.choose_device("auto"), ops.status(), load_encoder()
     free = machine.free(device)
@@ -329,6 +331,10 @@ def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
         "layers": " ".join(encoder.layers),
         "content": encoder.content_layer,
         "style": " ".join(f"{layer}:{share:g}" for layer, share in encoder.style_layers.items()),
+        "networks": "; ".join(
+            f"{name}: {' '.join(Network.load(name).styles)}" for name in catalog.NETWORKS
+        ),
+        "onnx": f"ONNX Runtime {onnxruntime.__version__} on {Network.load().device}",
     }
     lines = "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
     print_out(json.dumps(facts) if as_json else lines)
