@@ -65,7 +65,7 @@ class BatchNormalised(Convolution):
         if layer.is_last:
             return super().forward(x, shares)
         if layer.enlarged > 1:
-            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="nearest")
+            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="bilinear")
         x = F.pad(x, (layer.kernel // 2,) * 4, mode="reflect")
         y = self.norm(F.conv2d(x, self.weight, None, layer.stride))
         scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))

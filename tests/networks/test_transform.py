@@ -37,12 +37,12 @@ def test_conditional_instance_normalisation_as_published() -> None:
 
 
 def test_a_larger_picture_is_enlarged_before_it_is_convolved() -> None:
-    """Resize-convolution: no transposed convolution anywhere, and nearest neighbour before each."""
+    """Resize-convolution: no transposed convolution, but an enlarged picture before each."""
     for layer in Architecture().layers:
         assert layer.enlarged == (2 if layer.name.startswith("up") else 1)
     own = Convolution(Layer("up", "x", 2, 4, enlarged=2, is_last=True), 1, torch.Generator())
     x = torch.rand(1, 2, 3, 5)
-    wide = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    wide = F.interpolate(x, size=(6, 10), mode="bilinear", align_corners=False)
     expected = F.conv2d(F.pad(wide, (1, 1, 1, 1), mode="reflect"), own.weight, own.bias)
     assert torch.allclose(own.forward(x, torch.ones(1, 1)), expected)
 

@@ -3,7 +3,7 @@
 Johnson, Alahi & Fei-Fei 2016 (arXiv:1603.08155): an encoder, residual blocks, a decoder. Here
 
 - every convolution is preceded by reflection padding and, where the picture grows, by enlarging it
-  (nearest neighbour): Odena, Dumoulin & Olah 2016, "Deconvolution and Checkerboard Artifacts";
+  (bilinear): Odena, Dumoulin & Olah 2016, "Deconvolution and Checkerboard Artifacts";
 - every convolution but the last is followed by conditional instance normalisation: Dumoulin,
   Shlens & Kudlur 2017 (arXiv:1610.07629), eq. 5. A style is a row of scales and a row of shifts;
 - most of the work is done at an eighth of the picture's size, where it costs a 64th.
@@ -20,8 +20,10 @@ from impasto.errors import ImpastoError
 IMAGES = "images"
 """The name of what the first layer reads."""
 
-EPSILON = 1e-5
-"""Added to the variance of a channel before its root is divided by."""
+EPSILON = 0.01
+"""Added to the variance of a channel before its root is divided by. Much less would make noise out
+of the rounding errors of a plain picture, a little more in each layer.
+"""
 
 _LEAST_SIDE = 4  # positions in the middle; reflection needs some
 _MOST = 4096  # channels, or blocks; a file that claims more is damaged

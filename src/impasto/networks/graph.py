@@ -116,8 +116,8 @@ def part(weights: Weights, layers: Sequence[Layer], sources: Collection[str]) ->
 def _convolved(graph: Graph, weights: Weights, layer: Layer, x: str) -> str:
     if layer.enlarged > 1:
         scales = np.array([1, 1, layer.enlarged, layer.enlarged], np.float32)
-        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
-        x = graph.add("Resize", x, "", graph.constant(scales), nearest_mode="floor", **how)
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        x = graph.add("Resize", x, "", graph.constant(scales), **how)
     if border := layer.kernel // 2:
         pads = graph.constant([0, 0, border, border] * 2)
         x = graph.add("Pad", x, pads, mode="reflect")

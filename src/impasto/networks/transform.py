@@ -36,7 +36,7 @@ class Convolution(nn.Module):
         """The output for an input [N, inputs, h, w] and the styles' shares [N, styles]."""
         layer = self.layer
         if layer.enlarged > 1:
-            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="nearest")
+            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="bilinear")
         if layer.kernel > 1:
             x = F.pad(x, (layer.kernel // 2,) * 4, mode="reflect")
         x = F.conv2d(x, self.weight, self.bias if layer.is_last else None, layer.stride)
