@@ -52,6 +52,19 @@ class Transposed(Convolution):
         return F.relu(F.instance_norm(y, eps=EPSILON) * scale + shift)
 
 
+class Nearest(Convolution):
+    """Enlarges by repeating each position."""
+
+    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+        """See `Convolution`."""
+        if self.layer.enlarged == 1:
+            return super().forward(x, shares)
+        x = F.interpolate(x, scale_factor=float(self.layer.enlarged), mode="nearest")
+        y = F.conv2d(F.pad(x, (self.layer.kernel // 2,) * 4, mode="reflect"), self.weight)
+        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
+        return F.relu(F.instance_norm(y, eps=EPSILON) * scale + shift)
+
+
 class BatchNormalised(Convolution):
     """Normalises by the mean and variance of the batch; when it paints, by those of training."""
 
@@ -125,7 +138,11 @@ def variants(photos: Photos, kinds: dict[str, type[Convolution]], name: str) -> 
 def checkerboard(photos: Photos) -> None:
     variants(
         photos,
-        {"enlarged, then convolved": Convolution, "transposed convolution": Transposed},
+        {
+            "transposed convolution": Transposed,
+            "enlarged (nearest), then convolved": Nearest,
+            "enlarged (bilinear), then convolved": Convolution,
+        },
         "checkerboard",
     )
 
