@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -116,7 +117,9 @@ def test_train(photos: Path, capsys: Captured) -> None:
     words = ["train", WAVE, CAFE, "--photos", str(photos), *QUICK, "--steps", "3"]
     assert main([*words, "-o", "two.safetensors", "--licence", "mine"]) == 0
     told = capsys.readouterr()
-    assert re.match(r"two\.safetensors  \(3 steps, 0 minutes, held-out photos: content", told.out)
+    assert re.match(
+        r"two\.safetensors  \(3 steps, 0\.\d minutes, held-out photos: content", told.out
+    )
     assert "great_wave, night_cafe: percent 100/100, step 3, content" in told.err
     made = ["two-curves.png", "two-previews.jpg", "two.csv", "two.safetensors"]
     assert files() == made
@@ -132,13 +135,19 @@ def test_train(photos: Path, capsys: Captured) -> None:
     capsys.readouterr()
     assert main([*words, "-o", "two.safetensors"]) == 0
     assert "two-2.safetensors is written instead" in capsys.readouterr().err
+    assert main(["show", "three.safetensors"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [style["name"] for style in shown["styles"]][2] == "composition_viii"
+    assert shown["licence"] == "mine"
     assert "two-2-previews.jpg" in files()
 
 
 def test_what_train_refuses(photos: Path, network: str, capsys: Captured) -> None:
     def refused(*words: str) -> str:
         assert main(["train", *words]) == 2
-        return capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert told.count("impasto: ") == 1
+        return told
 
     given = [WAVE, "--photos", str(photos)]
     assert "--photos is missing" in refused(WAVE)
@@ -147,6 +156,12 @@ def test_what_train_refuses(photos: Path, network: str, capsys: Captured) -> Non
     assert "batch is 0" in refused(*given, "--batch", "0")
     assert "is one of the inputs" in refused(*given, "--from", network, "-o", network, "--force")
     assert "0 photos of at least 256 pixels" in refused(*given)
+    assert "reads its paintings again" in refused("-", *given[1:], "--size", "64")
+    Path("a.safetensors.checkpoint").write_bytes(b"of hours")
+    assert "unfinished training" in refused(*given, "-o", "a.safetensors", "--force")
+    Path("a.safetensors.checkpoint").unlink()
+    name = "x" * 300
+    assert "there is no folder" in refused(WAVE, "--photos", name)
     assert "there is no file none.jpg" in refused("none.jpg", *given[1:])
     assert "no style loss" in refused(*given, "--style-loss", "grim").replace("_", " ")
     assert files() == [network]
@@ -181,7 +196,7 @@ def test_a_killed_training_goes_on(photos: Path, capsys: Captured) -> None:
     words += ["--checkpoint-every", "0"]
     kept = Path("a.safetensors.checkpoint")
     process = subprocess.Popen([sys.executable, "-m", "impasto", *words, "-o", "a.safetensors"])
-    while not kept.exists() and process.poll() is None:
+    while not Path("a-previews.jpg").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -194,6 +209,57 @@ def test_a_killed_training_goes_on(photos: Path, capsys: Captured) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert not kept.exists()
     assert capsys.readouterr().out == ""
+
+
+def test_a_renamed_checkpoint_and_a_taken_name(
+    photos: Path, network: str, capsys: Captured
+) -> None:
+    words = [
+        "train",
+        WAVE,
+        "--photos",
+        str(photos),
+        *QUICK,
+        "--minutes",
+        "0.15",
+        "-o",
+        "a.safetensors",
+    ]
+    assert interrupted(words, "step").returncode == 130
+    Path("a.safetensors.checkpoint").rename("backup.checkpoint")
+    Path(network).replace("a.safetensors")
+    mine = Path("a.safetensors").read_bytes()
+    assert main(["resume", "backup.checkpoint", "--film", "a.mp4"]) == 2
+    assert "no film" in capsys.readouterr().err
+    assert main(["resume", "backup.checkpoint"]) == 0
+    assert "a-2.safetensors is written instead" in capsys.readouterr().err
+    assert Path("a.safetensors").read_bytes() == mine
+    assert network_files.read("a-2.safetensors").styles[0].training["stopped"] == "finished"
+    assert not Path("backup.checkpoint").exists()
+
+
+def test_streams_and_a_failed_photo(network: str) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "impasto",
+        "apply",
+        "-",
+        "--network",
+        network,
+        "--style",
+        "style0",
+    ]
+    words += ["--size", "64", "-o", "-", "--format", "png"]
+    photo = Path(PHOTO).read_bytes()
+    done = subprocess.run(words, input=photo, capture_output=True, check=True)
+    assert Image.open(io.BytesIO(done.stdout)).size == (64, 36)
+    assert b"standard output  (64 x 36 pixels" in done.stderr
+    waiting = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=-3)
+    time.sleep(1.5)
+    waiting.send_signal(signal.SIGINT)
+    _, told = waiting.communicate(timeout=30)
+    assert (waiting.returncode, told) == (130, b"impasto: interrupted\n")
 
 
 def test_a_training_that_cannot_go_on(photos: Path, capsys: Captured) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save, save_file
+from safetensors.torch import save_file as save_tensors
 
 from impasto import ImpastoError, Network
 from impasto.networks import files
@@ -51,17 +53,21 @@ def _altered(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], obje
         (lambda about, _: about.update(format=2), "has format 2, and this impasto reads format 1"),
         (lambda about, _: about.pop("format"), "damaged description"),
         (lambda about, _: about.update(styles=3), "damaged description"),
-        (lambda about, _: about.update(styles=[]), "does not hold the weights"),
+        (lambda about, _: about.update(styles=[]), "damaged description"),
         (lambda about, _: about.update(unknown=3), "damaged description"),
+        (lambda about, _: about.update(licence=5), "fields have other types"),
+        (lambda about, _: about["styles"][0].update(name=["a"]), "fields have other types"),
+        (lambda about, _: about["styles"][0].update(training=3), "fields have other types"),
+        (lambda about, _: about["styles"][0].update(name="style1"), "two styles have one name"),
         (lambda about, _: about["architecture"].update(edge=4), "describes no network"),
         (lambda about, _: about["architecture"].update(edge=5), "does not hold the weights"),
         (lambda about, _: about.update(styles=about["styles"][1:]), "does not hold the weights"),
         (lambda _, weights: weights.pop("down2.weight"), r"\(down2.weight\)"),
         (lambda _, weights: weights.update(more=np.zeros(3, np.float32)), r"\(more\)"),
-        (lambda _, weights: weights["down2.weight"].fill(np.nan), "no finite numbers"),
+        (lambda _, weights: weights["down2.weight"].fill(np.nan), "weights that are no numbers"),
         (
             lambda _, weights: weights.update({"up1.shift": weights["up1.shift"].astype(float)}),
-            "no finite numbers",
+            r"\(up1.shift\)",
         ),
     ],
 )
@@ -86,6 +92,10 @@ def test_what_is_no_network(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ImpastoError, match="damaged or cut short"):
             files.read(path)
+    half = {"x": torch.zeros(3, dtype=torch.bfloat16)}
+    save_tensors(half, path)
+    with pytest.raises(ImpastoError, match="is no network of impasto"):
+        files.read(path)
     path.write_bytes(b"\x80\x04K\x01." * 30)  # a pickle
     with pytest.raises(ImpastoError, match="damaged or cut short"):
         files.read(path)
@@ -101,7 +111,12 @@ def test_a_style_that_is_not_there() -> None:
         network.shares({"style0": 0})
     with pytest.raises(ImpastoError, match="share of style0 is -1"):
         network.shares({"style0": -1})
+    for wrong in (["style0", "style1"], 5, {"style0": "much"}, [("style0", 1, 2)]):
+        with pytest.raises(ImpastoError, match="is no style; give a name"):
+            network.shares(wrong)  # type: ignore[arg-type]
     assert network.shares({"style0": 1, "style2": 3}).tolist() == [0.25, 0, 0.75]
+    pairs = [("style0", 1.0), ("style0", 2.0), ("style1", 1.0)]
+    assert network.shares(pairs).tolist() == [0.75, 0.25, 0]
 
 
 def test_two_paintings_of_one_name() -> None:

@@ -56,10 +56,51 @@ def test_transparency_is_kept(picture: Image.Image) -> None:
     assert NETWORK(picture, "style0").getchannel("A") == alpha
 
 
-@pytest.mark.parametrize("given", [np.zeros((3, 8, 8)), np.zeros((1, 4, 8, 8)), 3, ["a.jpg"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((3, 8, 8)),
+        np.zeros((1, 4, 8, 8)),
+        np.zeros((0, 3, 8, 8)),
+        np.zeros((1, 3, 8, 8), np.int64),
+        np.zeros((1, 3, 8, 8), np.uint16),
+        3,
+        "a.jpg",
+        ["a.jpg"],
+        [np.zeros((1, 3, 8, 8))],
+    ],
+)
 def test_what_cannot_be_painted(given: Any) -> None:
-    with pytest.raises(ImpastoError, match=r"give|open"):
+    with pytest.raises(ImpastoError, match=r"give|open") as caught:
         NETWORK(given, "style0")
+    assert "\n" not in str(caught.value)
+
+
+def test_pil_images_are_read_as_files_are(picture: Image.Image) -> None:
+    """Upright, in 8 bits, with transparency, whatever their mode."""
+    sideways = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned back by 90 degrees
+    sideways.info["exif"] = exif.tobytes()
+    sideways._exif = exif
+    assert NETWORK(sideways, "style0").size == picture.size
+    grey = picture.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert NETWORK(deep, "style0").tobytes() == NETWORK(grey, "style0").tobytes()
+    palette = picture.convert("P")
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    assert NETWORK(palette, "style0").mode == "RGBA"
+
+
+def test_arrays_of_other_precision_and_tensors_with_gradients(picture: Image.Image) -> None:
+    array = np.asarray(picture, np.float64).transpose(2, 0, 1)[None] / 255
+    assert NETWORK(array, "style0").dtype == np.float64
+    tensor = torch.from_numpy(array).bfloat16().requires_grad_()
+    painted = NETWORK(tensor, "style0")
+    assert painted.dtype == torch.bfloat16
+    assert not painted.requires_grad
+    whole = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1)[None].copy())
+    assert NETWORK(whole, "style0").dtype == torch.uint8
 
 
 @settings(max_examples=12, deadline=None)
@@ -100,10 +141,21 @@ def test_tiles_are_the_whole(
     assert np.abs(sweeps.repaint(image) - whole).max() < 1e-3
 
 
-def test_pictures_that_do_not_fit_are_painted_in_tiles(picture: Image.Image) -> None:
+def test_pictures_that_do_not_fit_are_painted_in_tiles(
+    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = Network(random_network(), memory="1M")
+    begun: list[Sweeps] = []
+    repaint = Sweeps.repaint
+
+    def watched(sweeps: Sweeps, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        begun.append(sweeps)
+        return repaint(sweeps, image)
+
+    monkeypatch.setattr(Sweeps, "repaint", watched)
     pixels = np.asarray(picture, np.int16)
     tiles, whole = (np.asarray(n(picture, "style0"), np.int16) for n in (small, NETWORK))
+    assert len(begun) == 1
     assert np.abs(tiles - whole).max() <= 1
     assert np.abs(tiles - pixels).max() > 50
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 from impasto import ImpastoError, Network, Training, TrainingStep, TrainSettings, sample, train
 from impasto.networks import files, training as module
 from impasto.networks.photos import Photos
-from impasto.networks.train import start, start_again
+from impasto.networks.train import TrainingCheckpoint, start, start_again
 from impasto.pages import training as pages
+from impasto.paint import checkpoints
 from impasto.pictures import images
 from tests.conftest import noticed, sample_tensor
 from tests.networks.conftest import TINY, random_network
@@ -114,12 +116,70 @@ def test_other_photos_are_told_of(photos: Path, tmp_path: Path) -> None:
     kept = tmp_path / "a.checkpoint"
     next(iter(start([WAVE], mine, checkpoint=kept, checkpoint_every=0, steps=5, **QUICK)))
     next(mine.iterdir()).unlink()
-    with noticed("are not those that the training began with"):
-        start_again(kept)
+    begun = checkpoints.read_record(kept)
+    Image.new("RGB", (99, 99)).save(mine / "0new.png")
+    with noticed("photos that are gone since the training began: 1"):
+        photos_now = start_again(kept).training.photos
+    held_out = [photos_now.name(path) for path in photos_now.held_out]
+    assert {*held_out} <= {*begun["held_out"]}
+    assert {photos_now.name(path) for path in photos_now.paths} <= {*begun["known"]}
     for path in list(mine.iterdir())[:5]:
         path.unlink()
-    with pytest.raises(ImpastoError, match="6 photos that can be read, and training needs 10"):
+    with pytest.raises(ImpastoError, match="photos that can be read, and training needs 10"):
         start_again(kept)
+
+
+def test_a_training_goes_on_in_a_folder_that_was_moved(photos: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(photos, project / "photos")
+    (project / "wave.jpg").write_bytes(WAVE.read_bytes())
+    base = files.write(random_network(2), project / "base.safetensors")
+    kept = project / "a.checkpoint"
+    choices: dict[str, Any] = {**QUICK, "steps": 4, "checkpoint": kept, "checkpoint_every": 0}
+    course = start(project / "wave.jpg", project / "photos", base=base, **choices)
+    losses = []
+    for step in course:
+        losses.append(step.losses)
+        if step.step == 2:
+            copied = kept.read_bytes()
+    kept.write_bytes(copied)
+    moved = project.rename(tmp_path / "moved")
+    again = start_again(moved / "a.checkpoint")
+    assert [step.losses for step in again] == losses[2:]
+    assert again.network.styles == ["style0", "style1", "wave"]
+
+
+def test_a_checkpoint_of_something_else(photos: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "a.checkpoint"
+    next(iter(start(WAVE, photos, checkpoint=kept, checkpoint_every=0, steps=5, **QUICK)))
+    record, tensors = checkpoints.read_parts(kept)
+    changes: list[dict[str, Any]] = [{"settings": {}}, {"progress": {}}, {"held_out": 3}]
+    for change in changes:
+        begun = TrainingCheckpoint(**{**record, **change}, tensors=tensors)
+        checkpoints.write(kept, begun)
+        with pytest.raises(ImpastoError, match="another version of impasto"):
+            start_again(kept)
+    smaller = {name: each[:1] if each.ndim else each for name, each in tensors.items()}
+    checkpoints.write(kept, TrainingCheckpoint(**record, tensors=smaller))
+    with pytest.raises(ImpastoError, match="another version of impasto"):
+        start_again(kept)
+
+
+def test_a_training_that_diverges_says_so(photos: Path) -> None:
+    training = tiny([WAVE], photos, steps=9)
+    training.advance()
+    with torch.no_grad():
+        training.student.weights()["down2.weight"].fill_(math.nan)
+    with pytest.raises(ImpastoError, match="the loss is no number after 1 steps; train with a sm"):
+        training.advance()
+    for each in training.mean.values():
+        each.fill_(math.nan)
+    training.validate()
+    assert training.best == {}
+    training.mean = {name: torch.ones_like(each) for name, each in training.mean.items()}
+    training.validate()
+    assert training.best.keys() == training.mean.keys()
+    assert training.record["validation"]["total"] == training.validation[1][-1]
 
 
 def test_time_is_a_limit_too(photos: Path) -> None:
@@ -157,6 +217,9 @@ def test_new_styles_leave_the_old_ones_to_the_bit(photos: Path, tmp_path: Path) 
     assert record.training["learned"] == "scales and shifts"
     assert record.settings["size"] == 32
     network.save(tmp_path / "more.safetensors")
+    assert network.file.licence == "CC0"
+    with pytest.raises(ImpastoError, match="keeps its licence"):
+        train(WAVE, photos, base=base, steps=1, licence="mine", **QUICK)
     with pytest.raises(ImpastoError, match="two styles would be called great_wave"):
         train(WAVE, photos, base=tmp_path / "more.safetensors", steps=1, **QUICK)
 
@@ -180,10 +243,10 @@ def test_the_best_network_is_kept(photos: Path) -> None:
     training = tiny([WAVE], photos, steps=4)
     training.validate()
     best = {name: each.clone() for name, each in training.best.items()}
-    for each in training.mean.values():
-        each.add_(10.0)
+    assert best.keys() == training.mean.keys()
+    training.validation[0] = (0, 0.0, 0.0, 0.0, 0.001)  # better than any network will be
+    training.mean["picture.bias"].fill_(10.0)
     training.validate()
-    assert training.validation[1][-1] > training.validation[0][-1]
     assert all(torch.equal(training.best[name], each) for name, each in best.items())
     assert np.array_equal(training.network.weights["down2.weight"], best["down2.weight"].numpy())
 
@@ -234,9 +297,13 @@ def test_broken_and_small_photos_are_left_out(photos: Path, tmp_path: Path) -> N
     (mine / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     (mine / "notes.txt").write_text("no photo")
     Image.new("RGB", (500, 63)).save(mine / "small.png")
-    with noticed("1 photos have a side below 64 pixels") as told:
+    Network(random_network()).save(mine / "net.safetensors")
+    for name in ("net-curves.png", "net-previews.jpg"):
+        Image.new("RGB", (99, 99)).save(mine / name)
+    with noticed("photos with a side below 64 pixels are left out: 1") as told:
         known = Photos(mine, 64)
-    assert any("2 photos are left out: " in each and "broken.jpg" in each for each in told)
+    for name in ("broken.jpg", "cut.jpg"):
+        assert any("a photo is left out: " in each and name in each for each in told)
     assert len(known.paths) + len(known.held_out) == 12
     with pytest.raises(ImpastoError, match="0 photos of at least 512 pixels"), noticed():
         Photos(mine, 512)
@@ -248,17 +315,23 @@ def test_a_photo_that_breaks_later_is_left_out(
     """Large folders are not decoded before training begins."""
     from impasto.networks import photos as module
 
-    monkeypatch.setattr(module, "CHECKED", 3)
+    monkeypatch.setattr(module, "POOL", 3)
+    monkeypatch.setattr(module, "KEPT", 2 * 4 * 100 * 100)
     mine = tmp_path / "photos"
     mine.mkdir()
     for path in photos.iterdir():
         (mine / path.name).write_bytes(path.read_bytes())
     known = Photos(mine, 64)
+    assert torch.equal(known.crops(7, 4), known.crops(7, 4))
     known.paths[0].write_bytes(b"broken by now")
-    with noticed("a photo is left out: "):
+    known.held_out[0].write_bytes(b"broken by now")
+    with noticed("a photo is left out: ") as told:
         for step in range(30):
             assert known.crops(step, 4).shape == (4, 3, 64, 64)
+        assert known.validation(4).shape == (4, 3, 64, 64)
+    assert len(told) == 2
     assert len(known.paths) == 9
+    assert len(known.held_out) == 1
 
 
 def test_losses_are_finite(photos: Path) -> None:

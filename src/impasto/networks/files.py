@@ -63,7 +63,7 @@ class NetworkFile:
     """All that a network file holds.
 
     weights: arrays by the names of `Architecture.tensors`. licence: the text under which the
-    weights may be used. impasto: the version that wrote it.
+    weights may be used. impasto: the version that trained it, or added the last style.
     """
 
     architecture: Architecture
@@ -130,46 +130,67 @@ def read(name: str | os.PathLike[str]) -> NetworkFile:
     try:
         with safe_open(str(path), framework="np") as file:
             described = (file.metadata() or {}).get(_KEY)
+            if described is None:
+                raise ImpastoError(
+                    f"{path} is no network of impasto; give one that impasto train made"
+                )
+            network = _described(path, described)
+            _check_shapes(path, network, file)
             weights = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ImpastoError(
             f"{path} is no network, or it is damaged or cut short ({error}); get a whole copy of "
             "it, or train one with impasto train"
         ) from None
-    if described is None:
-        raise ImpastoError(f"{path} is no network of impasto; give one that impasto train made")
-    return _parsed(path, described, weights)
+    if not all(np.isfinite(each).all() for each in weights.values()):
+        raise ImpastoError(f"{path} has weights that are no numbers; get a whole copy of it")
+    return dataclasses.replace(network, weights=weights)
 
 
-def _parsed(path: Path, described: str, weights: Weights) -> NetworkFile:
+def _described(path: Path, text: str) -> NetworkFile:
+    """What a file says of itself, without weights."""
+    damaged = f"{path} has a damaged description"
     try:
-        about = json.loads(described)
+        about = json.loads(text)
         version = about.pop("format")
-        if version != FORMAT:
-            raise ImpastoError(
-                f"{path} has format {version!r}, and this impasto reads format {FORMAT}; use the "
-                "impasto that wrote it, or train it anew"
-            )
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ImpastoError(f"{damaged}; get a whole copy of it") from None
+    if version != FORMAT:
+        raise ImpastoError(
+            f"{path} has format {version!r}, and this impasto reads format {FORMAT}; use the "
+            "impasto that wrote it, or train it anew"
+        )
+    try:
         architecture = Architecture.of(about.pop("architecture"))
         styles = tuple(Style(**style) for style in about.pop("styles"))
-        network = NetworkFile(architecture, styles, weights, **about)
-        wanted = architecture.tensors(len(styles))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, ImpastoError) and str(path) in str(error):
-            raise
-        raise ImpastoError(
-            f"{path} has a damaged description ({error}); get a whole copy"
-        ) from None
-    found = {each: array.shape for each, array in weights.items()}
-    wrong = sorted(each for each in wanted.keys() | found if wanted.get(each) != found.get(each))
-    if wrong or not styles:
+        network = NetworkFile(architecture, styles, {}, **about)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ImpastoError(f"{damaged} ({error}); get a whole copy of it") from None
+    fields = [(each, name) for each in styles for name in ("name", "sha256", "thumbnail")]
+    texts = [getattr(each, name) for each, name in (*fields, (network, "licence"))]
+    mappings = [given for each in styles for given in (each.settings, each.training)]
+    names = [style.name for style in styles]
+    right = all(isinstance(each, str) for each in texts) and styles
+    if not right or not all(isinstance(each, dict) for each in mappings):
+        raise ImpastoError(f"{damaged}: fields have other types; get a whole copy of it")
+    if len({*names}) < len(names):
+        raise ImpastoError(f"{damaged}: two styles have one name; get a whole copy of it")
+    return network
+
+
+def _check_shapes(path: Path, network: NetworkFile, file: Any) -> None:
+    """Check, before any weights are read, that they are those that the description asks for."""
+    wanted = network.architecture.tensors(len(network.styles))
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    found = {
+        name: tuple(each.get_shape()) for name, each in slices.items() if each.get_dtype() == "F32"
+    }
+    wrong = sorted(each for each in wanted.keys() | slices if wanted.get(each) != found.get(each))
+    if wrong:
         raise ImpastoError(
             f"{path} does not hold the weights that it describes ({', '.join(wrong[:3])}); "
             "get a whole copy of it"
         )
-    if not all(each.dtype == np.float32 and np.isfinite(each).all() for each in weights.values()):
-        raise ImpastoError(f"{path} has weights that are no finite numbers; get a whole copy of it")
-    return network
 
 
 def write(network: NetworkFile, path: Path, *, force: bool = False) -> Path:

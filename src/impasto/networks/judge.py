@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from impasto import catalog
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
-from impasto.losses.objective import Objective, content_floor
+from impasto.losses.objective import Objective, content_floor, measure
 from impasto.losses.smoothness import TotalVariationLoss
 from impasto.optimise.base import Evaluation
 from impasto.paint.studio import Studio
@@ -70,15 +70,16 @@ class Judge:
             self.goals.append(list(style.losses(studio.mixed, [exemplar], shares)))
         self.style_weight = 0.0
 
-    def weigh(self, photos: Tensor) -> None:
+    def weigh(self, batches: Iterable[Tensor]) -> None:
         """Set the weight of style: relative to the style loss of photos that nobody has painted."""
-        own = [Objective(self.encoder, goal)(photos).losses for goal in self.goals]
+        objectives = [Objective(self.encoder, goal) for goal in self.goals]
+        own = [loss for photos in batches for each in objectives for loss in each(photos).losses]
         weight = catalog.STYLES[self.settings.style_loss].weight
         self.style_weight = 2 * self.settings.strength * weight / float(np.mean(own))
 
     def __call__(self, pictures: Tensor, photos: Tensor, styles: Sequence[int]) -> Judgement:
         """Judge pictures [N, 3, h, w] of photos, each painted in one of the styles."""
-        features = self._content(photos)
+        features = measure(self.encoder, photos, features=[self.content_layer])[self.content_layer]
         gradient, sums = torch.zeros_like(pictures), np.zeros(3)
         for at, losses in self._by_entry(styles):
             ours = self._losses(losses, features[at])
@@ -86,10 +87,6 @@ class Judge:
             gradient[at] = found.gradient
             sums += self._sums(found, losses)
         return Judgement(Losses(*(sums / len(pictures)).tolist()), gradient / len(pictures))
-
-    @torch.no_grad()
-    def _content(self, photos: Tensor) -> Tensor:
-        return self.encoder(photos, [self.content_layer])[self.content_layer]
 
     def _by_entry(self, styles: Sequence[int]) -> Iterator[tuple[list[int], list[Any]]]:
         """Groups of entries with their style losses: all together if targets can be stacked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from impasto.networks.architecture import IMAGES
 from impasto.networks.files import NetworkFile
 from impasto.networks.finish import Finish
 from impasto.networks.tiling import Run, Sweeps
-from impasto.settings import ApplySettings, choose, parse_memory
+from impasto.pictures import images
+from impasto.pictures.images import Picture
+from impasto.settings import ApplySettings, KeptColors, choose, parse_memory
 
 Array = npt.NDArray[Any]
 Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
@@ -28,8 +31,8 @@ Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
 LIBRARIES = 480 * 2**20
 """Bytes that Python, its libraries, a network's weights and a tile take."""
 
-BATCH = 8
-"""How many PIL images of one size are painted at once."""
+TOGETHER = 4_000_000
+"""PIL images of one size are painted in batches of up to this many pixels."""
 
 CACHED = 200_000
 """On a CPU, pictures are painted together up to this many pixels."""
@@ -42,27 +45,28 @@ class Network:
 
     Args:
         file: what to paint with.
-        **choices: `device` and `memory`, see `ApplySettings`.
+        device: `"cpu"`, `"cuda"` (with the package onnxruntime-gpu), or `"auto"`: the better one of
+            those that ONNX Runtime has here.
+        memory: the most memory that the process may use, in bytes or as text like 2G. Pictures
+            that would need more are painted in tiles, with the same result.
 
     Raises:
         ImpastoError: ONNX Runtime cannot use the device, or `memory` is no amount.
     """
 
     def __init__(
-        self,
-        file: NetworkFile,
-        **choices: Any,
+        self, file: NetworkFile, *, device: str = "auto", memory: int | str = "2G"
     ) -> None:
-        settings = choose(ApplySettings, None, choices)
+        settings = choose(ApplySettings, None, {"device": device, "memory": memory})
         self.file, self.memory = file, parse_memory(settings.memory)
         there = onnxruntime.get_available_providers()
         usable = [name for name, provider in _PROVIDERS.items() if provider in there]
-        if settings.device not in ("auto", *usable):
+        if device not in ("auto", *usable):
             raise ImpastoError(
-                f"ONNX Runtime cannot use the device {settings.device!r}; install onnxruntime-gpu "
-                "instead of onnxruntime, or use 'cpu'"
+                f"ONNX Runtime cannot use the device {device!r}; install onnxruntime-gpu instead "
+                "of onnxruntime, or use 'cpu'"
             )
-        self.device = usable[-1] if settings.device == "auto" else settings.device
+        self.device = usable[-1] if device == "auto" else device
 
     @classmethod
     def load(cls, name: str | os.PathLike[str] = "samples", **choices: Any) -> Self:
@@ -99,65 +103,100 @@ class Network:
                 names = ", ".join(self.styles)
                 raise ImpastoError(f"the network has several styles; name one of: {names}")
             style = self.styles[0]
-        pairs = [(style, 1.0)] if isinstance(style, str) else list(dict(style).items())
+        pairs: Any = [(style, 1.0)] if isinstance(style, str) else style
+        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
         found = np.zeros(len(self.styles), np.float64)
-        for name, share in pairs:
-            if not 0 <= share < np.inf:
-                raise ImpastoError(f"the share of {name} is {share}; give a number of at least 0")
-            found[self.file.index(name)] += share
+        try:
+            for name, share in pairs:
+                if not 0 <= float(share) < np.inf:
+                    raise ImpastoError(
+                        f"the share of {name} is {share}; give a number of at least 0"
+                    )
+                found[self.file.index(str(name))] += float(share)
+        except ImpastoError:
+            raise
+        except (TypeError, ValueError):
+            raise ImpastoError(
+                f"{style!r} is no style; give a name, or names with shares, as in "
+                f"{{{self.styles[0]!r}: 1}}"
+            ) from None
         if not found.sum():
             raise ImpastoError("no style has a share above 0; give one")
         return np.asarray(found / found.sum(), np.float32)
 
-    def __call__(self, images: Any, style: Styles = None, **choices: Any) -> Any:
+    def __call__(
+        self,
+        images: Any,
+        style: Styles = None,
+        *,
+        strength: float = 1.0,
+        keep_colors: bool | KeptColors | None = None,
+    ) -> Any:
         """Repaint images, at their own size; they come back as the kind that was given.
 
         Args:
-            images: a PIL image, a list of them, or an array or tensor [N, 3, height, width], RGB:
-                floats in 0..1 or uint8. Transparency is kept.
+            images: a PIL image or a list of them; or an array or tensor [N, 3, height, width], RGB,
+                of floats in 0..1 or of uint8. A PIL image comes back upright and in sRGB, with its
+                transparency.
             style: see `shares`.
-            **choices: `strength` and `keep_colors`, see `ApplySettings`.
+            strength, keep_colors: see `ApplySettings`.
 
         Raises:
             ImpastoError: images of another kind or shape, or a style that does not exist.
         """
-        settings, shares = choose(ApplySettings, None, choices), self.shares(style)
+        chosen = {"strength": strength, "keep_colors": keep_colors}
+        settings, shares = choose(ApplySettings, None, chosen), self.shares(style)
         finish = Finish(settings.strength, settings.kept_colours)
         if isinstance(images, Image.Image):
             (result,) = self._pictures([images], shares, finish)
             return result
-        if isinstance(images, Sequence):
+        if isinstance(images, Sequence) and not isinstance(images, str):
             return self._pictures(images, shares, finish)
-        array = np.asarray(images)
-        if array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
+        is_tensor = hasattr(images, "detach")  # torch's, without importing torch
+        array = np.asarray(images.detach().float().cpu() if is_tensor else images)
+        if (
+            array.ndim != 4
+            or array.shape[1] != 3
+            or 0 in array.shape
+            or array.dtype.kind not in "fu"
+        ):
             raise ImpastoError(
-                f"images have the shape {array.shape}; give [N, 3, height, width], or PIL images"
+                f"images are {type(images).__name__} of shape {array.shape} and type "
+                f"{array.dtype}; give floats or uint8 [N, 3, height, width], or PIL images"
             )
-        if array.dtype != np.uint8:
-            array = np.nan_to_num(array.astype(np.float32)).clip(0, 1)
-        painted = finish(self._batch(array, shares), array)
-        if hasattr(images, "new_empty"):  # a torch tensor, without importing torch
+        if array.dtype.kind == "u" and array.dtype != np.uint8:
+            raise ImpastoError(f"images are of type {array.dtype}; give floats in 0..1, or uint8")
+        if is_tensor and not images.is_floating_point():
+            array = array.astype(np.uint8)
+        photos = array if array.dtype == np.uint8 else np.nan_to_num(array).clip(0, 1)
+        photos = np.asarray(photos, np.uint8 if array.dtype == np.uint8 else np.float32)
+        painted = finish(self._batch(photos, shares), photos)
+        if is_tensor:
             return images.new_empty(images.shape).copy_(_tensor(painted))
-        return painted
+        return painted.astype(array.dtype, copy=False)
 
     def _pictures(
-        self, pictures: Sequence[Image.Image], shares: Array, finish: Finish
+        self, pictures: Sequence[Any], shares: Array, finish: Finish
     ) -> list[Image.Image]:
         """Repaint PIL images; those of one size in batches."""
-        results: dict[int, Image.Image] = {}
+        for picture in pictures:
+            if not isinstance(picture, Image.Image | Picture):
+                kind = type(picture).__name__
+                raise ImpastoError(f"a picture of type {kind} is no PIL image; open it first")
+        read = [images.read_visible(picture) for picture in pictures]
         by_size: dict[tuple[int, int], list[int]] = {}
-        for number, picture in enumerate(pictures):
-            if not isinstance(picture, Image.Image):
-                raise ImpastoError(f"{picture!r} is no PIL image; open it first")
-            by_size.setdefault(picture.size, []).append(number)
-        for numbers in by_size.values():
-            for first in range(0, len(numbers), BATCH):
-                some = numbers[first : first + BATCH]
-                several = [_pixels(pictures[number]) for number in some]
+        for number, picture in enumerate(read):
+            by_size.setdefault(picture.image.size, []).append(number)
+        results: dict[int, Image.Image] = {}
+        for size, numbers in by_size.items():
+            together = max(1, TOGETHER // (size[0] * size[1]))
+            for first in range(0, len(numbers), together):
+                some = numbers[first : first + together]
+                several = [_pixels(read[number].colours) for number in some]
                 photos = np.stack(several) if len(several) > 1 else several[0][None]
                 painted = finish(self._batch(photos, shares), photos)
                 for number, pixels in zip(some, painted, strict=True):
-                    results[number] = _image(pixels, pictures[number])
+                    results[number] = _image(pixels, read[number].alpha)
         return [results[number] for number in range(len(pictures))]
 
     def _batch(self, images: Array, shares: Array) -> Array:
@@ -196,7 +235,7 @@ class Network:
         floats = max(
             (2 * x.inputs + 3.2 * x.outputs) * (x.stride / x.scale) ** 2 for x in shape.layers
         )
-        return int(4 * (floats + 8) * np.prod([shape.padded(side) for side in size]))
+        return int(4 * (floats + 8) * math.prod(shape.padded(side) for side in size))
 
     def _started(self, model: Any) -> Run:
         options = onnxruntime.SessionOptions()
@@ -204,17 +243,19 @@ class Network:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
         )
+        if session.get_providers()[0] != _PROVIDERS[self.device]:
+            raise ImpastoError(f"ONNX Runtime cannot start on {self.device!r} here; use 'cpu'")
         return lambda inputs: session.run(None, dict(inputs))[0]
 
 
 def _pixels(image: Image.Image) -> Array:
-    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
-def _image(pixels: Array, photo: Image.Image) -> Image.Image:
+def _image(pixels: Array, alpha: Image.Image | None) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    if "A" in photo.getbands():
-        image.putalpha(photo.getchannel("A"))
+    if alpha:
+        image.putalpha(alpha)
     return image
 
 

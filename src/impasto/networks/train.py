@@ -20,11 +20,12 @@ from impasto.networks.training import Training, TrainingStep
 from impasto.paint import checkpoints
 from impasto.paint.checkpoints import Keeper
 from impasto.pictures import images
-from impasto.pictures.files import sha256_of
+from impasto.pictures.files import is_file, sha256_of
 from impasto.pictures.images import PathLike, Source
-from impasto.settings import CHECKPOINT_EVERY, TrainSettings, choose
+from impasto.settings import CHECKPOINT_EVERY, TrainSettings, choose, hints
 
 KIND = "training"
+"""What the record of a checkpoint says of its kind, if it is that of a training."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class TrainingCheckpoint:
     """A training: what it was begun with, and how far it has got; see `checkpoints.Checkpoint`.
 
     settings: the fields of `TrainSettings`. inputs: files by role: painting, painting 2, ..., and
-    network if there is a base. photos: the folder, absolute. known: the names of its photos.
+    network if there is a base. photos: the folder, as `path` and `from here`, like an input. known:
+    the names of its photos in use, and those that are `held_out`.
     """
 
     settings: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, str]]
-    photos: str
-    known: Sequence[str] = ()
+    photos: Mapping[str, str]
+    known: Sequence[str]
+    held_out: Sequence[str]
     note: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -119,7 +122,7 @@ def train(
 
 def start(
     paintings: Source | Sequence[Source],
-    photos: PathLike,
+    photos: PathLike | Photos,
     *,
     base: PathLike | None = None,
     settings: TrainSettings | None = None,
@@ -143,10 +146,19 @@ def start(
     pictures = [images.read_visible(each) for each in given]
     path = None if base is None else files.located(base)
     network = None if path is None else files.read(path)
-    known = Photos(photos, chosen.size, chosen.seed)
+    files.named([picture.name for picture in pictures], network)  # before all photos are read
+    if network and chosen.licence:
+        raise ImpastoError("a network that is trained on keeps its licence; leave licence out")
+    known = photos if isinstance(photos, Photos) else Photos(photos, chosen.size, chosen.seed)
     training = Training(pictures, known, chosen, network)
     if checkpoint is None:
         return Course(training, None)
+    for picture in pictures:
+        if not is_file(picture.name):
+            raise ImpastoError(
+                f"a checkpoint needs paintings that are files, and {picture.name} is none; save it "
+                "first"
+            )
     folder = Path(os.path.realpath(checkpoint)).parent
     named = {role: (p.name, p.sha256) for role, p in images.by_role("painting", pictures).items()}
     others = {"network": path, "weights": chosen.weights}
@@ -156,8 +168,9 @@ def start(
     inputs = {role: checkpoints.input_of(*told, folder) for role, told in named.items()}
     written = dataclasses.asdict(chosen)
     written["weights"] = inputs["weights"]["path"] if "weights" in inputs else None
-    where = os.path.abspath(photos)  # noqa: PTH100 # links stay
-    begun = TrainingCheckpoint(written, inputs, where, _names(known), dict(note or {}))
+    where = checkpoints.input_of(str(known.folder), "", folder)
+    used, held_out = ([known.name(p) for p in paths] for paths in (known.paths, known.held_out))
+    begun = TrainingCheckpoint(written, inputs, where, used, held_out, dict(note or {}))
     return Course(training, Keeper(Path(checkpoint), begun, checkpoint_every))
 
 
@@ -165,41 +178,41 @@ def start_again(checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EV
     """Continue a training from its checkpoint; iterating over the result trains, step by step.
 
     Raises:
-        ImpastoError: the checkpoint is missing, damaged or of another version, or an input file or
-            the folder of photos is gone or has changed.
+        ImpastoError: the checkpoint is missing, damaged or of another version, an input file is
+            gone or has changed, or too few photos are left.
     """
     record, tensors = checkpoints.read_parts(checkpoint)
     found = checkpoints.located(checkpoint, record)
     with checkpoints.of_this_version(checkpoint):
-        settings = TrainSettings(**record["settings"] | _weights(found))
+        for name in hints(TrainSettings).keys() ^ {*record["settings"]}:
+            raise KeyError(name)  # another version has other settings
+        weights = {"weights": found["weights"]} if "weights" in found else {}
+        settings = TrainSettings(**record["settings"] | weights)
+        photos = Photos(
+            _folder(checkpoint, record["photos"]),
+            settings.size,
+            settings.seed,
+            held_out=record["held_out"],
+            others=record["known"],
+        )
+        gone = len({*record["known"], *record["held_out"]}) - len(photos.paths + photos.held_out)
+        if gone:
+            notice(f"photos that are gone since the training began: {gone}; it goes on without")
         roles = [role for role in record["inputs"] if role.startswith("painting")]
         course = start(
             [found[role] for role in roles],
-            record["photos"],
+            photos,
             base=found.get("network"),
             settings=settings,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
             note=record["note"],
         )
-        if _names(course.training.photos) != record["known"]:
-            notice(
-                f"the photos in {record['photos']} are not those that the training began with; it "
-                "goes on with those that are there"
-            )
         course.training.restore(record["progress"], tensors)
     return course
 
 
-def is_training(record: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's record is that of a training."""
-    return record.get("kind") == KIND
-
-
-def _names(photos: Photos) -> list[str]:
-    every = [*photos.paths, *photos.held_out]
-    return sorted(str(path.relative_to(photos.folder)) for path in every)
-
-
-def _weights(found: Mapping[str, Path]) -> dict[str, Path]:
-    return {"weights": found["weights"]} if "weights" in found else {}
+def _folder(checkpoint: PathLike, photos: Mapping[str, str]) -> Path:
+    """The folder of photos: where it lies from the checkpoint, or at its old full path."""
+    here = Path(os.path.realpath(checkpoint)).parent / photos.get("from here", "")
+    return here if "from here" in photos and here.is_dir() else Path(photos["path"])

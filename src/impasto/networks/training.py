@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.device import ordinary
+from impasto import __version__
+from impasto.device import fitting, ordinary
+from impasto.errors import ImpastoError
 from impasto.networks import files
 from impasto.networks.architecture import Architecture
 from impasto.networks.files import NetworkFile, Style
@@ -44,11 +49,12 @@ AVERAGED = 0.995
 """The network that is kept is a running mean of the one that learns, with this decay a step."""
 
 VALIDATED, VALIDATION = 100, 16
-"""The steps between two measurements of the validation loss, and the most crops that it takes."""
+"""The steps between two measurements of the validation loss, and the crops that it takes, if there
+are not more styles."""
 
-PREVIEWS, PREVIEWED = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0), 5
-"""The shares of the training after which held-out photos are painted to be looked at, and how
-many."""
+PREVIEWS, PREVIEWED, PREVIEW = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0), 5, 256
+"""The shares of the training after which held-out photos are painted to be looked at, how many, and
+their most pixels a side."""
 
 MOST_GRADIENT = 5.0
 """Gradients of a larger norm are shortened to this one."""
@@ -94,10 +100,12 @@ class Training:
     ) -> None:
         self.paintings, self.photos, self.settings, self.base = paintings, photos, settings, base
         self.names = files.named([picture.name for picture in paintings], base)
-        self.judge = Judge(paintings, settings)
-        self.device = self.judge.device
-        self.judge.weigh(photos.crops(0, MEASURED).to(self.device))
-        count = min(VALIDATION, max(8, len(paintings)))
+        with fitting("training"):
+            self.judge = Judge(paintings, settings)
+            self.device = self.judge.device
+            crops = photos.crops(0, MEASURED).to(self.device)
+            self.judge.weigh(torch.split(crops, settings.batch))
+        count = max(VALIDATION, len(paintings))
         self.held_out = photos.validation(count).to(self.device)
         shape = base.architecture if base else architecture or Architecture()
         student = Transformer(shape, len(paintings), settings.seed).to(self.device)
@@ -105,6 +113,7 @@ class Training:
             self._begin_from(base, student)
         self.teach(student)
         self.step, self.seconds = 0, 0.0
+        self._since: float | None = None  # when the seconds not yet counted began
         self.course: list[tuple[float, ...]] = []
         """A row of step, seconds and training losses for each step."""
         self.validation: list[tuple[float, ...]] = []
@@ -137,10 +146,28 @@ class Training:
 
     @ordinary()
     def advance(self) -> TrainingStep:
-        """Make a step, whether or not the training is done."""
-        began, before = time.monotonic(), self.done
+        """Make a step, whether or not the training is done.
+
+        Raises:
+            ImpastoError: the loss is no number any more, or memory is short.
+        """
+        before = self.done
+        self._since = self._since or time.monotonic()
+        with fitting("training"):
+            losses = self._learn()
+            self._count_seconds()
+            self.course.append((self.step, self.seconds, *losses))
+            measured = None
+            if self.step % VALIDATED == 0 or self.done >= 1:
+                measured = self.validate()
+            if any(before < share <= self.done for share in PREVIEWS):
+                self.previews.append((self.step, self.look()))
+        return TrainingStep(self.step, self.done, losses, measured)
+
+    def _learn(self) -> Losses:
+        """Make one step of Adam; returns the losses before it."""
         rate = self.settings.rate * (FASTER if self.base else 1)
-        rate *= min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * before))
+        rate *= min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.done))
         self.step += 1
         batch, count = self.settings.batch, len(self.paintings)
         photos = self.photos.crops(self.step, batch).to(self.device)
@@ -148,6 +175,11 @@ class Training:
         styles = random.integers(count, size=batch).tolist()
         pictures = self._painted(photos, styles)
         judged = self.judge(pictures.detach(), photos, styles)
+        if not math.isfinite(judged.losses.total):
+            raise ImpastoError(
+                f"the loss is no number after {self.step - 1} steps; train with a smaller rate "
+                f"than {self.settings.rate:g}"
+            )
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.zero_grad()
@@ -157,61 +189,61 @@ class Training:
         decay = min(AVERAGED, self.step / (self.step + 10))  # the first steps count for little
         for name, each in self.learned.items():
             self.mean[name].lerp_(each.detach(), 1 - decay)
-        self.seconds += time.monotonic() - began
-        self.course.append((self.step, self.seconds, *judged.losses))
-        measured = None
-        if self.step % VALIDATED == 0 or self.done >= 1:
-            measured = self.validate()
-        if any(before < share <= self.done for share in PREVIEWS):
-            self.previews.append((self.step, self.look()))
-        return TrainingStep(self.step, self.done, judged.losses, measured)
+        return judged.losses
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - (self._since or now)
+        self._since = now
 
     def _painted(self, photos: Tensor, styles: Sequence[int]) -> Tensor:
-        shares = torch.eye(len(self.paintings), dtype=torch.float32)[list(styles)]
+        """Photos painted by the student: in half precision on a GPU that has bfloat16."""
         kind = self.device.type
         halved = kind == "cuda" and torch.cuda.is_bf16_supported()
         with torch.autocast(kind, torch.bfloat16) if halved else contextlib.nullcontext():
-            pictures: Tensor = self.student(photos, shares.to(self.device))
-        return pictures.float()
+            pictures: Tensor = self.student(photos, self._shares(styles))
+        return pictures
+
+    def _shares(self, styles: Sequence[int]) -> Tensor:
+        return torch.eye(len(self.paintings), dtype=torch.float32)[list(styles)].to(self.device)
 
     def validate(self) -> Losses:
         """Measure the losses of the running mean on held-out photos, and keep the best mean."""
-        began = time.monotonic()
-        count = len(self.held_out)
-        pictures, styles = (
-            self.preview(self.held_out),
-            [n % len(self.paintings) for n in range(count)],
-        )
-        parts = [
-            self.judge(pictures[n : n + 4], self.held_out[n : n + 4], styles[n : n + 4]).losses
-            for n in range(0, count, 4)
-        ]
-        sizes = [min(4, count - n) for n in range(0, count, 4)]
-        measured = Losses(*np.average(parts, axis=0, weights=sizes).tolist())
-        if measured.total <= min((row[-1] for row in self.validation), default=math.inf):
+        parts, counts = [], []
+        for pictures, photos, styles in self._previews(self.held_out):
+            parts.append(self.judge(pictures, photos, styles).losses)
+            counts.append(len(photos))
+        measured = Losses(*np.average(parts, axis=0, weights=counts).tolist())
+        if measured.total <= self._least():
             self.best = {name: each.clone() for name, each in self.mean.items()}
-        self.seconds += time.monotonic() - began
+        self._count_seconds()
         self.validation.append((self.step, self.seconds, *measured))
         return measured
 
+    def _least(self) -> float:
+        """The lowest validation loss so far."""
+        totals = [row[-1] for row in self.validation if math.isfinite(row[-1])]
+        return min(totals, default=math.inf)
+
     @torch.no_grad()
-    def preview(self, photos: Tensor) -> Tensor:
-        """Photos repainted by the running mean, in one style after another."""
+    def _previews(self, photos: Tensor) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+        """Photos as the running mean paints them, one style after another, a batch at a time."""
         learned = {name: each.detach().clone() for name, each in self.learned.items()}
+        self._load(self.mean)
+        self.student.eval()
         try:
-            self._load(self.mean)
-            styles = [n % len(self.paintings) for n in range(len(photos))]
-            parts = [
-                self._painted(photos[n : n + 4], styles[n : n + 4])
-                for n in range(0, len(photos), 4)
-            ]
-            return torch.cat(parts)
+            for first in range(0, len(photos), self.settings.batch):
+                some = photos[first : first + self.settings.batch]
+                styles = [(first + n) % len(self.paintings) for n in range(len(some))]
+                yield self.student(some, self._shares(styles)), some, styles
         finally:
             self._load(learned)
+            self.student.train()
 
     def look(self) -> Tensor:
-        """Some held-out photos as the running mean paints them, uint8 [N, 3, size, size]."""
-        return (self.preview(self.held_out[:PREVIEWED]) * 255).round().byte().cpu()
+        """Some held-out photos as the running mean paints them, uint8 [N, 3, side, side]."""
+        found = torch.cat([each for each, *_ in self._previews(self.held_out[:PREVIEWED])])
+        return (shrunk(found) * 255).round().byte().cpu()
 
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:
@@ -224,15 +256,15 @@ class Training:
         held = {name: torch.from_numpy(each.copy()) for name, each in base.weights.items()}
         whole = Transformer(base.architecture, len(base.styles)).to(self.device)
         whole.take({name: each.to(self.device) for name, each in held.items()})
-        photos = self.held_out[:4]
-        pictures = [
-            whole(photos, torch.eye(len(base.styles))[[n] * len(photos)].to(self.device))
-            for n in range(len(base.styles))
-        ]
-        begins = []
-        for style in range(len(self.paintings)):
-            losses = [self.judge(old, photos, [style] * len(photos)).losses for old in pictures]
-            begins.append(int(np.argmin([each.total for each in losses])))
+        photos = torch.split(self.held_out[:4], self.settings.batch)
+        totals = np.zeros((len(self.paintings), len(base.styles)))
+        for old, some in itertools.product(range(len(base.styles)), photos):
+            shares = torch.eye(len(base.styles), dtype=torch.float32)[[old] * len(some)]
+            pictures = whole(some, shares.to(self.device))
+            for new in range(len(self.paintings)):
+                judged = self.judge(pictures, some, [new] * len(some))
+                totals[new, old] += judged.losses.total * len(some)
+        begins = totals.argmin(1).tolist()
         for name, own in student.weights().items():
             if name.endswith((".scale", ".shift")):
                 own.copy_(held[name][begins])
@@ -250,7 +282,8 @@ class Training:
         }
         settings = dataclasses.asdict(self.settings)
         del settings["licence"]
-        settings["weights"] = None if settings["weights"] is None else str(settings["weights"])
+        if settings["weights"] is not None:
+            settings["weights"] = Path(settings["weights"]).name
         styles = tuple(
             Style(name, picture.sha256, files.thumbnail(picture.image), settings, self.record)
             for name, picture in zip(self.names, self.paintings, strict=True)
@@ -264,12 +297,14 @@ class Training:
             else old
             for name, old in self.base.weights.items()
         }
-        return dataclasses.replace(self.base, styles=(*self.base.styles, *styles), weights=arrays)
+        told = (*self.base.styles, *styles)
+        return dataclasses.replace(self.base, styles=told, weights=arrays, impasto=__version__)
 
     @property
     def record(self) -> dict[str, Any]:
         """What is known of the training, as values that JSON can hold."""
-        best = min(self.validation, key=lambda row: row[-1], default=())
+        least = self._least()
+        best = next((row for row in self.validation if row[-1] == least), ())
         return {
             "steps": self.step,
             "seconds": round(self.seconds),
@@ -280,8 +315,13 @@ class Training:
             "validation": dict(zip(Losses._fields, best[2:], strict=True)) if best else {},
             "learned": "scales and shifts" if self.base else "all weights",
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, "
-            f"{self.device.type}, torch {torch.__version__}",
+            f"{self._device_name}, torch {torch.__version__}",
         }
+
+    @property
+    def _device_name(self) -> str:
+        is_cuda = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if is_cuda else self.device.type
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that `restore` needs to go on: plain values, and tensors."""
@@ -294,13 +334,21 @@ class Training:
         tensors["course"] = torch.tensor(self.course, dtype=torch.float64)
         tensors["validation"] = torch.tensor(self.validation, dtype=torch.float64)
         tensors |= {f"preview {step}": pictures for step, pictures in self.previews}
-        return {"step": self.step, "seconds": self.seconds}, tensors
+        weight = self.judge.style_weight
+        return {"step": self.step, "seconds": self.seconds, "style weight": weight}, tensors
 
     @torch.no_grad()
     def restore(self, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Continue from a `state` of a training with the same paintings, photos and settings."""
+        """Continue from a `state` of a training with the same paintings, photos and settings.
+
+        Raises:
+            KeyError, ValueError: the state is that of another network.
+        """
         self.step, self.seconds = values["step"], values["seconds"]
+        self.judge.style_weight = values["style weight"]
         for name, each in self.learned.items():
+            if tensors[f"learned {name}"].shape != each.shape:
+                raise ValueError(name)
             each.copy_(tensors[f"learned {name}"])
             self.mean[name].copy_(tensors[f"mean {name}"])
             moments = {
@@ -322,3 +370,10 @@ class Training:
         self.validation = [tuple(row) for row in tensors["validation"].tolist()]
         steps = sorted(int(n.split()[1]) for n in tensors if n.startswith("preview "))
         self.previews = [(step, tensors[f"preview {step}"]) for step in steps]
+
+
+def shrunk(pictures: Tensor) -> Tensor:
+    """Pictures [N, 3, side, side] with at most `PREVIEW` pixels a side."""
+    if pictures.shape[-1] <= PREVIEW:
+        return pictures
+    return F.interpolate(pictures, size=(PREVIEW, PREVIEW), mode="area")

@@ -71,11 +71,15 @@ class Transformer(nn.Module):
         missing = [self.architecture.padded(side) - side for side in (width, height)]
         x = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")
         outputs = {IMAGES: x}
-        for layer in self.architecture.layers:
+        for layer in self.architecture.layers[:-1]:
             x = self.layers[layer.name](outputs[layer.reads], shares)
             if layer.adds is not None:
                 x = x + outputs[layer.adds]
             outputs[layer.name] = x
+        last = self.architecture.layers[-1]
+        # Half precision has steps of a whole grey level.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.layers[last.name](outputs[last.reads].to(images.dtype), shares)
         picture: Tensor = Bounded.apply(0.5 + 0.5 * x)  # type: ignore[no-untyped-call]
         return picture[..., :height, :width]
 

@@ -172,7 +172,7 @@ def of_this_version(path: PathLike) -> Iterator[None]:
         yield
     except ImpastoError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ImpastoError(
             f"{os.fspath(path)} was written by another version of impasto "
             f"({error} is missing); begin anew"

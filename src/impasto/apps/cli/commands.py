@@ -19,11 +19,11 @@ from cyclopts import App, Parameter
 from impasto import __version__, catalog
 from impasto.apps.cli import series, texts
 from impasto.apps.cli.console import print_out
-from impasto.apps.cli.making import Output, PictureOutput
+from impasto.apps.cli.making import Output, PictureOutput, free_names
 from impasto.apps.cli.options import File, Help, converted, settings_of, several, varied
 from impasto.apps.cli.series import kept_beside, name_of, stem_of
 from impasto.errors import ImpastoError
-from impasto.pictures.files import STANDARD, check_folder, numbered
+from impasto.pictures.files import STANDARD, check_folder
 from impasto.settings import (
     CHECKPOINT_EVERY,
     AtlasSettings,
@@ -91,12 +91,8 @@ def stylize(
     if skip_existing and out.force:
         raise ImpastoError("--skip-existing keeps what is there, --force replaces it; give one")
     paintings = [name for name, _ in style] or [name for _, name in region]
-    names: list[str] = []
-    for photo in photos:
-        stem = "-".join(map(stem_of, [photo, *paintings]))
-        free = map(str, numbered(Path(f"{stem}.{out.format or 'png'}")))
-        names.append(next(name for name in free if name not in names))
-    targets = out.placed(names)
+    stems = ["-".join(map(stem_of, [photo, *paintings])) for photo in photos]
+    targets = out.placed(free_names(stems, out))
     if out.film and len(targets) > 1:
         raise ImpastoError("a film shows a single picture; give one photo, or no --film")
     stylizer = Stylizer(style, regions=region, **choices)
@@ -265,8 +261,11 @@ def resume(
     if path.suffix != SUFFIX and os.path.exists(kept_beside(path)):  # noqa: PTH110
         path = kept_beside(path)  # the name of the picture will do
     record = read_record(path)
-    if record.get("kind") == "training":
+    if record.get("kind") == "training":  # `networks.train.KIND`, which would load torch
         from impasto.apps.cli.one_pass import train_again
+
+        if out.film or out.stills:
+            raise ImpastoError("a training has no film and no stills; its previews are saved")
 
         return train_again(path, checkpoint_every, out)
     note = record.get("note") or {}

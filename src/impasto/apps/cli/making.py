@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -136,10 +137,14 @@ class Output(Reported):
         for target in targets:
             check_writable(target, self.format)
         files = [Path(file) for file in (*targets, *beside) if file and str(file) != STANDARD]
-        for before, path in enumerate(files):
-            if os.path.abspath(path) in map(os.path.abspath, files[:before]):  # noqa: PTH100
+        taken: set[str] = set()
+        read = {identity(name) for name in inputs} if self.force else set()
+        for path in files:
+            place = os.path.abspath(path)  # noqa: PTH100
+            if place in taken:
                 raise ImpastoError(f"{path} is named for two outputs; give one another name")
-            if self.force and any(_is(path, name) for name in inputs):
+            taken.add(place)
+            if read and (own := identity(path)) and own in read:
                 raise ImpastoError(f"{path} is one of the inputs; choose another name for it")
 
     def sheet(self, make: Callable[..., Sheet]) -> Sheet:
@@ -282,8 +287,29 @@ def _called(path: Path) -> str:
     return "standard output" if str(path) == STANDARD else str(path)
 
 
-def _is(one: Path, other: str) -> bool:
+def free_names(stems: Sequence[str], out: Output) -> list[str]:
+    """A file name for each stem, with -2, -3, ... where another has the same."""
+    used: dict[str, int] = {}
+    names: dict[str, None] = {}
+    for stem in stems:
+        for count in itertools.count(used.get(stem, 1)):
+            name = f"{stem}-{count}" if count > 1 else stem
+            if f"{name}.{out.format or 'png'}" not in names:
+                break
+        used[stem] = count + 1
+        names[f"{name}.{out.format or 'png'}"] = None
+    return list(names)
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its names; None if there is none."""
     try:
-        return one.samefile(other)
-    except OSError:
-        return False
+        found = os.stat(path)  # noqa: PTH116 # Path.stat raises for more
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths are those of one file that exists."""
+    return (own := identity(one)) is not None and own == identity(other)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +25,8 @@ from impasto.apps.cli.making import (
     NetworkOutput,
     Output,
     Reported,
+    free_names,
+    same_file,
     told_of,
 )
 from impasto.apps.cli.options import File, settings_of, several
@@ -43,9 +47,6 @@ NETWORK, EXPORTED = NetworkOutput(), ExportOutput()
 TRAINING_EVERY = 60.0
 PIXELS = 4_000_000
 """Photos are read and painted together up to this many pixels."""
-
-BESIDE = (".csv", "-curves.png", "-previews.jpg")
-"""What lies beside a network, after its name: its losses, their curves, and previews."""
 
 STALE = 0.7
 """If the network that is kept is older than this share of the training, a notice says so."""
@@ -88,11 +89,7 @@ def apply(
     ready.shares(style or None)  # a style that does not exist is found before the work
     given = list(_listed(photos))
     stem = "-".join(name for name, _ in style) or ready.styles[0]
-    names: list[str] = []
-    for photo in given:
-        free = map(str, numbered(Path(f"{stem_of(photo)}-{stem}.{out.format or 'png'}")))
-        names.append(next(name for name in free if name not in names))
-    targets = out.placed(names)
+    targets = out.placed(free_names([f"{stem_of(photo)}-{stem}" for photo in given], out))
     out.check(targets, [*given, str(path)])
     return _Series(ready, path, style, settings, out).paint(given, targets)
 
@@ -103,94 +100,111 @@ class _Series:
     def __init__(
         self, network: Network, path: Path, style: Any, settings: ApplySettings, out: Output
     ) -> None:
+        import onnxruntime
+
         from impasto.pictures.files import sha256_of
 
         self.network, self.style, self.settings, self.out = network, style or None, settings, out
-        self.finish = {"strength": settings.strength, "keep_colors": settings.kept_colours}
+        self.finish: dict[str, Any] = {
+            "strength": settings.strength,
+            "keep_colors": settings.kept_colours,
+        }
         shares = network.shares(self.style).tolist()
         self.record = {
             "impasto": __version__,
             "command": "apply",
             "network": {"name": path.name, "sha256": sha256_of(path)},
             "styles": {n: share for n, share in zip(network.styles, shares, strict=True) if share},
+            "onnxruntime": onnxruntime.__version__,
             "device": network.device,
             "settings": {"size": settings.size, **self.finish},
         }
         self.results: list[dict[str, Any]] = []
-        self.waiting: list[tuple[str, Path, Picture, Image]] = []
+        self.waiting: list[tuple[str, Path, Picture]] = []
         self.alone = True
 
     def paint(self, photos: Sequence[str], targets: Sequence[Path]) -> int:
         """Paint all photos; returns the exit code."""
         self.alone = len(photos) == 1
-        watch = interruptions.get()
-        with watch.held():
+        try:
             for photo, target in zip(photos, targets, strict=True):
-                try:
-                    self.waiting.append((photo, target, *self._read(photo)))
-                except Exception as error:
-                    self._failed(photo, error)
-                if watch.asked:
-                    break
-                pixels = sum(image.width * image.height for *_, image in self.waiting)
-                if photo == photos[-1] or pixels >= PIXELS:
+                with self._unless_it_fails(photo):
+                    self.waiting.append((photo, target, self._read(photo)))
+                pixels = sum(w * h for *_, picture in self.waiting for w, h in [picture.image.size])
+                if pixels >= PIXELS:
                     self._paint_waiting()
-        if watch.asked:
+            self._paint_waiting()
+        except KeyboardInterrupt:
+            if not self.results:
+                raise
             say("impasto: interrupted; what was painted before is kept")
-            return self.out.finish(*self.results) or INTERRUPTED
-        return self.out.finish(*self.results)
+        code = self.out.finish(*self.results)
+        return code if len(self.results) == len(photos) else INTERRUPTED
 
-    def _read(self, photo: str) -> tuple[Picture, Image]:
-        """A photo, and the image that is painted: resized, with its transparency."""
+    def _read(self, photo: str) -> Picture:
+        """A photo, resized; its transparency, too."""
         from impasto.pictures import images
 
         picture = images.read_visible(photo)
-        size = picture.image.size
-        if self.settings.size != FULL:
-            size = images.fitted_size(size, int(self.settings.size))
-            images.tell_if_enlarged(picture, size, "to")
-        image = images.resize(picture.colours, size)
-        if picture.alpha:
-            image = image.copy()
-            image.putalpha(images.resize(picture.alpha, size))
-        return picture, image
+        if self.settings.size == FULL:
+            return picture
+        size = images.fitted_size(picture.image.size, int(self.settings.size))
+        images.tell_if_enlarged(picture, size, "to")
+        image, alpha = images.resize(picture.colours, size), picture.alpha
+        alpha = images.resize(alpha, size) if alpha else None
+        return replace(picture, image=image, colours=image, alpha=alpha)
 
     def _paint_waiting(self) -> None:
+        """Paint the photos that wait, together; if that fails, one by one."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
         began = time.monotonic()
         try:
-            painted = self.network([image for *_, image in self.waiting], self.style, **self.finish)
-        except Exception as error:
-            painted = [error] * len(self.waiting)
-        seconds = (time.monotonic() - began) / max(1, len(self.waiting))
-        for (photo, target, picture, _), image in zip(self.waiting, painted, strict=True):
-            try:
-                self._save(photo, target, picture, image, seconds)
-            except Exception as error:
-                self._failed(photo, error)
-        self.waiting = []
+            painted = self._painted([picture for *_, picture in waiting])
+        except Exception:
+            for each in waiting:
+                began = time.monotonic()
+                with self._unless_it_fails(each[0]):
+                    (image,) = self._painted([each[2]])
+                    self._save(*each, image, time.monotonic() - began)
+            return
+        seconds = (time.monotonic() - began) / len(waiting)
+        for each, image in zip(waiting, painted, strict=True):
+            with self._unless_it_fails(each[0]):
+                self._save(*each, image, seconds)
+
+    def _painted(self, pictures: Sequence[Picture]) -> list[Image]:
+        painted: list[Image] = self.network(pictures, self.style, **self.finish)
+        return painted
 
     def _save(
-        self, photo: str, target: Path, picture: Picture, image: Image | Exception, seconds: float
+        self, photo: str, target: Path, picture: Picture, image: Image, seconds: float
     ) -> None:
         from impasto.pictures import images
 
-        if isinstance(image, Exception):
-            raise image
         record = {**self.record, "size": list(image.size), "photo": images.named(picture)}
-        written = images.write(
-            image, target, record=record, force=self.out.force, format=self.out.format
-        )
-        width, height = image.size
-        called = "standard output" if self.out.is_standard else written
-        self.out.tell(f"{called}  ({width} x {height} pixels, {seconds:.2f} s)")
-        told = {"photo": photo, "output": str(written), "size": [width, height]}
-        self.results.append({**told, "seconds": round(seconds, 3)})
+        with interruptions.get().held():
+            written = images.write(
+                image, target, record=record, force=self.out.force, format=self.out.format
+            )
+            width, height = image.size
+            called = "standard output" if self.out.is_standard else written
+            self.out.tell(f"{called}  ({width} x {height} pixels, {seconds:.2f} s)")
+            told = {"photo": photo, "output": str(written), "size": [width, height]}
+            self.results.append({**told, "seconds": round(seconds, 3)})
+        interruptions.get().check()
 
-    def _failed(self, photo: str, error: Exception) -> None:
-        if self.alone:
-            raise error
-        self.results.append({"photo": photo, "error": told_of(name_of(photo), error)})
-        say(f"impasto: {self.results[-1]['error']}")
+    @contextlib.contextmanager
+    def _unless_it_fails(self, photo: str) -> Iterator[None]:
+        """Go on if a photo fails, unless it is the only one."""
+        try:
+            yield
+        except Exception as error:
+            if self.alone:
+                raise
+            self.results.append({"photo": photo, "error": told_of(name_of(photo), error)})
+            say(f"impasto: {self.results[-1]['error']}")
 
 
 def _listed(photos: Sequence[str]) -> Iterator[str]:
@@ -201,7 +215,10 @@ def _listed(photos: Sequence[str]) -> Iterator[str]:
         if photo == STANDARD or not os.path.isdir(photo):  # noqa: PTH112 # Path.is_dir raises
             yield photo
             continue
-        inside = sorted(p for p in Path(photo).iterdir() if p.suffix.lower() in READABLE)
+        try:
+            inside = sorted(p for p in Path(photo).iterdir() if p.suffix.lower() in READABLE)
+        except OSError as error:
+            raise ImpastoError(f"{photo} cannot be read ({error.strerror}); check it") from None
         if not inside:
             raise ImpastoError(f"{photo} has no photos in it; give another folder, or files")
         yield from map(str, inside)
@@ -231,54 +248,99 @@ def train(
     """
     from impasto.networks.train import start
 
+    if STANDARD in paintings:
+        raise ImpastoError("a training reads its paintings again when it is resumed; give files")
     first = Path(out.output or f"{'-'.join(map(stem_of, paintings))}.safetensors")
-    _check_network(first)
-    target = first
-    if not out.force:
-        target = next(name for name in numbered(first) if not any(map(os.path.exists, _all(name))))
-        if target != first:
-            notice(f"{first}, or a file beside it, exists already; {target} is written instead")
-    if any(os.path.abspath(target) == os.path.abspath(name) for name in (base, *paintings) if name):  # noqa: PTH100
-        raise ImpastoError(f"{target} is one of the inputs; choose another name for it")
+    inputs = [*paintings, base, choices.get("weights")]
+    target = _free(first, [str(each) for each in inputs if each], out)
     course = start(
         list(paintings),
         photos,
         base=base,
         checkpoint=kept_beside(target),
         checkpoint_every=checkpoint_every,
+        note={"output": target.name},
         **choices,
     )
     return trained(course, target, out)
 
 
+def _free(first: Path, inputs: Sequence[str], out: Reported) -> Path:
+    """The file for a network, so that nothing is lost: no input, nothing that is there already.
+
+    Raises:
+        ImpastoError: it has another ending or cannot be written; or, with --force, it or a file
+            beside it is an input, or belongs to a training that can go on.
+    """
+    _check_network(first)
+    kept = kept_beside(first)
+    if out.force:
+        for path in _all(first):
+            if any(same_file(path, name) for name in inputs):
+                raise ImpastoError(f"{path} is one of the inputs; choose another name for it")
+        if kept.exists():
+            raise ImpastoError(
+                f"{kept} is an unfinished training; go on with impasto resume {kept}, or delete it"
+            )
+        return first
+    target = next(name for name in numbered(first) if not any(map(os.path.exists, _all(name))))
+    if target != first:
+        on = f"; an earlier training is kept, to go on: impasto resume {kept}"
+        notice(
+            f"{first}, or a file beside it, exists already; {target} is written instead"
+            + (on if kept.exists() else "")
+        )
+    return target
+
+
 def train_again(kept: Path, checkpoint_every: float, out: Reported) -> int:
     """Go on with a training from its checkpoint; its files are those beside the checkpoint."""
     from impasto.networks.train import start_again
-    from impasto.paint.checkpoints import SUFFIX
+    from impasto.paint.checkpoints import SUFFIX, read_record
 
     if out.output is not None:
         raise ImpastoError("a network is saved beside its checkpoint; leave --output out")
-    course = start_again(kept, checkpoint_every=checkpoint_every)
-    return trained(course, kept.with_name(kept.name.removesuffix(SUFFIX)), out)
+    name = read_record(kept)["note"].get("output") or kept.name.removesuffix(SUFFIX)
+    target = kept.with_name(Path(name).name)
+    _check_network(target)
+    if target.exists() and not _is_interrupted(target):
+        target = next(n for n in numbered(target) if not any(map(os.path.exists, _all(n)[2:])))
+        notice(f"another network has taken the name; {target} is written instead")
+    return trained(start_again(kept, checkpoint_every=checkpoint_every), target, out)
+
+
+def _is_interrupted(target: Path) -> bool:
+    """Whether a file is what an interrupted training has saved."""
+    from impasto.networks.files import read
+
+    try:
+        return read(target).styles[-1].training.get("stopped") == "interrupted"
+    except ImpastoError:
+        return False
 
 
 def trained(course: Course, target: Path, out: Reported) -> int:
     """Train with progress, and save everything even after Ctrl-C; returns the exit code."""
     watch, training = interruptions.get(), course.training
     title = ", ".join(training.names)
-    watch.hold = True  # a step is short, and what is written beside the network stays whole
     pictures = len(training.previews)
-    with Progress(quiet=out.quiet) as progress:
+    # Ctrl-C waits for the end of a step; what is written beside the network stays whole.
+    with watch.held(), Progress(quiet=out.quiet) as progress:
         for step in course:
             progress.trained(title, step)
             if step.validation or len(training.previews) > pictures:
                 pictures = len(training.previews)
                 _write_beside(course, target)
             if watch.asked:
-                course.keep()
                 break
     with watch.held():
-        written = course.network.save(target, force=True)
+        course.keep()
+        kept = course.checkpoint
+        on = f"to go on: impasto resume {kept}" if kept and kept.exists() else ""
+        try:
+            written = course.network.save(target, force=True)
+        except ImpastoError as error:
+            raise ImpastoError(f"{error}{on and f'; then {on}'}") from None
         _write_beside(course, target)
         done = training.done >= 1
         if done:
@@ -287,12 +349,12 @@ def trained(course: Course, target: Path, out: Reported) -> int:
     told = {"output": str(written), "styles": course.network.styles, **about}
     reached = about["validation"]
     losses = ", ".join(f"{name} {reached[name]:.3f}" for name in ("content", "style") if reached)
-    minutes = f"{training.seconds / 60:.0f} minutes"
+    minutes = f"{training.seconds / 60:.1f} minutes"
     out.tell(
         f"{written}  ({training.step} steps, {minutes}{losses and f', held-out photos: {losses}'})"
     )
     if not done:
-        say(f"interrupted; what was learned is saved; to go on: impasto resume {course.checkpoint}")
+        say(f"interrupted; what was learned is saved{on and '; '}{on}")
     elif about["kept step"] < STALE * training.step:
         notice(
             f"the network is that of step {about['kept step']}: since then, held-out photos have "
@@ -302,18 +364,22 @@ def trained(course: Course, target: Path, out: Reported) -> int:
 
 
 def _all(target: Path) -> list[Path]:
-    """The network's file and all that lies beside it."""
-    beside = [target.with_name(f"{target.stem}{end}") for end in BESIDE]
-    return [target, kept_beside(target), *beside]
+    """The network's file, its checkpoint and all else that lies beside it."""
+    return [target, kept_beside(target), *_beside(target)]
+
+
+def _beside(target: Path) -> list[Path]:
+    from impasto.networks.photos import BESIDE
+
+    return [target.with_name(f"{target.stem}{end}") for end in BESIDE]
 
 
 def _write_beside(course: Course, target: Path) -> None:
-    from impasto.networks.training import Training
     from impasto.pages import training as pages
     from impasto.pictures import files, images
 
-    training: Training = course.training
-    table, plot, sheet = (target.with_name(f"{target.stem}{end}") for end in BESIDE)
+    training = course.training
+    table, plot, sheet = _beside(target)
     try:
         files.write_whole(pages.table(training).encode(), table, True)
         images.write(pages.plot(training), plot, force=True)
