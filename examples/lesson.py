@@ -64,6 +64,9 @@ def execute(name: str, folder: Path) -> Any:
 
 def main() -> None:
     output = Path(sys.argv[1] if len(sys.argv) > 1 else "lesson.ipynb")
+    if not (LESSONS / output.name).exists():
+        names = " or ".join(sorted(path.name for path in LESSONS.glob("*.ipynb")))
+        raise SystemExit(f"there is no lesson {output.name}; call the output {names}")
     with tempfile.TemporaryDirectory() as folder:
         try:
             lesson = execute(output.name, Path(folder))

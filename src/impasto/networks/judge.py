@@ -13,6 +13,7 @@ from torch import Tensor
 from impasto import catalog
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
+from impasto.losses.grids import GridLoss
 from impasto.losses.objective import Objective, content_floor, measure
 from impasto.losses.smoothness import TotalVariationLoss
 from impasto.optimise.base import Evaluation
@@ -25,10 +26,16 @@ PAINTED = 2
 """Paintings have a longer side of this many sides of a crop: photos are mostly seen that large."""
 
 
+GRID = 300.0
+"""The weight of the grid loss in squares of eight periods. Of n x n repetitions, any picture has
+about 1 / n^2 of its variance left, so that smaller squares weigh less.
+"""
+
+
 class Losses(NamedTuple):
     """The mean losses of some pictures: content and style as `ContentLoss` and `Style` have them.
 
-    total: with the weights of training, and the total variation.
+    total: with the weights of training, total variation and grid.
     """
 
     content: float
@@ -45,6 +52,9 @@ class Judgement(NamedTuple):
 
 class Judge:
     """What pictures are judged by while a network is trained: the losses of one goal per painting.
+
+    style_weight: see `weigh`. period, grid_weight: of the grid that the network could make; see
+    `GridLoss`.
 
     Raises:
         ImpastoError: a layer does not exist, or a painting is smaller than the encoder can see.
@@ -69,6 +79,7 @@ class Judge:
             exemplar = studio.exemplar(painting, size)
             self.goals.append(list(style.losses(studio.mixed, [exemplar], shares)))
         self.style_weight = 0.0
+        self.period, self.grid_weight = 16, GRID
 
     def weigh(self, batches: Iterable[Tensor]) -> None:
         """Set the weight of style: relative to the style loss of photos that nobody has painted."""
@@ -108,10 +119,12 @@ class Judge:
     def _losses(self, style: Sequence[Any], content: Tensor) -> list[Loss]:
         strength = self.settings.strength
         weight = 2 * (1 - strength)
+        across = max(2, min(8, self.settings.size // (2 * self.period)))
         return [
             ContentLoss(self.content_layer, content, weight, floor=self.floor),
             *(dataclasses.replace(x, weight=self.style_weight * x.weight) for x in style),
             TotalVariationLoss(2 * strength * self.settings.tv),
+            GridLoss(self.period, self.grid_weight * (across / 8) ** 2, across),
         ]
 
     def _sums(self, found: Evaluation, style: Sequence[Any]) -> np.ndarray[Any, Any]:

@@ -109,6 +109,7 @@ class Training:
         self.held_out = photos.validation(count).to(self.device)
         shape = base.architecture if base else architecture or Architecture()
         student = Transformer(shape, len(paintings), settings.seed).to(self.device)
+        self.judge.period = 2 * shape.stride
         if base:
             self._begin_from(base, student)
         self.teach(student)
@@ -228,14 +229,20 @@ class Training:
     @torch.no_grad()
     def _previews(self, photos: Tensor) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
         """Photos as the running mean paints them, one style after another, a batch at a time."""
-        learned = {name: each.detach().clone() for name, each in self.learned.items()}
-        self._load(self.mean)
-        self.student.eval()
-        try:
+        with self.showing():
             for first in range(0, len(photos), self.settings.batch):
                 some = photos[first : first + self.settings.batch]
                 styles = [(first + n) % len(self.paintings) for n in range(len(some))]
                 yield self.student(some, self._shares(styles)), some, styles
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[None]:
+        """Meanwhile, the student has the running mean of its weights."""
+        learned = {name: each.detach().clone() for name, each in self.learned.items()}
+        self._load(self.mean)
+        self.student.eval()
+        try:
+            yield
         finally:
             self._load(learned)
             self.student.train()
