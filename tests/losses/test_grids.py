@@ -33,7 +33,7 @@ def test_waves_of_the_networks_own_periods_count_wholly(period: int) -> None:
     wave = torch.cos(2 * math.pi * (torch.arange(128) + 0.3) / period).expand(1, 1, 128, 128)
     assert GridLoss(16)(wave).item() == pytest.approx(wave.var(correction=0).item(), rel=1e-3)
     other = torch.cos(2 * math.pi * torch.arange(128) / (period * 1.2)).expand(1, 1, 128, 128)
-    assert GridLoss(16)(other).item() < 0.05 * other.var().item()
+    assert GridLoss(16)(other).item() < 0.06 * other.var().item()
 
 
 def test_pictures_have_next_to_no_grid() -> None:

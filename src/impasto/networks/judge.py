@@ -26,8 +26,8 @@ PAINTED = 2
 """Paintings have a longer side of this many sides of a crop: photos are mostly seen that large."""
 
 
-GRID = 300.0
-"""The weight of the grid loss in squares of eight periods. Of n x n repetitions, any picture has
+GRID = 450.0
+"""The weight of the grid loss at strength 1/2, in squares of eight periods. Of n x n repetitions, any picture has
 about 1 / n^2 of its variance left, so that smaller squares weigh less.
 """
 
@@ -124,7 +124,7 @@ class Judge:
             ContentLoss(self.content_layer, content, weight, floor=self.floor),
             *(dataclasses.replace(x, weight=self.style_weight * x.weight) for x in style),
             TotalVariationLoss(2 * strength * self.settings.tv),
-            GridLoss(self.period, self.grid_weight * (across / 8) ** 2, across),
+            GridLoss(self.period, 2 * strength * self.grid_weight * (across / 8) ** 2, across),
         ]
 
     def _sums(self, found: Evaluation, style: Sequence[Any]) -> np.ndarray[Any, Any]:
