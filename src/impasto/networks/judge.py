@@ -27,8 +27,8 @@ PAINTED = 2
 
 
 GRID = 450.0
-"""The weight of the grid loss at strength 1/2, in squares of eight periods. Of n x n repetitions, any picture has
-about 1 / n^2 of its variance left, so that smaller squares weigh less.
+"""The weight of the grid loss at strength 1/2, in squares of eight periods. Of n x n repetitions,
+any picture has about 1 / n^2 of its variance left, so that smaller squares weigh less.
 """
 
 
