@@ -72,6 +72,7 @@ def times(network: Network, other: Any, name: str) -> None:
     found: dict[str, list[float]] = {label: [] for label in works}
     for run in range(RUNS + 1):
         for label, work in works.items():
+            work()  # the other program's threads go on spinning for a while
             taken = seconds(work) / (8 if "batch" in label else 1)
             found[label] += [taken] if run else []  # the first is a warm-up
     medians = {label: statistics.median(each) for label, each in found.items()}
