@@ -167,20 +167,18 @@ def test_what_train_refuses(photos: Path, network: str, capsys: Captured) -> Non
     assert files() == [network]
 
 
-def test_ctrl_c_keeps_what_was_learned(photos: Path, capsys: Captured) -> None:
-    words = [
-        "train",
-        WAVE,
-        "--photos",
-        str(photos),
-        *QUICK,
-        "--minutes",
-        "0.15",
-        "-o",
-        "a.safetensors",
-    ]
-    done = interrupted(words, "step")
+def stopped(
+    photos: Path, painting: str = WAVE, minutes: float = 0.15
+) -> subprocess.CompletedProcess[str]:
+    """A training whose network is a.safetensors, stopped by Ctrl-C after its first step."""
+    words = ["train", painting, "--photos", str(photos), *QUICK, "--minutes", str(minutes)]
+    done = interrupted([*words, "-o", "a.safetensors"], "step")
     assert done.returncode == 130, done.stderr
+    return done
+
+
+def test_ctrl_c_keeps_what_was_learned(photos: Path, capsys: Captured) -> None:
+    done = stopped(photos)
     assert "to go on: impasto resume a.safetensors.checkpoint" in done.stderr
     network = network_files.read("a.safetensors")
     assert network.styles[0].training["stopped"] == "interrupted"
@@ -214,27 +212,17 @@ def test_a_killed_training_goes_on(photos: Path, capsys: Captured) -> None:
 def test_a_renamed_checkpoint_and_a_taken_name(
     photos: Path, network: str, capsys: Captured
 ) -> None:
-    words = [
-        "train",
-        WAVE,
-        "--photos",
-        str(photos),
-        *QUICK,
-        "--minutes",
-        "0.15",
-        "-o",
-        "a.safetensors",
-    ]
-    assert interrupted(words, "step").returncode == 130
+    stopped(photos)
     Path("a.safetensors.checkpoint").rename("backup.checkpoint")
     Path(network).replace("a.safetensors")
     mine = Path("a.safetensors").read_bytes()
+    Path("a-2.safetensors").write_bytes(mine)
     assert main(["resume", "backup.checkpoint", "--film", "a.mp4"]) == 2
     assert "no film" in capsys.readouterr().err
     assert main(["resume", "backup.checkpoint"]) == 0
-    assert "a-2.safetensors is written instead" in capsys.readouterr().err
-    assert Path("a.safetensors").read_bytes() == mine
-    assert network_files.read("a-2.safetensors").styles[0].training["stopped"] == "finished"
+    assert "a-3.safetensors is written instead" in capsys.readouterr().err
+    assert Path("a.safetensors").read_bytes() == Path("a-2.safetensors").read_bytes() == mine
+    assert network_files.read("a-3.safetensors").styles[0].training["stopped"] == "finished"
     assert not Path("backup.checkpoint").exists()
 
 
@@ -264,18 +252,7 @@ def test_streams_and_a_failed_photo(network: str) -> None:
 
 def test_a_training_that_cannot_go_on(photos: Path, capsys: Captured) -> None:
     Path("wave.jpg").write_bytes(Path(WAVE).read_bytes())
-    words = [
-        "train",
-        "wave.jpg",
-        "--photos",
-        str(photos),
-        *QUICK,
-        "--minutes",
-        "9",
-        "-o",
-        "a.safetensors",
-    ]
-    assert interrupted(words, "step").returncode == 130
+    stopped(photos, "wave.jpg", minutes=9)
     assert main(["resume", "a.safetensors", "-o", "b.safetensors"]) == 2
     assert "leave --output out" in capsys.readouterr().err
     Path("wave.jpg").write_bytes(Path(CAFE).read_bytes())

@@ -16,8 +16,9 @@ from PIL import Image
 
 from impasto import ImpastoError, Network, Training, TrainingStep, TrainSettings, sample, train
 from impasto.networks import files, training as module
+from impasto.networks.judge import Losses
 from impasto.networks.photos import Photos
-from impasto.networks.train import TrainingCheckpoint, start, start_again
+from impasto.networks.train import Course, TrainingCheckpoint, start, start_again
 from impasto.pages import training as pages
 from impasto.paint import checkpoints
 from impasto.pictures import images
@@ -87,16 +88,25 @@ def test_strength(photos: Path) -> None:
     assert training.judge(crops, crops, [0, 0]).losses.total == pytest.approx(0, abs=1e-6)
 
 
-def test_a_training_goes_on_as_if_it_had_never_stopped(photos: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "a.checkpoint"
-    choices: dict[str, Any] = {**QUICK, "steps": 7, "checkpoint": kept, "checkpoint_every": 0}
-    course = start([WAVE, CAFE], photos, **choices)
-    losses = []
+def begun(kept: Path) -> dict[str, Any]:
+    """Arguments of `start` for a training of seven steps with a checkpoint after each."""
+    return {**QUICK, "steps": 7, "checkpoint": kept, "checkpoint_every": 0}
+
+
+def left_at_step_3(course: Course, kept: Path) -> list[Losses]:
+    """Train to the end, but leave the checkpoint of step 3; returns the losses of all steps."""
+    losses, copied = [], b""
     for step in course:
         losses.append(step.losses)
-        if step.step == 3:
-            copied = kept.read_bytes()
+        copied = kept.read_bytes() if step.step == 3 else copied
     kept.write_bytes(copied)
+    return losses
+
+
+def test_a_training_goes_on_as_if_it_had_never_stopped(photos: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "a.checkpoint"
+    course = start([WAVE, CAFE], photos, **begun(kept))
+    losses = left_at_step_3(course, kept)
     again = start_again(kept)
     assert again.training.step == 3
     assert [step.losses for step in again] == losses[3:]
@@ -135,17 +145,11 @@ def test_a_training_goes_on_in_a_folder_that_was_moved(photos: Path, tmp_path: P
     (project / "wave.jpg").write_bytes(WAVE.read_bytes())
     base = files.write(random_network(2), project / "base.safetensors")
     kept = project / "a.checkpoint"
-    choices: dict[str, Any] = {**QUICK, "steps": 4, "checkpoint": kept, "checkpoint_every": 0}
-    course = start(project / "wave.jpg", project / "photos", base=base, **choices)
-    losses = []
-    for step in course:
-        losses.append(step.losses)
-        if step.step == 2:
-            copied = kept.read_bytes()
-    kept.write_bytes(copied)
+    course = start(project / "wave.jpg", project / "photos", base=base, **begun(kept))
+    losses = left_at_step_3(course, kept)
     moved = project.rename(tmp_path / "moved")
     again = start_again(moved / "a.checkpoint")
-    assert [step.losses for step in again] == losses[2:]
+    assert [step.losses for step in again] == losses[3:]
     assert again.network.styles == ["style0", "style1", "wave"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -60,7 +61,9 @@ def export(network: Network, path: str | os.PathLike[str], *, force: bool = Fals
     import torch
 
     state = {name: torch.from_numpy(each.copy()) for name, each in network.file.weights.items()}
-    return files.make_whole(lambda temporary: torch.save(state, temporary), target, force)
+    buffer = io.BytesIO()  # torch has errors of its own for a full disk
+    torch.save(state, buffer)
+    return files.write_whole(buffer.getvalue(), target, force)
 
 
 def described(network: Network) -> onnx.ModelProto:

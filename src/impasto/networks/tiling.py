@@ -10,6 +10,7 @@ Imports no torch.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ class _Picture:
                 sums[:, channel] += exact.sum(), np.vdot(exact, exact)
             if whole is not None:
                 whole[:, rows, columns] = values
-        mean, square = sums / np.prod(size)
+        mean, square = sums / math.prod(size)
         scale, shift = self.sweeps.styles[layer.name]
         gain = scale / np.sqrt(np.maximum(square - mean**2, 0) + EPSILON)
         for kind, value in (("gain", gain), ("offset", shift - mean * gain)):
@@ -113,20 +114,13 @@ class _Picture:
 
     def _room(self, at: int) -> Array | None:
         """An empty array for a layer's output; None if it cannot be kept."""
-        layer, later = self.sweeps.layers[at], self.sweeps.layers[at:]
+        layer = self.sweeps.layers[at]
         if layer.adds is not None and layer.adds not in self.kept:
             return None
-        size = [side // layer.scale for side in self.full]
-        taken = layer.outputs * int(np.prod(size)) * _FLOAT
-        near = {IMAGES, layer.reads, layer.adds}
-        # What only a layer further on adds can be computed again.
-        for name in [*(n for n in self.kept if n not in near), None]:
-            held = sum(each.nbytes for n, each in self.kept.items() if n != IMAGES)
-            if held + taken <= self.sweeps.most:
-                return np.empty((layer.outputs, *size), np.float32)
-            if name is not None and any(other.adds == name for other in later):
-                del self.kept[name]
-        return None
+        shape = (layer.outputs, *(side // layer.scale for side in self.full))
+        held = sum(each.nbytes for name, each in self.kept.items() if name != IMAGES)
+        fits = held + _FLOAT * math.prod(shape) <= self.sweeps.most
+        return np.empty(shape, np.float32) if fits else None
 
     def _activate(self, layer: Layer, whole: Array) -> None:
         """Turn a layer's values into its output, in place."""

@@ -15,6 +15,8 @@ from impasto.pages import layout
 from impasto.pages.curves import Series, curves
 from impasto.pictures import images
 
+_TOTAL = Losses._fields.index("total")
+
 POINTS = 200
 """The most points of a curve; each is a mean over as many steps as it takes."""
 
@@ -38,7 +40,7 @@ def plot(training: Training) -> Image.Image:
     Raises:
         ImpastoError: matplotlib cannot be imported.
     """
-    series: dict[str, Series] = {"training, total": _series(training.course, 4)}
+    series: dict[str, Series] = {"training, total": _series(training.course, 2 + _TOTAL)}
     for column, name in enumerate(Losses._fields, 2):
         if training.validation:
             series[f"held-out photos, {name}"] = _series(training.validation, column)

@@ -300,11 +300,13 @@ def train_again(kept: Path, checkpoint_every: float, out: Reported) -> int:
 
     if out.output is not None:
         raise ImpastoError("a network is saved beside its checkpoint; leave --output out")
-    name = read_record(kept)["note"].get("output") or kept.name.removesuffix(SUFFIX)
+    note = read_record(kept).get("note") or {}
+    name = str(note.get("output") or kept.name.removesuffix(SUFFIX))
     target = kept.with_name(Path(name).name)
     _check_network(target)
     if target.exists() and not _is_interrupted(target):
-        target = next(n for n in numbered(target) if not any(map(os.path.exists, _all(n)[2:])))
+        free = (n for n in numbered(target) if not any(map(os.path.exists, [n, *_beside(n)])))
+        target = next(free)
         notice(f"another network has taken the name; {target} is written instead")
     return trained(start_again(kept, checkpoint_every=checkpoint_every), target, out)
 
