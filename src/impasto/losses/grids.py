@@ -25,8 +25,11 @@ class GridLoss:
     weight: float = 1.0
     across: int = 8
 
-    name: ClassVar[str] = "grid"
     layers: ClassVar[tuple[str, ...]] = (IMAGE,)
+
+    @property
+    def name(self) -> str:
+        return f"grid {self.period}"
 
     def __call__(self, *features: Tensor) -> Tensor:
         """The loss of each image."""

@@ -25,10 +25,10 @@ from impasto.settings import EncoderSettings, RunSettings, TrainSettings
 PAINTED = 2
 """Paintings have a longer side of this many sides of a crop: photos are mostly seen that large."""
 
-
-GRID = 450.0
-"""The weight of the grid loss at strength 1/2, in squares of eight periods. Of n x n repetitions,
-any picture has about 1 / n^2 of its variance left, so that smaller squares weigh less.
+GRIDS: tuple[tuple[int, float], ...] = (1, 450.0), (4, 1800.0)
+"""Weights of grid losses at strength 1/2, in squares of eight periods: of the longest period that a
+network can make, and of a quarter of it, which is finer and fainter. Of n x n repetitions, any
+picture has about 1 / n^2 of its variance left, so that smaller squares weigh less.
 """
 
 
@@ -53,8 +53,8 @@ class Judgement(NamedTuple):
 class Judge:
     """What pictures are judged by while a network is trained: the losses of one goal per painting.
 
-    style_weight: see `weigh`. period, grid_weight: of the grid that the network could make; see
-    `GridLoss`.
+    style_weight: see `weigh`. period: the longest of the grids that the network can make; grids:
+    see `GRIDS`.
 
     Raises:
         ImpastoError: a layer does not exist, or a painting is smaller than the encoder can see.
@@ -79,7 +79,7 @@ class Judge:
             exemplar = studio.exemplar(painting, size)
             self.goals.append(list(style.losses(studio.mixed, [exemplar], shares)))
         self.style_weight = 0.0
-        self.period, self.grid_weight = 16, GRID
+        self.period, self.grids = 16, GRIDS
 
     def weigh(self, batches: Iterable[Tensor]) -> None:
         """Set the weight of style: relative to the style loss of photos that nobody has painted."""
@@ -119,13 +119,16 @@ class Judge:
     def _losses(self, style: Sequence[Any], content: Tensor) -> list[Loss]:
         strength = self.settings.strength
         weight = 2 * (1 - strength)
-        across = max(2, min(8, self.settings.size // (2 * self.period)))
         return [
             ContentLoss(self.content_layer, content, weight, floor=self.floor),
             *(dataclasses.replace(x, weight=self.style_weight * x.weight) for x in style),
             TotalVariationLoss(2 * strength * self.settings.tv),
-            GridLoss(self.period, 2 * strength * self.grid_weight * (across / 8) ** 2, across),
+            *(self._grid(self.period // part, weight) for part, weight in self.grids),
         ]
+
+    def _grid(self, period: int, weight: float) -> GridLoss:
+        across = max(2, min(8, self.settings.size // (2 * period)))
+        return GridLoss(period, 2 * self.settings.strength * weight * (across / 8) ** 2, across)
 
     def _sums(self, found: Evaluation, style: Sequence[Any]) -> np.ndarray[Any, Any]:
         content = found.parts[f"content {self.content_layer}"]
