@@ -25,9 +25,9 @@ from impasto.settings import EncoderSettings, RunSettings, TrainSettings
 PAINTED = 2
 """Paintings have a longer side of this many sides of a crop: photos are mostly seen that large."""
 
-GRIDS: tuple[tuple[int, float], ...] = (1, 450.0), (4, 1800.0)
+GRIDS: tuple[tuple[int, float], ...] = (1, 450.0), (4, 1800.0), (8, 1800.0)
 """Weights of grid losses at strength 1/2, in squares of eight periods: of the longest period that a
-network can make, and of a quarter of it, which is finer and fainter. Of n x n repetitions, any
+network can make, and of a quarter and an eighth of it, which are fainter. Of n x n repetitions, any
 picture has about 1 / n^2 of its variance left, so that smaller squares weigh less.
 """
 
