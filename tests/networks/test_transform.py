@@ -122,6 +122,19 @@ def test_a_style_is_its_own_rows() -> None:
     assert not torch.equal(before[1], after[1])
 
 
+def test_the_last_kernels_are_blind_to_a_checkerboard() -> None:
+    student = Transformer(TINY, 2)
+    kernels = student.weights()[f"{TINY.layers[-1].name}.weight"]
+    before, board = kernels.detach().clone(), torch.tensor([[1, -1, 1], [-1, 1, -1], [1, -1, 1.0]])
+    student.smooth()
+    assert (before * board).sum((-2, -1)).abs().max() > 0.01
+    assert (kernels * board).sum((-2, -1)).abs().max() < 1e-6
+    assert torch.allclose(kernels - before, (kernels - before)[..., :1, :1] * board, atol=1e-6)
+    kernels.requires_grad_(False).copy_(before)
+    student.smooth()
+    assert torch.equal(kernels, before)  # of a base, where only scales and shifts are learned
+
+
 @pytest.mark.parametrize(
     "given",
     [

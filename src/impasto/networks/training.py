@@ -187,6 +187,7 @@ class Training:
         pictures.backward(judged.gradient)  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.learned.values(), MOST_GRADIENT)
         self.adam.step()
+        self.student.smooth()
         decay = min(AVERAGED, self.step / (self.step + 10))  # the first steps count for little
         for name, each in self.learned.items():
             self.mean[name].lerp_(each.detach(), 1 - decay)

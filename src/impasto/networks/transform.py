@@ -93,6 +93,19 @@ class Transformer(nn.Module):
         for name, own in self.weights().items():
             own.copy_(weights[name])
 
+    @torch.no_grad()
+    def smooth(self) -> None:
+        """Make the last kernels blind to a checkerboard of single pixels, if they are learned.
+
+        One that is too faint to be seen is too faint for the losses, and yet a peak in a spectrum.
+        """
+        kernels = self.weights()[f"{self.architecture.layers[-1].name}.weight"]
+        if not kernels.requires_grad:
+            return
+        signs = 1 - 2 * (torch.arange(kernels.shape[-1], device=kernels.device) % 2)
+        board = (signs * signs[:, None]).to(kernels.dtype)
+        kernels -= board * (kernels * board).mean((-2, -1), keepdim=True)
+
 
 class Bounded(torch.autograd.Function):
     """Clip to 0..1, with a gradient for clipped values that would come back into range.
