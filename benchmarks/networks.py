@@ -126,8 +126,9 @@ def painted(training: Training, style: int, longer: int = 384) -> list[Tensor]:
     return found
 
 
-def variants(photos: Photos, kinds: dict[str, type[Convolution]], name: str) -> None:
+def variants(folder: Path, kinds: dict[str, type[Convolution]], name: str) -> None:
     """Train a network of each kind, and show and measure what they paint."""
+    photos = Photos(folder, QUICK.size)
     cells: list[tuple[str, Image.Image]] = []
     print(f"| {name} | style | content | grid at {', '.join(map(str, PERIODS))} pixels |")
     print("| --- | --- | --- | --- |")
@@ -147,9 +148,9 @@ def variants(photos: Photos, kinds: dict[str, type[Convolution]], name: str) -> 
     saved(sheet, name)
 
 
-def checkerboard(photos: Photos) -> None:
+def checkerboard(folder: Path) -> None:
     variants(
-        photos,
+        folder,
         {
             "transposed convolution": Transposed,
             "enlarged (nearest), then convolved": Nearest,
@@ -159,31 +160,32 @@ def checkerboard(photos: Photos) -> None:
     )
 
 
-def norms(photos: Photos) -> None:
+def norms(folder: Path) -> None:
     variants(
-        photos,
+        folder,
         {"instance normalisation": Convolution, "batch normalisation": BatchNormalised},
         "norms",
     )
 
 
-def photos_needed(photos: Photos) -> None:
-    """Train on more and more photos; the validation loss is always that of the same others."""
+def photos_needed(folder: Path) -> None:
+    """Train on more and more photos, long enough to learn a few by heart, in small crops.
+
+    The validation loss is always that of the same other photos.
+    """
+    settings: dict[str, Any] = {"size": 64, "steps": 2400}
+    photos = Photos(folder, settings["size"])
     every = list(photos.paths)
-    weight = started(photos).judge.style_weight  # the same for all, so that totals compare
-    print("| photos | steps | training, total | held-out photos, total | content | style |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    weight = started(photos, **settings).judge.style_weight  # for all, so that totals compare
+    print("| photos | after steps | training, total | held-out photos, total |")
+    print("| --- | --- | --- | --- |")
     for count in (10, 50, len(every)):
         photos.paths = every[:: max(1, len(every) // count)][:count]
-        training = trained(photos, weight=weight)
-        last = np.mean([row[-1] for row in training.course[-100:]])
-        best = min(training.validation, key=lambda row: row[-1])
-        print(
-            f"| {count} | {int(best[0])} | {last:.3f} | {best[4]:.3f} | {best[2]:.3f} | "
-            f"{best[3]:.3f} |",
-            flush=True,
-        )
-    photos.paths = every
+        training = trained(photos, weight=weight, **settings)
+        for step in (600, 1200, 2400):
+            last = np.mean([row[-1] for row in training.course[step - 200 : step]])
+            (held_out,) = [row[-1] for row in training.validation if row[0] == step]
+            print(f"| {count} | {step} | {last:.3f} | {held_out:.3f} |", flush=True)
 
 
 def own(folder: Path, network: Network) -> None:
@@ -265,7 +267,7 @@ def saved(sheet: Image.Image, name: str) -> None:
     small.save(NETWORKS / f"{name}.jpg", quality=86, optimize=True, progressive=True)
 
 
-TRAINED: dict[str, Callable[[Photos], None]] = {
+TRAINED: dict[str, Callable[[Path], None]] = {
     "checkerboard": checkerboard,
     "norms": norms,
     "photos": photos_needed,
@@ -283,7 +285,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for part in options.parts:
         print(f"\n{part}\n", flush=True)
         if part in TRAINED:
-            TRAINED[part](Photos(options.photos, QUICK.size))
+            TRAINED[part](options.photos)
         elif part in PAINTED:
             PAINTED[part](Network.load(options.network))
         else:
