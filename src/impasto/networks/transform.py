@@ -95,16 +95,20 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def smooth(self) -> None:
-        """Make the last kernels blind to a checkerboard of single pixels, if they are learned.
+        """Make the last kernels blind to waves of two pixels, if they are learned.
 
-        One that is too faint to be seen is too faint for the losses, and yet a peak in a spectrum.
+        Waves along rows, along columns and along both, which is a checkerboard: such a pattern that
+        is too faint to be seen is too faint for the losses, and yet a peak in a spectrum.
         """
         kernels = self.weights()[f"{self.architecture.layers[-1].name}.weight"]
-        if not kernels.requires_grad:
+        side = kernels.shape[-1]
+        if side == 1 or not kernels.requires_grad:
             return
-        signs = 1 - 2 * (torch.arange(kernels.shape[-1], device=kernels.device) % 2)
-        board = (signs * signs[:, None]).to(kernels.dtype)
-        kernels -= board * (kernels * board).mean((-2, -1), keepdim=True)
+        wave = 1.0 - 2.0 * (torch.arange(side) % 2)
+        waves = [x * y[:, None] for x in (wave, wave.abs()) for y in (wave, wave.abs())][:3]
+        basis, _ = torch.linalg.qr(torch.stack(waves).reshape(3, -1).T)
+        basis = basis.to(kernels)
+        kernels -= (kernels.flatten(2) @ basis @ basis.T).reshape(kernels.shape)
 
 
 class Bounded(torch.autograd.Function):
