@@ -3,8 +3,8 @@
     python examples/lesson.py [OUTPUT]
 
 The lesson is the one that OUTPUT is called after (by default lesson.ipynb); the executed notebook
-goes to OUTPUT. The environment variables LESSON_SIZE and LESSON_STEPS set the size of the pictures
-in pixels, and the steps.
+goes to OUTPUT. The environment variable LESSON_SIZE sets the size of the pictures in pixels;
+LESSON_STEPS the steps of lesson.ipynb, and TRAINING_STEPS those of one_pass.ipynb.
 """
 
 from __future__ import annotations

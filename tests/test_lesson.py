@@ -38,7 +38,7 @@ def pictures(cell: Any) -> list[Image.Image]:
 @LESSONS
 def test_it_executes(name: str, tmp_path: Path) -> None:
     output = tmp_path / name
-    small = {"LESSON_SIZE": "48", "LESSON_STEPS": "4"}
+    small = {"LESSON_SIZE": "48", "LESSON_STEPS": "4", "TRAINING_STEPS": "4"}
     command = [sys.executable, "-W", "ignore", str(EXAMPLES / "lesson.py"), str(output)]
     subprocess.run(command, env=os.environ | small, cwd=tmp_path, check=True, timeout=300)
     executed = cells(output, "code")

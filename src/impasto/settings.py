@@ -347,11 +347,11 @@ class TrainSettings(EncoderSettings):
     """How to train a network.
 
     Args (beside those of `EncoderSettings`):
-        minutes: how long to train; none for 60 if no number of steps is given (10 minutes where
-            only new styles are learned).
+        minutes: how long to train. By default 60, or 10 with --from; without limit if steps are
+            given.
         steps: the most steps; none for no limit.
         size: the side of the crops of photos, in pixels. Paintings are seen with a longer side of
-            twice this size, so the network paints a photo of that size as stylize would.
+            twice this, and photos of twice this size are painted best.
         batch: how many crops a step looks at.
         strength: 0 teaches the network to give the photo back, 1 style alone. Content is weighted
             with 2 (1 - strength), style with 2 strength.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from PIL import Image
 from impasto import Network, read_record, sample
 from impasto.apps.cli.main import main
 from impasto.networks import files as network_files
+from impasto.networks.judge import Judge, Judgement
 from tests.apps.conftest import files, interrupted
 from tests.networks.conftest import photos, random_network
 
@@ -80,6 +83,10 @@ def test_folders_in_and_folders_out(network: str, capsys: Captured) -> None:
     assert "in/broken.png is not a picture" in told.err
     made = sorted(path.name for path in Path("out").iterdir())
     assert made == [*(f"{n}-style0.jpg" for n in range(3)), "kingfisher-style0.jpg"]
+    for _ in range(2):  # what was painted is no photo
+        assert main(["apply", "in", *words, "-o", "in/", "--force"]) == 1
+    assert len(list(Path("in").iterdir())) == 3 + 3 + 2
+    capsys.readouterr()
     Path("empty").mkdir()
     assert main(["apply", "empty", *words]) == 2
     assert "empty has no photos in it" in capsys.readouterr().err
@@ -248,6 +255,29 @@ def test_streams_and_a_failed_photo(network: str) -> None:
     waiting.send_signal(signal.SIGINT)
     _, told = waiting.communicate(timeout=30)
     assert (waiting.returncode, told) == (130, b"impasto: interrupted\n")
+
+
+def test_a_training_that_fails_keeps_its_best(
+    photos: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto.networks.training.VALIDATED", 2)
+    judged = Judge.__call__
+
+    def broken(self: Judge, *given: Any) -> Judgement:
+        found = judged(self, *given)
+        broken.calls += 1  # type: ignore[attr-defined]
+        if broken.calls < 12:  # type: ignore[attr-defined]
+            return found
+        return found._replace(gradient=found.gradient * math.nan)
+
+    broken.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(Judge, "__call__", broken)
+    words = ["train", WAVE, "--photos", str(photos), *QUICK, "--steps", "90", "-o", "a.safetensors"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "train with a smaller rate" in told
+    assert "the best network so far is in a.safetensors" in told
+    assert Network.load("a.safetensors").styles == ["great_wave"]
 
 
 def test_a_training_that_cannot_go_on(photos: Path, capsys: Captured) -> None:

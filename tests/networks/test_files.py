@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file, save, save_file
 from safetensors.torch import save_file as save_tensors
 
 from impasto import ImpastoError, Network
 from impasto.networks import files
+from impasto.pictures import images
 from tests.networks.conftest import random_network
 
 
@@ -79,6 +82,29 @@ def test_other_files_are_refused(tmp_path: Path, change: Any, match: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_description_that_is_too_deep(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save({"x": np.zeros(3, np.float32)}, {"impasto": "[" * 100_000}))
+    with pytest.raises(ImpastoError, match="damaged description"):
+        files.read(path)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/../../b", "a\nb"])
+def test_names_that_could_be_no_files(name: str, tmp_path: Path) -> None:
+    network = random_network()
+    styles = (dataclasses.replace(network.styles[0], name=name), *network.styles[1:])
+    path = tmp_path / "a.safetensors"
+    files.write(dataclasses.replace(network, styles=styles), path)
+    with pytest.raises(ImpastoError, match="a style has no name for a file"):
+        files.read(path)
+
+
+def test_a_thumbnail_that_is_no_picture() -> None:
+    style = dataclasses.replace(random_network().styles[0], thumbnail="bm9uZQ==")
+    with pytest.raises(ImpastoError, match="thumbnail of style0 is damaged"):
+        style.picture.load()
+
+
 def test_what_is_no_network(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(ImpastoError, match=r"there is no network .*samples"):
@@ -124,6 +150,10 @@ def test_two_paintings_of_one_name() -> None:
         files.named(["a/wave.jpg", "b/wave.png"])
     with pytest.raises(ImpastoError, match="two styles would be called style1"):
         files.named(["style1.jpg"], random_network())
+    unnamed = [images.read(Image.new("RGB", (8, 8))).name] * 2
+    assert files.named(unnamed, random_network()) == ["style 4", "style 5"]
+    with pytest.raises(ImpastoError, match="Network is neither"):
+        files.read(Network(random_network()))  # type: ignore[arg-type]
 
 
 def test_the_bundled_network() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from impasto.networks.export import compared
 from impasto.networks.tiling import Sweeps
 from impasto.networks.transform import Transformer
 from impasto.pictures import colours, images
-from tests.networks.conftest import random_network
+from tests.networks.conftest import TINY, random_network
 
 NETWORK = Network(random_network())
 
@@ -144,7 +145,8 @@ def test_tiles_are_the_whole(
 def test_pictures_that_do_not_fit_are_painted_in_tiles(
     picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = Network(random_network(), memory="1M")
+    monkeypatch.setattr("impasto.networks.network.LIBRARIES", 0)
+    small = Network(random_network(), memory="200k")
     begun: list[Sweeps] = []
     repaint = Sweeps.repaint
 
@@ -158,6 +160,35 @@ def test_pictures_that_do_not_fit_are_painted_in_tiles(
     assert len(begun) == 1
     assert np.abs(tiles - whole).max() <= 1
     assert np.abs(tiles - pixels).max() > 50
+
+
+def test_memory_that_cannot_be_kept(picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ImpastoError, match=r"96 x 72 pixels cannot be painted in 100M.* allow 528M"
+    ):
+        Network(random_network(), memory="100M")(picture, "style0")
+    network = Network(random_network())
+    for error in (MemoryError(), RuntimeError("std::bad_alloc")):
+        monkeypatch.setattr(network, "_painted", Mock(side_effect=error))
+        with pytest.raises(ImpastoError, match="there is less memory than was allowed"):
+            network(picture, "style0")
+    monkeypatch.setattr(network, "_painted", Mock(side_effect=RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        network(picture, "style0")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_auto_paints_on_the_cpu_if_nothing_else_starts(
+    picture: Image.Image, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    network = Network(random_network())
+    assert np.array_equal(network(picture, "style0"), NETWORK(picture, "style0"))
+    if network.device == "cpu":
+        assert "the CPU paints instead" in caplog.text
+        with pytest.raises(ImpastoError, match="cannot start on 'cuda'"):
+            Network(random_network(), device="cuda")(picture, "style0")
 
 
 def test_strength_goes_from_the_photo_to_the_picture(picture: Image.Image) -> None:
@@ -210,10 +241,12 @@ def test_export_for_other_programs(tmp_path: Path, picture: Image.Image) -> None
 
 def test_export_as_a_state_dict(tmp_path: Path) -> None:
     path = export(NETWORK, tmp_path / "net.pt")
-    state = torch.load(path, weights_only=True)
-    assert {name: each.numpy().tolist() for name, each in state.items()} == {
-        name: each.tolist() for name, each in NETWORK.file.weights.items()
-    }
+    loaded = Transformer(TINY, 3)
+    loaded.load_state_dict(torch.load(path, weights_only=True))
+    photo, shares = torch.from_numpy(noise(1, 3, 40, 56)), torch.eye(3)[[1]]
+    with torch.no_grad():
+        painted = loaded(photo, shares).numpy()
+    assert np.abs(painted - NETWORK(photo.numpy(), "style1")).max() < 1e-5
     with pytest.raises(ImpastoError, match=r"end it with \.onnx"):
         export(NETWORK, tmp_path / "net.tflite")
 

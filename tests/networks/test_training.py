@@ -14,9 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto import ImpastoError, Network, Training, TrainingStep, TrainSettings, sample, train
+from impasto import (
+    Architecture,
+    ImpastoError,
+    Network,
+    Training,
+    TrainingStep,
+    TrainSettings,
+    sample,
+    train,
+)
 from impasto.networks import files, training as module
-from impasto.networks.judge import Losses
+from impasto.networks.judge import Judgement, Losses
 from impasto.networks.photos import Photos
 from impasto.networks.train import Course, TrainingCheckpoint, start, start_again
 from impasto.pages import training as pages
@@ -49,6 +58,40 @@ def test_training_lowers_the_loss(photos: Path) -> None:
     assert record["stopped"] == "finished"
     assert record["photos"] + record["held out"] == 12
     assert record["validation"]["style"] == pytest.approx(after.style)
+
+
+@pytest.mark.parametrize("architecture", [Architecture((4, 6), (0, 1), 15), TINY])
+def test_small_networks_learn_as_well(architecture: Architecture, photos: Path) -> None:
+    """With two widths the finest grid of `GRIDS` would have a period below one pixel."""
+    chosen = TrainSettings(**(QUICK | {"steps": 2}))
+    training = Training([images.read(WAVE)], Photos(photos, 32), chosen, architecture=architecture)
+    assert [step.step for step in training] == [1, 2]
+    odd = np.random.default_rng(0).random((1, 3, 5, 3), np.float32)
+    assert Network(training.network)(odd).shape == odd.shape
+
+
+def test_what_was_learned_does_not_change_with_the_training(photos: Path) -> None:
+    training = tiny([WAVE], photos)
+    network = training.network
+    before = {name: each.copy() for name, each in network.weights.items()}
+    training.advance()
+    assert all(np.array_equal(network.weights[name], each) for name, each in before.items())
+
+
+def test_a_gradient_that_is_no_number_stays_out_of_the_weights(photos: Path) -> None:
+    training = tiny([WAVE], photos)
+    training.advance()
+    before, judge = training.network.weights, training.judge
+
+    def broken(*given: Any) -> Judgement:
+        return judge(*given)._replace(gradient=torch.full((2, 3, 32, 32), math.nan))
+
+    training.judge = broken  # type: ignore[assignment]
+    with pytest.raises(ImpastoError, match="no number after 1 steps; train with a smaller rate"):
+        training.advance()
+    assert all(
+        np.array_equal(training.network.weights[name], each) for name, each in before.items()
+    )
 
 
 def test_the_same_seed_gives_the_same_network(photos: Path) -> None:
@@ -105,10 +148,13 @@ def left_at_step_3(course: Course, kept: Path) -> list[Losses]:
 
 def test_a_training_goes_on_as_if_it_had_never_stopped(photos: Path, tmp_path: Path) -> None:
     kept = tmp_path / "a.checkpoint"
-    course = start([WAVE, CAFE], photos, **begun(kept))
+    course = start([WAVE, CAFE], photos, **begun(kept), seed=3)
+    order = course.training.photos.held_out
+    assert order != sorted(order)
     losses = left_at_step_3(course, kept)
     again = start_again(kept)
     assert again.training.step == 3
+    assert again.training.photos.held_out == order
     assert [step.losses for step in again] == losses[3:]
     ours, theirs = again.training.network.weights, course.training.network.weights
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -146,6 +146,8 @@ def test_the_last_kernels_are_blind_to_waves_of_two_pixels() -> None:
         {"widths": [16, 0], "blocks": [0, 1], "edge": 5},
         {"widths": [16, 32], "blocks": [0, 1], "edge": 4},
         {"widths": [16, 10**9], "blocks": [0, 1], "edge": 5},
+        {"widths": [16, 32], "blocks": [0, 1], "edge": 17},
+        {"widths": [16, 32], "blocks": [0, 1], "edge": "5"},
         {"widths": [16, "32"], "blocks": [0, 1], "edge": 5},
         {"widths": 3, "blocks": [0, 1], "edge": 5},
         {},

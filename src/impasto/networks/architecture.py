@@ -86,9 +86,14 @@ class Architecture:
         numbers = [*self.widths, *self.blocks, self.edge]
         whole = all(type(n) is int and 0 <= n <= _MOST for n in numbers)
         fits = 2 <= len(self.widths) == len(self.blocks) <= 6 and min(self.widths, default=0) > 0
-        if not whole or not fits or self.edge % 2 == 0 or self.edge > 31:
+        if (
+            not (whole and fits)
+            or self.edge % 2 == 0
+            or self.edge > min(31, 2 * _LEAST_SIDE * self.stride - 1)  # which can be reflected
+        ):
             raise ImpastoError(
-                f"{self} describes no network; give 2 to 6 widths, as many blocks, an odd edge"
+                f"{self} describes no network; give 2 to 6 widths, as many blocks, and an odd edge "
+                "that is no larger than 31, or than 15 with two widths"
             )
 
     @classmethod

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,6 +17,9 @@ from impasto.networks import graph
 from impasto.networks.architecture import IMAGES
 from impasto.networks.network import Network
 from impasto.pictures import files
+
+if TYPE_CHECKING:
+    from impasto.networks.transform import Transformer
 
 ONNX, STATE_DICT = ".onnx", (".pt", ".pth")
 TOLERANCE = 1e-3
@@ -44,23 +47,24 @@ def export(network: Network, path: str | os.PathLike[str], *, force: bool = Fals
 
     The graph takes `images`, float32 [N, 3, height, width], RGB in 0..1, of any size, and `shares`,
     float32 [N, styles], rows that sum up to 1; its output `pictures` has the shape of the images.
-    Before it is written, it is compared with the same network in torch on a random picture.
+    The state dict is that of `Transformer(architecture, styles)`, which paints in torch. Before
+    either is written, the two are compared on a random picture.
 
     Raises:
         ImpastoError: the file cannot be written, or the graph differs from torch.
     """
     target = check_target(path)
+    if (difference := compared(network)) > TOLERANCE:
+        raise ImpastoError(
+            f"the graph differs from torch by {difference:.2g} in a pixel; please report it, with "
+            "the network"
+        )
     if target.suffix.lower() == ONNX:
         model = described(network)
-        if (difference := compared(network)) > TOLERANCE:
-            raise ImpastoError(
-                f"the graph differs from torch by {difference:.2g} in a pixel; please report it, "
-                "with the network"
-            )
         return files.write_whole(model.SerializeToString(), target, force)
     import torch
 
-    state = {name: torch.from_numpy(each.copy()) for name, each in network.file.weights.items()}
+    state = _transformer(network).state_dict()
     buffer = io.BytesIO()  # torch has errors of its own for a full disk
     torch.save(state, buffer)
     return files.write_whole(buffer.getvalue(), target, force)
@@ -82,14 +86,20 @@ def compared(network: Network) -> float:
     """How far the graph is from the network in torch, in the worst value of a random picture."""
     import torch
 
-    from impasto.networks.transform import Transformer
-
     random = np.random.default_rng(0)
     images = random.random((2, 3, 75, 101), np.float32)
     shares = random.dirichlet(np.ones(len(network.styles)), 2).astype(np.float32)
-    whole = Transformer(network.file.architecture, len(network.styles))
-    whole.take({name: torch.from_numpy(each.copy()) for name, each in network.file.weights.items()})
     with torch.no_grad():
-        theirs = whole(torch.from_numpy(images), torch.from_numpy(shares)).numpy()
+        theirs = _transformer(network)(torch.from_numpy(images), torch.from_numpy(shares)).numpy()
     ours = network.run({IMAGES: images, graph.SHARES: shares})
     return float(np.abs(ours - theirs).max())
+
+
+def _transformer(network: Network) -> Transformer:
+    import torch
+
+    from impasto.networks.transform import Transformer
+
+    made = Transformer(network.file.architecture, len(network.styles))
+    made.take({name: torch.from_numpy(each.copy()) for name, each in network.file.weights.items()})
+    return made

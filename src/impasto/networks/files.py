@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from impasto import __version__, catalog
 from impasto.errors import ImpastoError, nearest
 from impasto.networks.architecture import Architecture
-from impasto.pictures import files
+from impasto.pictures import files, images
 
 FORMAT = 1
 """The version of the format; a file of another version is refused."""
@@ -54,8 +54,17 @@ class Style:
 
     @property
     def picture(self) -> Image.Image:
-        """The painting, small."""
-        return Image.open(io.BytesIO(base64.b64decode(self.thumbnail)))
+        """The painting, small.
+
+        Raises:
+            ImpastoError: it is damaged.
+        """
+        try:
+            image = Image.open(io.BytesIO(base64.b64decode(self.thumbnail)))
+            image.load()
+        except (ValueError, OSError):
+            raise ImpastoError(f"the thumbnail of {self.name} is damaged") from None
+        return image
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,11 @@ def located(name: str | os.PathLike[str]) -> Path:
     Raises:
         ImpastoError: there is neither.
     """
-    path = Path(name)
+    try:
+        path = Path(name)
+    except TypeError:
+        kind = type(name).__name__
+        raise ImpastoError(f"a network is named or has a file; {kind} is neither") from None
     if files.is_file(path):
         return path
     if os.fspath(name) in catalog.NETWORKS:
@@ -153,7 +166,7 @@ def _described(path: Path, text: str) -> NetworkFile:
     try:
         about = json.loads(text)
         version = about.pop("format")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ImpastoError(f"{damaged}; get a whole copy of it") from None
     if version != FORMAT:
         raise ImpastoError(
@@ -173,6 +186,8 @@ def _described(path: Path, text: str) -> NetworkFile:
     right = all(isinstance(each, str) for each in texts) and styles
     if not right or not all(isinstance(each, dict) for each in mappings):
         raise ImpastoError(f"{damaged}: fields have other types; get a whole copy of it")
+    if not all(n.isprintable() and Path(n).name == n and n not in ("", "..") for n in names):
+        raise ImpastoError(f"{damaged}: a style has no name for a file; get a whole copy of it")
     if len({*names}) < len(names):
         raise ImpastoError(f"{damaged}: two styles have one name; get a whole copy of it")
     return network
@@ -205,12 +220,16 @@ def write(network: NetworkFile, path: Path, *, force: bool = False) -> Path:
 
 
 def named(paintings: Iterable[str], base: NetworkFile | None = None) -> list[str]:
-    """A style's name for each painting: its file's stem.
+    """A style's name for each painting: its file's stem; style 1, style 2, ... if there is no file.
 
     Raises:
         ImpastoError: two are the same, or `base` has a style of this name.
     """
-    names = [Path(each).stem for each in paintings]
+    count = len(base.styles) if base else 0
+    names = [
+        f"style {count + number}" if each == images.UNNAMED else Path(each).stem
+        for number, each in enumerate(paintings, 1)
+    ]
     taken = [*(style.name for style in base.styles), *names] if base else names
     for name in names:
         if taken.count(name) > 1:

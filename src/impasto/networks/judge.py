@@ -123,7 +123,11 @@ class Judge:
             ContentLoss(self.content_layer, content, weight, floor=self.floor),
             *(dataclasses.replace(x, weight=self.style_weight * x.weight) for x in style),
             TotalVariationLoss(2 * strength * self.settings.tv),
-            *(self._grid(self.period // part, weight) for part, weight in self.grids),
+            *(
+                self._grid(self.period // part, weight)
+                for part, weight in self.grids
+                if self.period // part > 1
+            ),
         ]
 
     def _grid(self, period: int, weight: float) -> GridLoss:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, notice
 from impasto.networks import files, graph
 from impasto.networks.architecture import IMAGES
 from impasto.networks.files import NetworkFile
@@ -22,7 +24,7 @@ from impasto.networks.finish import Finish
 from impasto.networks.tiling import Run, Sweeps
 from impasto.pictures import images
 from impasto.pictures.images import Picture
-from impasto.settings import ApplySettings, KeptColors, choose, parse_memory
+from impasto.settings import ApplySettings, KeptColors, amount, choose, parse_memory
 
 Array = npt.NDArray[Any]
 Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
@@ -67,6 +69,7 @@ class Network:
                 "of onnxruntime, or use 'cpu'"
             )
         self.device = usable[-1] if device == "auto" else device
+        self._may_change = device == "auto"
 
     @classmethod
     def load(cls, name: str | os.PathLike[str] = "samples", **choices: Any) -> Self:
@@ -142,7 +145,8 @@ class Network:
             strength, keep_colors: see `ApplySettings`.
 
         Raises:
-            ImpastoError: images of another kind or shape, or a style that does not exist.
+            ImpastoError: images of another kind or shape, or too large for the memory allowed; or a
+            style that does not exist.
         """
         chosen = {"strength": strength, "keep_colors": keep_colors}
         settings, shares = choose(ApplySettings, None, chosen), self.shares(style)
@@ -153,7 +157,11 @@ class Network:
         if isinstance(images, Sequence) and not isinstance(images, str):
             return self._pictures(images, shares, finish)
         is_tensor = hasattr(images, "detach")  # torch's, without importing torch
-        array = np.asarray(images.detach().float().cpu() if is_tensor else images)
+        if is_tensor:
+            known = images.detach().cpu()
+            array = np.asarray(known.float() if known.is_floating_point() else known)
+        else:
+            array = np.asarray(images)
         if (
             array.ndim != 4
             or array.shape[1] != 3
@@ -166,8 +174,6 @@ class Network:
             )
         if array.dtype.kind == "u" and array.dtype != np.uint8:
             raise ImpastoError(f"images are of type {array.dtype}; give floats in 0..1, or uint8")
-        if is_tensor and not images.is_floating_point():
-            array = array.astype(np.uint8)
         photos = array if array.dtype == np.uint8 else np.nan_to_num(array).clip(0, 1)
         photos = np.asarray(photos, np.uint8 if array.dtype == np.uint8 else np.float32)
         painted = finish(self._batch(photos, shares), photos)
@@ -202,6 +208,18 @@ class Network:
     def _batch(self, images: Array, shares: Array) -> Array:
         """Repaint images [N, 3, height, width]; uint8 and float32 stay what they are."""
         free = self.memory - LIBRARIES - 2 * images.nbytes
+        if free <= 0:
+            height, width = images.shape[-2:]
+            several = f"{len(images)} pictures" if len(images) > 1 else "a picture"
+            raise ImpastoError(
+                f"{several} of {width} x {height} pixels cannot be painted in "
+                f"{amount(self.memory)} of memory; allow {amount(1.1 * (self.memory - free))}"
+            )
+        with _fitting():
+            return self._painted(images, shares, free)
+
+    def _painted(self, images: Array, shares: Array, free: int) -> Array:
+        """Repaint images within some bytes, apart from the images and what is painted of them."""
         each = self._needs(images.shape[-2:])
         if each > free:
             sweeps = Sweeps(self.file, shares, self._started, most=0.45 * free)
@@ -244,8 +262,26 @@ class Network:
             model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
         )
         if session.get_providers()[0] != _PROVIDERS[self.device]:
-            raise ImpastoError(f"ONNX Runtime cannot start on {self.device!r} here; use 'cpu'")
+            if not self._may_change:
+                raise ImpastoError(f"ONNX Runtime cannot start on {self.device!r} here; use 'cpu'")
+            notice(f"ONNX Runtime cannot start on {self.device!r} here; the CPU paints instead")
+            self.device = "cpu"
+            return self._started(model)
         return lambda inputs: session.run(None, dict(inputs))[0]
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    """Turn NumPy's and ONNX Runtime's out-of-memory errors into an `ImpastoError`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or re.search("alloc", str(error), re.IGNORECASE):
+            raise ImpastoError(
+                "there is less memory than was allowed; allow less, so that pictures are painted "
+                "in smaller tiles"
+            ) from None
+        raise
 
 
 def _pixels(image: Image.Image) -> Array:

@@ -68,7 +68,9 @@ class Photos:
         listed = [path for path in self._listed() if not known or path in known]
         good = self._good(listed)
         if held_out:
-            self.held_out = [path for path in good if self.name(path) in {*held_out}]
+            by_name = {self.name(path): path for path in good}
+            # In the order that they were drawn in: it decides who is painted in which style.
+            self.held_out = [by_name[name] for name in held_out if name in by_name]
         else:
             order = np.random.default_rng([seed, len(good)]).permutation(len(good))
             self.held_out = [good[at] for at in order[: max(2, round(HELD_OUT * len(good)))]]

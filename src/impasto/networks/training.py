@@ -176,16 +176,16 @@ class Training:
         styles = random.integers(count, size=batch).tolist()
         pictures = self._painted(photos, styles)
         judged = self.judge(pictures.detach(), photos, styles)
-        if not math.isfinite(judged.losses.total):
-            raise ImpastoError(
-                f"the loss is no number after {self.step - 1} steps; train with a smaller rate "
-                f"than {self.settings.rate:g}"
-            )
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.zero_grad()
         pictures.backward(judged.gradient)  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.learned.values(), MOST_GRADIENT)
+        norm = nn.utils.clip_grad_norm_(self.learned.values(), MOST_GRADIENT).item()
+        if not math.isfinite(norm + judged.losses.total):  # before it gets into the weights
+            raise ImpastoError(
+                f"the loss is no number after {self.step - 1} steps; train with a smaller rate "
+                f"than {self.settings.rate:g}"
+            )
         self.adam.step()
         self.student.smooth()
         decay = min(AVERAGED, self.step / (self.step + 10))  # the first steps count for little
@@ -285,7 +285,7 @@ class Training:
         """What has been learned: the best running mean, or the latest if none was measured."""
         kept = self.best or self.mean
         arrays = {
-            name: kept.get(name, each).detach().cpu().numpy()
+            name: kept.get(name, each).detach().cpu().numpy().copy()
             for name, each in self.student.weights().items()
         }
         settings = dataclasses.asdict(self.settings)
@@ -317,7 +317,7 @@ class Training:
             "steps": self.step,
             "seconds": round(self.seconds),
             "stopped": "finished" if self.done >= 1 else "interrupted",
-            "kept step": best[0] if best else self.step,
+            "kept step": int(best[0]) if best else self.step,
             "photos": len(self.photos.paths),
             "held out": len(self.photos.held_out),
             "validation": dict(zip(Losses._fields, best[2:], strict=True)) if best else {},

@@ -55,7 +55,7 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 _STANDARD_OUTPUT = Path(files.STANDARD)
-_UNNAMED = "the picture"  # the name of one that comes from no file
+UNNAMED = "the picture"  # the name of one that comes from no file
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read(source: Source, background: str = "white") -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
-        name = _UNNAMED
+        name = UNNAMED
         rgb, alpha = decoding.normalise(source, name)
         data = repr(rgb.size).encode() + rgb.tobytes() + (alpha.tobytes() if alpha else b"")
     else:
@@ -146,7 +146,7 @@ def read_mask(source: Source) -> Picture:
         ImpastoError: see `read`; or all of it is black.
     """
     seen = read(source, background="black")
-    name = "the mask" if seen.name == _UNNAMED else f"the mask {seen.name}"
+    name = "the mask" if seen.name == UNNAMED else f"the mask {seen.name}"
     brightest = np.array(seen.image).max(-1)
     highest = brightest.max()
     if highest == 0:

@@ -70,9 +70,10 @@ def apply(
     """Repaint photos in one pass, by a trained network: a tenth of a second each.
 
     Args:
-        photos: photos, and folders of photos; - reads one from standard input.
-        network: a network by its name, or the .safetensors file of one. In the package is samples,
-            of the five sample paintings.
+        photos: photos, and folders of photos, without the folders in them; - reads one from
+            standard input.
+        network: a .safetensors file, or samples: the network in the package, which knows the five
+            sample paintings.
         style: a style of the network. Several --style options mix styles by share (1 if not given).
     """
     from impasto.networks import files
@@ -87,8 +88,8 @@ def apply(
     path = files.located(network)
     ready = Network.load(path, device=settings.device, memory=settings.memory)
     ready.shares(style or None)  # a style that does not exist is found before the work
-    given = list(_listed(photos))
     stem = "-".join(name for name, _ in style) or ready.styles[0]
+    given = list(_listed(photos, f"-{stem}"))
     targets = out.placed(free_names([f"{stem_of(photo)}-{stem}" for photo in given], out))
     out.check(targets, [*given, str(path)])
     return _Series(ready, path, style, settings, out).paint(given, targets)
@@ -207,8 +208,11 @@ class _Series:
             say(f"impasto: {self.results[-1]['error']}")
 
 
-def _listed(photos: Sequence[str]) -> Iterator[str]:
-    """All photos, with those of a folder in the order of their names instead of the folder."""
+def _listed(photos: Sequence[str], ending: str) -> Iterator[str]:
+    """All photos, with those of a folder in the order of their names instead of the folder.
+
+    What an earlier run has painted of them, with this ending, is left out.
+    """
     from impasto.pictures.images import READABLE
 
     for photo in photos:
@@ -217,6 +221,8 @@ def _listed(photos: Sequence[str]) -> Iterator[str]:
             continue
         try:
             inside = sorted(p for p in Path(photo).iterdir() if p.suffix.lower() in READABLE)
+            stems = {path.stem for path in inside}
+            inside = [p for p in inside if p.stem not in {f"{stem}{ending}" for stem in stems}]
         except OSError as error:
             raise ImpastoError(f"{photo} cannot be read ({error.strerror}); check it") from None
         if not inside:
@@ -304,17 +310,19 @@ def train_again(kept: Path, checkpoint_every: float, out: Reported) -> int:
     name = str(note.get("output") or kept.name.removesuffix(SUFFIX))
     target = kept.with_name(Path(name).name)
     _check_network(target)
-    if target.exists() and not _is_interrupted(target):
+    if not _is_ours(target):
         free = (n for n in numbered(target) if not any(map(os.path.exists, [n, *_beside(n)])))
         target = next(free)
         notice(f"another network has taken the name; {target} is written instead")
     return trained(start_again(kept, checkpoint_every=checkpoint_every), target, out)
 
 
-def _is_interrupted(target: Path) -> bool:
-    """Whether a file is what an interrupted training has saved."""
+def _is_ours(target: Path) -> bool:
+    """Whether a name is free for a training, or has what the training saved when interrupted."""
     from impasto.networks.files import read
 
+    if not target.exists():
+        return True
     try:
         return read(target).styles[-1].training.get("stopped") == "interrupted"
     except ImpastoError:
@@ -328,19 +336,25 @@ def trained(course: Course, target: Path, out: Reported) -> int:
     pictures = len(training.previews)
     # Ctrl-C waits for the end of a step; what is written beside the network stays whole.
     with watch.held(), Progress(quiet=out.quiet) as progress:
-        for step in course:
-            progress.trained(title, step)
-            if step.validation or len(training.previews) > pictures:
-                pictures = len(training.previews)
-                _write_beside(course, target)
-            if watch.asked:
-                break
+        try:
+            for step in course:
+                progress.trained(title, step)
+                if step.validation or len(training.previews) > pictures:
+                    pictures = len(training.previews)
+                    _write_beside(course, target)
+                if watch.asked:
+                    break
+        except ImpastoError as error:
+            if not training.best:
+                raise
+            written = course.network.save(target, force=_is_ours(target))
+            raise ImpastoError(f"{error}; the best network so far is in {written}") from None
     with watch.held():
         course.keep()
         kept = course.checkpoint
         on = f"to go on: impasto resume {kept}" if kept and kept.exists() else ""
         try:
-            written = course.network.save(target, force=True)
+            written = course.network.save(target, force=out.force or _is_ours(target))
         except ImpastoError as error:
             raise ImpastoError(f"{error}{on and f'; then {on}'}") from None
         _write_beside(course, target)
