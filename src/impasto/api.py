@@ -39,6 +39,7 @@ from impasto.networks.export import export as export
 from impasto.networks.network import Network as Network
 from impasto.networks.train import train as train
 from impasto.networks.training import Training as Training, TrainingStep as TrainingStep
+from impasto.networks.transform import Transformer as Transformer
 from impasto.optimise.adam import Adam as Adam, adam as adam
 from impasto.optimise.base import (
     Descent as Descent,

@@ -160,7 +160,7 @@ class EncoderSettings(AnySettings):
     """Settings of all work that an encoder takes part in.
 
     Args:
-        pooling: avg spreads the gradient evenly; max is what the network was trained with.
+        pooling: avg spreads the gradient evenly; max is what VGG was trained with.
         encoder: the network that looks at the pictures.
         seed: seed of the noise and of all other random numbers.
         device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.

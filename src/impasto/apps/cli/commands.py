@@ -245,8 +245,8 @@ def resume(
 ) -> int:
     """Go on with a painting, or with the training of a network, that was interrupted.
 
-    Without --output, the picture is saved beside the checkpoint under its original name; a network
-    always is.
+    Without --output, the picture is saved beside the checkpoint under its original
+    name; a network always is.
 
     Args:
         file: the .checkpoint file that the run left, or the picture that it belongs to.

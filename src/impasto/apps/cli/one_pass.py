@@ -242,8 +242,9 @@ def train(
 ) -> int:
     """Train a network that repaints any photo after these paintings in one pass.
 
-    Beside the network lie its losses (.csv), their curves and a contact sheet of previews, which
-    grow as it learns. Ctrl-C saves what has been learned, and impasto resume goes on.
+    Beside the network lie its losses (.csv), their curves and a contact sheet of
+    previews, which grow as it learns. Ctrl-C saves what has been learned, and
+    impasto resume goes on.
 
     Args:
         paintings: the paintings; a style is called by the name of its file.
