@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from impasto import Network, Training, TrainSettings, sample, sample_names, stylize
-from impasto.networks.architecture import EPSILON, Layer
+from impasto.networks.architecture import Layer
 from impasto.networks.photos import Photos
 from impasto.networks.transform import Convolution
 from impasto.pages.layout import contact_sheet
@@ -42,28 +41,23 @@ STYLES = "great_wave", "night_cafe"
 class Transposed(Convolution):
     """Grows by a transposed convolution, as Johnson et al. 2016 did."""
 
-    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+    def convolved(self, x: Tensor) -> Tensor:
         """See `Convolution`."""
-        layer = self.layer
-        if layer.enlarged == 1:
-            return super().forward(x, shares)
+        if self.layer.enlarged == 1:
+            return super().convolved(x)
         kernel = self.weight.transpose(0, 1)
-        y = F.conv_transpose2d(x, kernel, stride=2, padding=1, output_padding=1)
-        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
-        return F.relu(F.instance_norm(y, eps=EPSILON) * scale + shift)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, output_padding=1)
 
 
 class Nearest(Convolution):
     """Enlarges by repeating each position."""
 
-    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+    def convolved(self, x: Tensor) -> Tensor:
         """See `Convolution`."""
         if self.layer.enlarged == 1:
-            return super().forward(x, shares)
+            return super().convolved(x)
         x = F.interpolate(x, scale_factor=float(self.layer.enlarged), mode="nearest")
-        y = F.conv2d(F.pad(x, (self.layer.kernel // 2,) * 4, mode="reflect"), self.weight)
-        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
-        return F.relu(F.instance_norm(y, eps=EPSILON) * scale + shift)
+        return F.conv2d(F.pad(x, (self.layer.kernel // 2,) * 4, mode="reflect"), self.weight)
 
 
 class BatchNormalised(Convolution):
@@ -73,18 +67,10 @@ class BatchNormalised(Convolution):
         super().__init__(layer, styles, generator)
         self.norm = nn.BatchNorm2d(layer.outputs, affine=False)
 
-    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+    def normalised(self, x: Tensor) -> Tensor:
         """See `Convolution`."""
-        layer = self.layer
-        if layer.is_last:
-            return super().forward(x, shares)
-        if layer.enlarged > 1:
-            x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="bilinear")
-        x = F.pad(x, (layer.kernel // 2,) * 4, mode="reflect")
-        y = self.norm(F.conv2d(x, self.weight, None, layer.stride))
-        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
-        y = y * scale + shift
-        return F.relu(y) if layer.has_relu else y
+        normal: Tensor = self.norm(x)
+        return normal
 
 
 def started(photos: Photos, **more: Any) -> Training:
@@ -262,8 +248,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def saved(sheet: Image.Image, name: str) -> None:
     NETWORKS.mkdir(exist_ok=True)
-    small = sheet
-    small.thumbnail((1800, 6000), Image.Resampling.LANCZOS)
+    small = (
+        images.resize(sheet, images.fitted_size(sheet.size, 1800)) if sheet.width > 1800 else sheet
+    )
     small.save(NETWORKS / f"{name}.jpg", quality=86, optimize=True, progressive=True)
 
 
@@ -279,9 +266,11 @@ OWN = "own"
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="+", choices=[*TRAINED, *PAINTED, OWN])
-    parser.add_argument("--photos", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--photos", type=Path, help="a folder, for parts that train")
     parser.add_argument("--network", default="samples")
     options = parser.parse_args(given)
+    if not options.photos and {*options.parts} & {*TRAINED, OWN}:
+        parser.error("these parts need --photos FOLDER")
     for part in options.parts:
         print(f"\n{part}\n", flush=True)
         if part in TRAINED:

@@ -34,18 +34,26 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, shares: Tensor) -> Tensor:
         """The output for an input [N, inputs, h, w] and the styles' shares [N, styles]."""
+        x = self.convolved(x)
+        if self.layer.is_last:
+            return x
+        # Dumoulin et al. 2017, eq. 5: scale (x - mean) / deviation + shift.
+        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
+        x = self.normalised(x) * scale + shift
+        return F.relu(x) if self.layer.has_relu else x
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """Enlarged, continued by reflection, and convolved."""
         layer = self.layer
         if layer.enlarged > 1:
             x = F.interpolate(x, scale_factor=float(layer.enlarged), mode="bilinear")
         if layer.kernel > 1:
             x = F.pad(x, (layer.kernel // 2,) * 4, mode="reflect")
-        x = F.conv2d(x, self.weight, self.bias if layer.is_last else None, layer.stride)
-        if layer.is_last:
-            return x
-        # Dumoulin et al. 2017, eq. 5: scale (x - mean) / deviation + shift.
-        scale, shift = ((shares @ rows)[:, :, None, None] for rows in (self.scale, self.shift))
-        x = F.instance_norm(x, eps=EPSILON) * scale + shift
-        return F.relu(x) if layer.has_relu else x
+        return F.conv2d(x, self.weight, self.bias if layer.is_last else None, layer.stride)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Every channel of every picture with mean 0 and deviation 1."""
+        return F.instance_norm(x, eps=EPSILON)
 
 
 class Transformer(nn.Module):
