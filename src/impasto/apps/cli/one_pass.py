@@ -45,9 +45,6 @@ if TYPE_CHECKING:  # loading these takes long, and `impasto --help` must not wai
 
 NETWORK, EXPORTED = NetworkOutput(), ExportOutput()
 TRAINING_EVERY = 60.0
-PIXELS = 4_000_000
-"""Photos are read and painted together up to this many pixels."""
-
 STALE = 0.7
 """If the network that is kept is older than this share of the training, a notice says so."""
 
@@ -126,13 +123,15 @@ class _Series:
 
     def paint(self, photos: Sequence[str], targets: Sequence[Path]) -> int:
         """Paint all photos; returns the exit code."""
+        from impasto.networks.network import TOGETHER
+
         self.alone = len(photos) == 1
         try:
             for photo, target in zip(photos, targets, strict=True):
                 with self._unless_it_fails(photo):
                     self.waiting.append((photo, target, self._read(photo)))
                 pixels = sum(w * h for *_, picture in self.waiting for w, h in [picture.image.size])
-                if pixels >= PIXELS:
+                if pixels >= TOGETHER:
                     self._paint_waiting()
             self._paint_waiting()
         except KeyboardInterrupt:
