@@ -52,13 +52,11 @@ def weave(picture: Tensor, painting: Tensor) -> float:
     return ours / theirs
 
 
-def grid(pictures: Sequence[Tensor], period: int) -> float:
-    """How far the power of waves of `period` pixels rises above that of waves a little off it.
+def spectrum(pictures: Sequence[Tensor], side: int = 64) -> Array:
+    """The power of the waves in windows of `side` pixels, over all pictures [side, side].
 
-    Along rows, columns and diagonals, in windows of 64 pixels of all pictures together. 1 is as
-    high as around it; a network that makes grids or checkerboards has peaks at its own periods.
+    As `numpy.fft.fft2` orders them: [0, n] is the wave that runs n times along a row of a window.
     """
-    side, at = 64, 64 // period
     window = np.hanning(side + 1)[:-1]
     power = np.zeros((side, side))
     for picture in pictures:
@@ -66,6 +64,17 @@ def grid(pictures: Sequence[Tensor], period: int) -> float:
         parts = np.lib.stride_tricks.sliding_window_view(light, (side, side))[::16, ::16]
         parts = (parts - parts.mean((-2, -1), keepdims=True)) * window * window[:, None]
         power += (np.abs(np.fft.fft2(parts)) ** 2).sum((0, 1))
+    return power
+
+
+def grid(pictures: Sequence[Tensor], period: int) -> float:
+    """How far the power of waves of `period` pixels rises above that of waves a little off it.
+
+    Along rows, columns and diagonals, in windows of 64 pixels of all pictures together. 1 is as
+    high as around it; a network that makes grids or checkerboards has peaks at its own periods.
+    """
+    power = spectrum(pictures)
+    at = len(power) // period
     # The window spreads a peak over one bin on each side, so the neighbours are two to four away.
     around = [offset for n in range(2, 5) for offset in (-n, n)]
     peaks = [(0, at), (at, 0), (at, at), (at, -at)]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from impasto.networks.photos import Photos
 from impasto.networks.transform import Convolution
 from impasto.pages.layout import contact_sheet
 from impasto.pictures import images
-from judge import grid
+from judge import grid, spectrum
 
 NETWORKS = Path(__file__).parent.parent / "docs" / "networks"
 PERIODS = 2, 4, 8
@@ -129,9 +130,18 @@ def variants(folder: Path, kinds: dict[str, type[Convolution]], name: str) -> No
         losses = training.validation[-1]
         told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(f"| {label} | {losses[3]:.3f} | {losses[2]:.3f} | {told} |", flush=True)
-        cells += [(label, images.to_image(made[style][1])) for style in STYLES]
-    sheet = contact_sheet(cells, row_labels=list(kinds), column_labels=list(STYLES), originals=[])
+        cells += [("", images.to_image(made[style][1])) for style in STYLES]
+        cells.append(("", shown(spectrum(made[STYLES[0]]))))
+    columns = [*STYLES, f"spectrum ({STYLES[0]})"]
+    sheet = contact_sheet(cells, row_labels=list(kinds), column_labels=columns, originals=[])
     saved(sheet, name)
+
+
+def shown(power: NDArray[Any]) -> Image.Image:
+    """A spectrum as a picture: long waves in the middle, those of two pixels at the edge."""
+    decades = np.log10(np.fft.fftshift(power) / power.max()) + 8  # of power, above black
+    grey = Image.fromarray((decades.clip(0, 8) * 255 / 8).astype(np.uint8))
+    return grey.resize((256, 256), Image.Resampling.NEAREST).convert("RGB")
 
 
 def checkerboard(folder: Path) -> None:
