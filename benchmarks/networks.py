@@ -4,8 +4,8 @@
 
 The parts are checkerboard, norms and photos, which train small networks on the photos in FOLDER
 (five to fifteen minutes each on two cores); own, which adds a style to the network on them in ten;
-and mixture and sizes, which need no photos. Pictures go to docs/networks/, tables to standard
-output.
+and twenty, mixture and sizes, which need no photos. Pictures go to docs/networks/, tables to
+standard output.
 """
 
 from __future__ import annotations
@@ -220,6 +220,18 @@ def own(folder: Path, network: Network) -> None:
     saved(contact_sheet(cells, row_labels=[""], column_labels=columns, originals=[]), "own")
 
 
+def twenty(network: Network) -> None:
+    """Every sample photo after every style."""
+    photos = [images.read(sample(name)).image for name in sample_names()["photos"]]
+    photos = [images.resize(each, images.fitted_size(each.size, 512)) for each in photos]
+    width, height = (max(sides) for sides in zip(*(each.size for each in photos), strict=True))
+    sheet = Image.new("RGB", (4 * (width + 4), 5 * (height + 4)), "white")
+    for row, style in enumerate(network.styles):
+        for column, picture in enumerate(network(photos, style)):
+            sheet.paste(picture, (column * (width + 4), row * (height + 4)))
+    saved(sheet, "twenty")
+
+
 def mixture(network: Network) -> None:
     """From one painting to another, in steps."""
     image = images.read(sample("neuschwanstein")).image
@@ -259,7 +271,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def saved(sheet: Image.Image, name: str) -> None:
     NETWORKS.mkdir(exist_ok=True)
     small = (
-        images.resize(sheet, images.fitted_size(sheet.size, 1800)) if sheet.width > 1800 else sheet
+        images.resize(sheet, images.fitted_size(sheet.size, 1600)) if sheet.width > 1600 else sheet
     )
     small.save(NETWORKS / f"{name}.jpg", quality=86, optimize=True, progressive=True)
 
@@ -269,7 +281,11 @@ TRAINED: dict[str, Callable[[Path], None]] = {
     "norms": norms,
     "photos": photos_needed,
 }
-PAINTED: dict[str, Callable[[Network], None]] = {"mixture": mixture, "sizes": sizes}
+PAINTED: dict[str, Callable[[Network], None]] = {
+    "twenty": twenty,
+    "mixture": mixture,
+    "sizes": sizes,
+}
 OWN = "own"
 
 

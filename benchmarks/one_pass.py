@@ -102,8 +102,9 @@ def large(name: str, style: str) -> None:
         photo = images.cover(images.read(sample("owl")).image, LARGE)
         photo.save(Path(folder) / "photo.jpg", quality=92)
         for memory in ("2G", "4G"):
-            arguments = ["apply", "photo.jpg", "--style", style, "--network", name]
-            peak, taken, _ = run([*arguments, "--memory", memory, "-o", "out.jpg"], folder)
+            arguments = ["apply", "photo.jpg", "--size", "full", "--style", style]
+            arguments += ["--network", name, "--memory", memory, "-o", "out.jpg"]
+            peak, taken, _ = run(arguments, folder)
             ratio = peak / parse_memory(memory)
             print(f"| {memory} | {peak / 1e6:.0f} | {ratio:.2f} | {taken:.0f} |", flush=True)
 
