@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -48,19 +47,6 @@ def _free_in_container() -> int:
     except (OSError, ValueError):  # no control groups, or the limit is "max"
         return 2**63
     return max(0, limit - used + int(statistics.get("inactive_file", 0)))  # file caches can go
-
-
-@contextlib.contextmanager
-def fitting(what: str) -> Iterator[None]:
-    """Turn an out-of-memory error into an `ImpastoError` that says that `what` does not fit."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # torch's own words, on a CPU and on accelerators.
-        told = re.search("allocate memory|out of memory", str(error), re.IGNORECASE)
-        if isinstance(error, MemoryError) or told:
-            raise ImpastoError(f"{what} does not fit into memory; use a smaller size") from None
-        raise
 
 
 def give_back() -> None:

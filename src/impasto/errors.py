@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 
@@ -37,6 +38,20 @@ def notice(sentence: str) -> None:
     if sentence not in told:
         LOGGER.warning(ImpastoNotice(sentence))
         told.add(sentence)
+
+
+@contextlib.contextmanager
+def fitting(what: str, mend: str = "use a smaller size") -> Iterator[None]:
+    """Turn an out-of-memory error into an `ImpastoError` that says that `what` does not fit."""
+    try:
+        yield
+    except Exception as error:
+        # The words of torch, on a CPU and on accelerators, and of ONNX Runtime.
+        words = "allocate memory|out of memory|bad_alloc|bad allocation|failed to allocate"
+        told = re.search(words, str(error), re.IGNORECASE)
+        if isinstance(error, MemoryError) or told:
+            raise ImpastoError(f"{what} does not fit into memory; {mend}") from None
+        raise
 
 
 @contextlib.contextmanager

@@ -171,7 +171,9 @@ def test_memory_that_cannot_be_kept(picture: Image.Image, monkeypatch: pytest.Mo
     network = Network(random_network())
     for error in (MemoryError(), RuntimeError("std::bad_alloc")):
         monkeypatch.setattr(network, "_painted", Mock(side_effect=error))
-        with pytest.raises(ImpastoError, match="there is less memory than was allowed"):
+        with pytest.raises(
+            ImpastoError, match="does not fit into memory; allow less, for smaller tiles"
+        ):
             network(picture, "style0")
     monkeypatch.setattr(network, "_painted", Mock(side_effect=RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):

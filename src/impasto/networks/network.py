@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from impasto.errors import ImpastoError, notice
+from impasto.errors import ImpastoError, fitting, notice
 from impasto.networks import files, graph
 from impasto.networks.architecture import IMAGES
 from impasto.networks.files import NetworkFile
@@ -69,7 +67,7 @@ class Network:
                 "of onnxruntime, or use 'cpu'"
             )
         self.device = usable[-1] if device == "auto" else device
-        self._may_change = device == "auto"
+        self._is_auto = device == "auto"
 
     @classmethod
     def load(cls, name: str | os.PathLike[str] = "samples", **choices: Any) -> Self:
@@ -215,7 +213,7 @@ class Network:
                 f"{several} of {width} x {height} pixels cannot be painted in "
                 f"{amount(self.memory)} of memory; allow {amount(1.1 * (self.memory - free))}"
             )
-        with _fitting():
+        with fitting("painting within the memory allowed", "allow less, for smaller tiles"):
             return self._painted(images, shares, free)
 
     def _painted(self, images: Array, shares: Array, free: int) -> Array:
@@ -262,26 +260,12 @@ class Network:
             model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
         )
         if session.get_providers()[0] != _PROVIDERS[self.device]:
-            if not self._may_change:
+            if not self._is_auto:
                 raise ImpastoError(f"ONNX Runtime cannot start on {self.device!r} here; use 'cpu'")
             notice(f"ONNX Runtime cannot start on {self.device!r} here; the CPU paints instead")
             self.device = "cpu"
             return self._started(model)
         return lambda inputs: session.run(None, dict(inputs))[0]
-
-
-@contextlib.contextmanager
-def _fitting() -> Iterator[None]:
-    """Turn NumPy's and ONNX Runtime's out-of-memory errors into an `ImpastoError`."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, MemoryError) or re.search("alloc", str(error), re.IGNORECASE):
-            raise ImpastoError(
-                "there is less memory than was allowed; allow less, so that pictures are painted "
-                "in smaller tiles"
-            ) from None
-        raise
 
 
 def _pixels(image: Image.Image) -> Array:

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto import __version__
-from impasto.device import fitting, ordinary
-from impasto.errors import ImpastoError
+from impasto.device import ordinary
+from impasto.errors import ImpastoError, fitting
 from impasto.networks import files
 from impasto.networks.architecture import Architecture
 from impasto.networks.files import NetworkFile, Style

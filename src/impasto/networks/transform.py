@@ -112,8 +112,9 @@ class Transformer(nn.Module):
         side = kernels.shape[-1]
         if side == 1 or not kernels.requires_grad:
             return
-        wave = 1.0 - 2.0 * (torch.arange(side) % 2)
-        waves = [x * y[:, None] for x in (wave, wave.abs()) for y in (wave, wave.abs())][:3]
+        even = torch.ones(side)
+        odd = 1 - 2 * (torch.arange(side) % 2)
+        waves = [torch.outer(even, odd), torch.outer(odd, even), torch.outer(odd, odd)]
         basis, _ = torch.linalg.qr(torch.stack(waves).reshape(3, -1).T)
         basis = basis.to(kernels)
         kernels -= (kernels.flatten(2) @ basis @ basis.T).reshape(kernels.shape)

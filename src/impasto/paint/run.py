@@ -21,6 +21,7 @@ from torch import Tensor
 
 from impasto import device as machine
 from impasto.device import ordinary
+from impasto.errors import fitting
 from impasto.kernels import ops
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective
@@ -123,7 +124,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
             self._since = self._since or time.perf_counter()
             width, height = self.size
             try:
-                with ordinary(), machine.fitting(f"{self.name} at {width} x {height} pixels"):
+                with ordinary(), fitting(f"{self.name} at {width} x {height} pixels"):
                     step = self._next_step()
             except BaseException:
                 self.close()

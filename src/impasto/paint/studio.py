@@ -18,7 +18,7 @@ from torch import Tensor
 from impasto import __version__, catalog, device as machine
 from impasto.encoders.base import IMAGE, Padding, load_encoder
 from impasto.encoders.tiles import needed, plan
-from impasto.errors import ImpastoError, notice
+from impasto.errors import ImpastoError, fitting, notice
 from impasto.kernels import ops
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective, measure
@@ -197,7 +197,7 @@ class Studio:
         self._shown = shown
         what = f"{size[0]} x {size[1]} pixels"
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        with machine.fitting(f"a picture of {what}"):
+        with fitting(f"a picture of {what}"):
             _, left = self._shares_of_memory(size, channels)
         needs = self._memory - left + self._least(size) + self._kept(size)
         self._tell(what, needs, "even in small tiles", "a smaller size takes less")
