@@ -42,7 +42,7 @@ def main() -> None:
         scene = Repainting(stylizer, photo, [level])
         content = scene.content(level)
         image = content.flip(-1)  # another picture of that size
-        tiled, _ = scene.objective(level, content)
+        tiled, _ = scene.objective(level, content, content)
         whole = Objective(tiled.encoder, tiled.losses)
         one, other = whole(image), tiled(image)
         times = [(seconds(whole, image), seconds(tiled, image)) for _ in range(options.repeats)]

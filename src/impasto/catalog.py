@@ -32,14 +32,21 @@ class Row:
 
 @dataclass(frozen=True)
 class StyleRow(Row):
-    """A style loss; `weight` is the style weight that makes it about as strong as the others."""
+    """A style loss; `weight` is the style weight that makes it about as strong as the others.
+
+    needs_photo: it can only repaint a photo.
+    """
 
     weight: float
+    needs_photo: bool = False
 
 
 _BEYOND = "impasto.losses.distributions:"
 
 STYLES: dict[str, StyleRow] = {
+    "neighbors": StyleRow(
+        "impasto.losses.neighbors:Neighbors", "the most similar places of the painting", 40.0, True
+    ),
     "gram": StyleRow("impasto.losses.styles:Gram", "which channels are active together", 11.6),
     "mmd-linear": StyleRow(f"{_BEYOND}LinearMmd", "how active each channel is", 34.0),
     "mmd-poly": StyleRow(f"{_BEYOND}PolynomialMmd", "gram and mmd-linear together", 20.0),

@@ -261,6 +261,11 @@ class Settings(RunSettings):
                 f"the scaling {self.scaling!r} is for Gram matrices only; leave it (and its "
                 f"preset) out with the style loss {self.style_loss!r}"
             )
+        if self.style_loss == "neighbors" and (self.content_layer or self.content_weight != 1):
+            raise ImpastoError(
+                "the style loss 'neighbors' has no content loss; leave content_layer and "
+                "content_weight out, and keep more or less of the photo by strength"
+            )
 
     @property
     def kept_detail(self) -> float:
@@ -330,6 +335,10 @@ class TextureSettings(RunSettings):
     tv: Weight = 0.0
     levels: Levels | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_needs_no_photo(self.style_loss)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AtlasSettings(RunSettings):
@@ -375,6 +384,10 @@ class TrainSettings(EncoderSettings):
     tv: Weight = 2.0
     rate: Annotated[float, Interval(ge=1e-6, le=1)] = 1e-3
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_needs_no_photo(self.style_loss)
 
 
 # Both presets start from white noise, at the final size only, and have no prior on the picture.
@@ -465,6 +478,14 @@ def words_of(annotation: Any) -> dict[str, Any]:
         for extra in getattr(member, "__metadata__", ()):
             words |= extra.names if isinstance(extra, Among) else {}
     return words
+
+
+def _check_needs_no_photo(style_loss: str) -> None:
+    if catalog.STYLES[style_loss].needs_photo:
+        raise ImpastoError(
+            f"the style loss {style_loss!r} looks for a place of the painting for every place of "
+            "one photo, so it can only repaint; choose another style loss here"
+        )
 
 
 def _kept(keep_colors: bool | KeptColors | None) -> KeptColors | None:

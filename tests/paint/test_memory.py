@@ -199,7 +199,7 @@ def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Pat
     level = Level((256, 171), 1, 1.0)
     scene = Repainting(stylizer, images.read(PHOTO), [level])
     content = scene.content(level)
-    objective, _ = scene.objective(level, content)
+    objective, _ = scene.objective(level, content, content)
     height, width = content.shape[-2:]
     assert objective.segments((height, width))  # it takes tiles to keep within it
     peak, told = peak_of("--size", "256", "--memory", bound, *ways, folder=tmp_path)

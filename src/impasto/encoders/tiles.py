@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.encoders.base import IMAGE, Encoder, Layer
@@ -54,6 +55,17 @@ class Part:
         height, width = self.size
         crop, core = _shrunk(self.crop, stride), _shrunk(self.core, stride)
         return Part((height // stride, width // stride), crop, core)
+
+    def averaged(self, crop: Tensor, side: int) -> tuple[Tensor, Part]:
+        """The core of a crop, averaged over squares of `side` positions, and which part that is.
+
+        The core begins at a multiple of `side`. Squares that reach beyond the layer are dropped.
+        """
+        if side == 1:
+            return crop, self
+        core, coarser = self.core_of(crop), self.shrunk(side)
+        averages = F.avg_pool2d(core, side) if min(core.shape[-2:]) >= side else core[..., :0, :0]
+        return averages, Part(coarser.size, coarser.core, coarser.core)
 
     def core_of(self, crop: Tensor) -> Tensor:
         return crop if self.core == self.crop else crop[(..., *self.core_in_crop)]

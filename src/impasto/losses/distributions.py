@@ -190,9 +190,9 @@ class Wasserstein(_TwoMoments):
 
 
 STYLES: Mapping[str, MeanStyle] = MappingProxyType(
-    {name: row.load()() for name, row in catalog.STYLES.items()}
+    {name: row.load()() for name, row in catalog.STYLES.items() if not row.needs_photo}
 )
-"""The styles by name."""
+"""The styles that are statistics, by name."""
 
 
 @functools.lru_cache(maxsize=8)

@@ -198,16 +198,19 @@ def measure(
     encoder: Encoder,
     image: Tensor,
     *,
-    features: Iterable[str] = (),
+    features: Iterable[str] | Mapping[str, int] = (),
     statistics: Mapping[str, Statistic] = MappingProxyType({}),
     memory: float | None = None,
 ) -> dict[str, Tensor]:
     """Measure targets on images: the `features` of some layers, and `statistics`.
 
-    Returns features by their layer's name, statistics by the names given here. Images that do not
-    fit into `memory` bytes are computed in tiles.
+    A mapping of features gives for each layer the side of the squares of positions to average; what
+    is left over at the right and at the bottom is dropped. Returns features by their layer's name,
+    statistics by the names given here. Images that do not fit into `memory` bytes are computed in
+    tiles.
     """
-    kept = [encoder.layer(name) for name in features]
+    sides = features if isinstance(features, Mapping) else dict.fromkeys(features, 1)
+    kept = {encoder.layer(name): side for name, side in sides.items()}
     read = {name: encoder.layer(statistic.layer) for name, statistic in statistics.items()}
     wanted = {*kept, *read.values()}
     size = image.shape[-2], image.shape[-1]
@@ -216,7 +219,7 @@ def measure(
 
     def visit(layer: str, activations: Tensor, part: Part) -> None:
         if layer in kept:
-            put(found, layer, activations, part)
+            put(found, layer, *part.averaged(activations, kept[layer]))
         share = part.positions / math.prod(part.size)
         for name, statistic in statistics.items():
             if read[name] == layer and part.positions:

@@ -41,17 +41,24 @@ instead of its strokes. With many levels each needs enough steps: later levels d
 an early one leaves photographic.
 """
 
+PLACES = Pyramid(128, 64, 64, (1 / 2,))
+"""For paintings by neighbours: the coarsest level decides where the painting's colours go."""
+
 GROWTH = Pyramid(384, 64, 64, (1 / 3,), 60)
 """For textures, for which coarse levels only save time."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A size (width, height), the most steps to make there, and a step's cost (1: at full size)."""
+    """A size (width, height), the most steps to make there, and a step's cost (1: at full size).
+
+    split: its layers have neighbours of their own, see `losses.neighbors`.
+    """
 
     size: tuple[int, int]
     steps: int
     cost: float
+    split: bool = False
 
 
 def plan_levels(

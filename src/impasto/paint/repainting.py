@@ -18,7 +18,7 @@ from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
 from impasto.losses.objective import content_floor
-from impasto.losses.styles import StyleLoss
+from impasto.losses.styles import Exemplar, Style, StyleLoss
 from impasto.paint.levels import Level, refine
 from impasto.paint.regions import Place
 from impasto.paint.run import Problem
@@ -71,6 +71,7 @@ class Repainting(Problem):
         self.longer = max(self.size)
         self.grey = self.settings.kept_colours == "luminance"
         self.is_everywhere = stylizer.places[0].mask is None
+        self.style: Style = catalog.STYLES[self.settings.style_loss].made(self.settings)
         self._fitted: dict[tuple[int, tuple[int, int]], Image.Image] = {}
 
     def content(self, level: Level) -> Tensor:
@@ -79,7 +80,7 @@ class Repainting(Problem):
 
     def losses(self, level: Level, content: Tensor) -> list[Loss]:
         settings, content_layer = self.settings, self.stylizer.content_layer
-        style = self._style_losses(level, content)
+        style = self._style_losses(level, content) if settings.strength else []
         statistics = {loss.name: loss.statistic for loss in style if isinstance(loss, StyleLoss)}
         others = [loss for loss in style if not isinstance(loss, StyleLoss)]
         whole = [layer for loss in others for layer in loss.layers]
@@ -95,7 +96,7 @@ class Repainting(Problem):
         target, weight = measured[content_layer], self._content_weight(level)
         return [
             ContentLoss(content_layer, target, weight, settings.scaling, self._floor),
-            *(_weighted(loss, style_weight) for loss in style),
+            *(weighted(loss, style_weight) for loss in style),
         ]
 
     @functools.cached_property
@@ -169,7 +170,7 @@ class Repainting(Problem):
                     )
                 elif (area := self.studio.area(loss.layer, seen)) is not None:
                     there = dataclasses.replace(loss, area=area, place=place.name)
-                    losses.append(_weighted(there, seen.mean().item()))
+                    losses.append(weighted(there, seen.mean().item()))
         return losses
 
     def _losses_of(
@@ -180,18 +181,26 @@ class Repainting(Problem):
         kept = self.stylizer.kept_losses if settings.kept_colours is None else {}
         if key in kept:
             return kept[key]
+        losses: Sequence[Loss] = self.style.losses(
+            self.studio.mixed,
+            self._paintings(place, mask, level, content),
+            self.stylizer.style_shares,
+            settings.scaling,
+        )
+        kept[key] = losses
+        return losses
+
+    def _paintings(
+        self, place: Place, mask: Tensor | None, level: Level, content: Tensor
+    ) -> list[Exemplar]:
+        """A place's paintings, as large and in the colours that they have at a level."""
         paintings = []
         for painting, share in place.paintings:
             size = self.stylizer.painting_size(painting, max(level.size))
             own = self.studio.exemplar(painting, size, share)
             image = self._recoloured(own.image, mask, content, own.visible)
             paintings.append(own._replace(image=image))
-        style = catalog.STYLES[settings.style_loss].made(settings)
-        losses: Sequence[Loss] = style.losses(
-            self.studio.mixed, paintings, self.stylizer.style_shares, settings.scaling
-        )
-        kept[key] = losses
-        return losses
+        return paintings
 
     def _masks(self, level: Level) -> list[tuple[Place, Tensor | None]]:
         """Each place with its share of each pixel [1, 1, height, width] (None: all of each).
@@ -273,9 +282,10 @@ class Repainting(Problem):
         return round(coarsest * shrunk * max(level.size) / self.longer)
 
 
-def _weighted(loss: Any, factor: float) -> Loss:
-    weighted: Loss = dataclasses.replace(loss, weight=factor * loss.weight)
-    return weighted
+def weighted(loss: Any, factor: float) -> Loss:
+    """The same loss with `factor` times the weight."""
+    scaled: Loss = dataclasses.replace(loss, weight=factor * loss.weight)
+    return scaled
 
 
 def _distance(loss: Loss, measured: Mapping[str, Tensor]) -> float:

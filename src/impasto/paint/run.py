@@ -29,7 +29,7 @@ from impasto.losses.smoothness import TotalVariationLoss
 from impasto.optimise.base import Beyond, Callback, Descent, Optimiser, Spectrum, State, Step
 from impasto.paint.artworks import Artwork, Interrupted, Stopped
 from impasto.paint.checkpoints import Checkpoint, Keeper, Progress
-from impasto.paint.levels import STROKES, Level, Pyramid, enlarged, share_out
+from impasto.paint.levels import Level, enlarged
 from impasto.paint.studio import Studio
 from impasto.pictures import images
 
@@ -41,7 +41,8 @@ class Problem(ABC):
 
     size: (width, height) of the finished picture. name: what error messages call it. record: what
     is known of it before it is painted. tv: weight of the total variation. restart: see `Settings`.
-    spectrum (`refined` at later levels), beyond: see `Optimiser.start`.
+    spectrum (`refined` at later levels), beyond: see `Optimiser.start`. looks_back: the losses of a
+    level depend on the image that it began with.
     """
 
     studio: Studio
@@ -51,10 +52,10 @@ class Problem(ABC):
     record: Mapping[str, Any]
     tv: float
     restart: int | None = None
-    pyramid: ClassVar[Pyramid] = STROKES
     spectrum: ClassVar[Spectrum] = "photo"
     refined: ClassVar[Spectrum] = "refined"
     beyond: ClassVar[Beyond] = "mirrored"
+    looks_back: ClassVar[bool] = False
 
     @abstractmethod
     def content(self, level: Level) -> Tensor:
@@ -64,9 +65,15 @@ class Problem(ABC):
     def losses(self, level: Level, content: Tensor) -> list[Loss]:
         """The losses to minimise at a level, except the total variation."""
 
-    def objective(self, level: Level, content: Tensor) -> tuple[Objective, Optimiser]:
+    def losses_from(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:  # noqa: ARG002
+        """The same, of a level that began with the image `begun`."""
+        return self.losses(level, content)
+
+    def objective(
+        self, level: Level, content: Tensor, begun: Tensor
+    ) -> tuple[Objective, Optimiser]:
         """The sum of all losses at a level, and the optimiser that minimises it."""
-        losses = self.losses(level, content)
+        losses = self.losses_from(level, content, begun)
         if self.tv:
             losses.append(TotalVariationLoss(self.tv))
         return self.studio.objective(losses, content)
@@ -104,6 +111,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         self._levels = problem.levels
         self._progress = Progress()
         self._image: Tensor | None = None
+        self._begun: Tensor | None = None  # the image that this level began with
         self._learned: State = {}
         self._descent: Descent | None = None
         self._counted = 0  # evaluations of this descent, as far as they are in `_progress`
@@ -115,6 +123,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         """Continue an earlier run; to be called before the first step."""
         tensors = dict(saved.tensors)
         self._progress, self._image = saved.progress, tensors.pop("image")
+        self._begun = tensors.pop("begun", None)
         self._learned = {name.removeprefix(_LEARNED): each for name, each in tensors.items()}
         return self
 
@@ -209,6 +218,8 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         self._count_seconds()
         learned = self._descent.state() if self._descent else self._learned
         tensors = {f"{_LEARNED}{name}": tensor for name, tensor in learned.items()}
+        if self._begun is not None:
+            tensors["begun"] = self._begun
         return self._progress, tensors | {"image": self._image}
 
     # No generator: it and this object would hold each other, and so keep pictures in memory.
@@ -234,7 +245,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
                 return None
             before, level = self._levels[progress.level :][:2]
             assert self._image is not None
-            self._image = self._problem.refine(before, level, self._image)
+            self._image, self._begun = self._problem.refine(before, level, self._image), None
             progress.level += 1
             progress.level_steps = progress.level_evaluations = 0
 
@@ -243,8 +254,11 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         level, image = self._levels[progress.level], self._image
         content = problem.content(level)
         start = problem.start(level, content) if image is None else image.to(content)
+        begun = start if self._begun is None else self._begun.to(content)
+        self._begun = begun if problem.looks_back else None
         del image
-        objective, optimiser = problem.objective(level, content)
+        objective, optimiser = problem.objective(level, content, begun)
+        del begun
         del content  # frees a picture, unless the optimiser begins with it
         machine.give_back()
         self._counted = 0
@@ -270,7 +284,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         else:
             steps = self._levels[progress.level].steps - progress.level_steps
             spent = progress.level_evaluations
-            budget = budget and share_out(budget, count, self._problem.pyramid)[progress.level]
+            budget = budget and budget * self._levels[progress.level].steps // self.planned
         return steps, None if budget is None else max(1, budget - spent)
 
     def _noted(self, step: Step, is_start: bool) -> Step:

@@ -85,7 +85,7 @@ class Studio:
     def measure(
         self,
         image: Tensor,
-        features: Iterable[str] = (),
+        features: Iterable[str] | Mapping[str, int] = (),
         statistics: Mapping[str, Statistic] | None = None,
     ) -> dict[str, Tensor]:
         """Targets, see `objective.measure`; with zero padding, as no measured picture repeats."""

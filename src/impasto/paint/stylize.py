@@ -15,7 +15,8 @@ from impasto.optimise.base import Callback
 from impasto.paint import checkpoints
 from impasto.paint.artworks import Artwork
 from impasto.paint.checkpoints import Checkpoint, Keeper
-from impasto.paint.levels import plan_levels
+from impasto.paint.levels import PLACES, STROKES, plan_levels
+from impasto.paint.neighboring import Neighboring, matched_layers
 from impasto.paint.regions import Regions, Sources, read_places
 from impasto.paint.repainting import Repainting
 from impasto.paint.run import Painting, finish
@@ -119,7 +120,14 @@ class Stylizer:
         encoder = self.studio.encoder
         self.content_layer = encoder.layer(self.settings.content_layer or encoder.content_layer)
         self.style_shares = encoder.shares(self.settings.style_layers)
-        self.studio.read(self.style_shares, targets=[self.content_layer])
+        # At strength 0 there is only the photo.
+        self.by_neighbors = self.settings.style_loss == "neighbors" and self.settings.strength > 0
+        if self.by_neighbors:
+            if self.settings.style_layers is None:
+                self.style_shares = matched_layers(encoder)
+            self.studio.read(self.style_shares)
+        else:
+            self.studio.read(self.style_shares, targets=[self.content_layer])
         self.kept_losses: dict[tuple[str, int], Sequence[Loss]] = {}
         if self.settings.size != FULL:
             self._paintings_at(int(self.settings.size))  # finds a painting that is too small
@@ -171,8 +179,10 @@ class Stylizer:
             keeper = Keeper(Path(checkpoint), begun, checkpoint_every)
         size = self.studio.result_size(picture, settings.size)
         paintings = self._paintings_at(max(size))
-        levels = plan_levels(size, settings.steps, settings.levels, self._is_possible)
-        problem = Repainting(self, picture, levels)
+        pyramid = PLACES if self.by_neighbors else STROKES
+        levels = plan_levels(size, settings.steps, settings.levels, self._is_possible, pyramid)
+        kind = Neighboring if self.by_neighbors else Repainting
+        problem = kind(self, picture, levels)
         shown = 12 if settings.margin else 0  # a copy without the margin
         if problem.grey or not problem.is_everywhere or len(self.places) > 1:
             shown += 24 + 8 * len(self.places)  # in colour; masks and their areas

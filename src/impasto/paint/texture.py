@@ -71,7 +71,7 @@ def start(painting: Source, *, settings: TextureSettings | None = None, **choice
 
 class _Growth(Problem):
     name = "the texture"
-    pyramid, spectrum, beyond = GROWTH, "noise", "repeated"
+    spectrum, beyond = "noise", "repeated"
 
     def __init__(self, painting: Picture, settings: TextureSettings) -> None:
         self.painting, self.tv = painting, settings.tv

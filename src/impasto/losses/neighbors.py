@@ -1,0 +1,494 @@
+"""Style by neighbours: every place of a picture gets the features of a similar place of a painting.
+
+Kolkin, Kucera, Paris, Sykora, Shechtman & Shakhnarovich 2022, "Neural Neighbor Style Transfer"
+(arXiv:2203.13215), NNST-Opt. A *place* is a square of `SPACING` pixels. Its *hypercolumn* h holds
+the activations of several layers there, each divided by its number of channels. For the place i of
+the picture,
+
+    n(i) = argmax over the painting's places j of  cos(h_i - mean h, h_j - mean h)        (1)
+
+is its nearest neighbour in the painting, which also counts turned by 90, 180 and 270 degrees. h_i
+is `PHOTO` of the photo's hypercolumn and the rest of the picture's as it is when the search begins.
+Then the picture is moved to lower
+
+    mean over layers and places i of  1 - cos(f_i, f_n(i))                                (2)
+
+where f are the activations of one layer. The targets f_n(i) stay the same meanwhile. With *feature
+splitting*, every layer has neighbours of its own, of the picture alone: it makes the strokes, and
+forgets the photo.
+
+Departures from the paper:
+
+- (2) has a cosine for each layer, not one for the hypercolumn. So it is a sum over the positions
+  of single layers, and exact in tiles. One layer of each block is enough.
+- A cosine does not see how large activations are, and contrast would run away. The paper mends the
+  colours of the finished picture. Here a second loss, `MomentsLoss`, holds mean and spread of every
+  channel while painting.
+- (1) is searched among the `DIRECTIONS` in which the painting's hypercolumns vary most, and in
+  pictures that are too large for all pairs from coarse to fine, see `nearest_on_grid`.
+- Activations are averaged over a place; the paper samples them. The painting is mirrored beyond its
+  border, so that no place of it sees the encoder's zero padding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.encoders.tiles import Part
+from impasto.errors import ImpastoError
+from impasto.kernels import ops
+from impasto.losses.base import Loss, SumLoss, exact_sum
+from impasto.losses.distributions import BatchNorm
+from impasto.losses.matching import divided, nearest_on_grid
+from impasto.losses.styles import Exemplar, Measure, Paintings, Shares
+from impasto.pictures import images
+from impasto.settings import Scaling
+
+SPACING = 4
+"""Pixels from one place to the next."""
+
+PHOTO = 0.75
+"""The photo's share in what neighbours are searched for; the rest is the picture so far."""
+
+DIRECTIONS = 128
+"""Neighbours are searched among this many directions of the hypercolumns."""
+
+MOMENTS = 1.0
+"""The weight of means and spreads, relative to that of the neighbours."""
+
+TURNS = 4
+"""The painting is searched as it is, and turned by 90, 180 and 270 degrees."""
+
+_MOMENTS = BatchNorm()
+_SAMPLES = 8192  # places from which the directions are found
+_MIRRORED = 16  # pixels around the painting; a multiple of every layer's stride
+_REMEMBERED = 2**28  # bytes of paintings' activations that are not measured again
+_AT_ONCE = 2**14  # places
+_SILENT = 1e-4  # of a target's mean square: weaker activations have hardly a direction
+
+Features = Mapping[str, Tensor]
+Look = Callable[[Tensor, Mapping[str, int]], Features]
+"""Measures an image: the activations of layers, averaged over squares of so many positions."""
+
+
+@dataclass(frozen=True)
+class NeighborLoss(SumLoss):
+    """The mean over places of 1 - cos(f, target), equation (2) for one layer.
+
+    target: [1 or batch, C, height, width], for squares of `side` x `side` positions, over which f
+    is averaged. Each is a mean of vectors of length 1, times the weight of its place; `counted` is
+    the mean weight. floor: is added to |f|^2, so that the slope is bounded where nothing is active.
+    """
+
+    layer: str
+    target: Tensor
+    weight: float = 1.0
+    side: int = 1
+    counted: float = 1.0
+    floor: float = 1e-6
+
+    @property
+    def name(self) -> str:
+        return f"neighbors {self.layer}"
+
+    def sums(self, features: Tensor, part: Part) -> Tensor:
+        own, places = _averaged(features, part, self.side)
+        target = self.target[(..., *places.core)].to(own)
+        lengths = (own.square().sum(1) + self.floor).sqrt()
+        return exact_sum((own * target).sum(1) / lengths)
+
+    def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        _, height, width = shape
+        return self.counted - sums / max(1, (height // self.side) * (width // self.side))
+
+
+@dataclass(frozen=True)
+class MomentsLoss(SumLoss):
+    """Mean and spread of every channel over places: |E[x] - E[y]|^2 + |s_x - s_y|^2, relative.
+
+    As `distributions.BatchNorm`, but of activations that are averaged over squares of `side` x
+    `side` positions. target: E[y] and E[y^2], [1 or batch, 2, C]. area: how much each square
+    counts, [1 or batch, 1, height, width]; None: all count alike. place: its name.
+    """
+
+    layer: str
+    target: Tensor
+    weight: float = 1.0
+    side: int = 1
+    area: Tensor | None = None
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"moments {self.layer}" + (f" in {self.place}" if self.place else "")
+
+    def sums(self, features: Tensor, part: Part) -> Tensor:
+        own, places = _averaged(features, part, self.side)
+        area = None if self.area is None else self.area[(..., *places.core)].to(own)
+        return places.positions * _MOMENTS.moments(own, area).cpu().double()
+
+    def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        _, height, width = shape
+        count = (height // self.side) * (width // self.side)
+        share = 1.0 if self.area is None else self.area.double().mean((1, 2, 3)).cpu()
+        return _MOMENTS.distance(sums / (count * share), self.target)
+
+
+def _averaged(features: Tensor, part: Part, side: int) -> tuple[Tensor, Part]:
+    """See `Part.averaged`; with the compiled kernels where they can do it."""
+    if side in (2, 4) and ops.suits(features) and not features.shape[1] % 64:
+        core = part.core_of(features).contiguous(memory_format=torch.channels_last)
+        for _ in range(side // 2):
+            core = ops.average_pool(core)
+        return core, part.shrunk(side)
+    own, places = part.averaged(features, side)
+    return places.core_of(own), places
+
+
+class Where(NamedTuple):
+    """A part of the picture, and the paintings that it takes its style from.
+
+    weights: how much each pixel counts, [1, 1, height, width] in 0..1; None: all count fully. name:
+    what its losses are called by.
+    """
+
+    paintings: Paintings
+    weights: Tensor | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The style loss by neighbours. It needs a photo, so its losses are made by `losses`."""
+
+    name = "neighbors"
+
+    def losses(
+        self, measure: Measure, paintings: Paintings, shares: Shares, scaling: Scaling = "relative"
+    ) -> Sequence[Loss]:
+        """Raises an `ImpastoError`: there is no photo."""
+        del measure, paintings, shares, scaling
+        raise ImpastoError(
+            "the style loss 'neighbors' looks for a place of the painting for every place of a "
+            "photo, and there is no photo here; choose another style loss"
+        )
+
+
+def losses(
+    look: Look,
+    strides: Mapping[str, int],
+    shares: Shares,
+    where: Sequence[Where],
+    picture: Tensor,
+    photo: Tensor,
+    *,
+    split: bool = False,
+    kept: float = 0.0,
+) -> list[NeighborLoss | MomentsLoss]:
+    """Find neighbours, and make the losses that draw a picture to them.
+
+    The weights of the `NeighborLoss`es sum up to 1.
+
+    Args:
+        look: measures images.
+        strides: the stride of each layer in pixels.
+        shares: the layers, with the shares of their losses.
+        where: the parts of the picture, with their paintings.
+        picture: the picture so far, [1, channels, height, width].
+        photo: the photo at the same size.
+        split: find neighbours for every layer by itself, and without the photo.
+        kept: the share of the photo's own activations in the targets.
+    """
+    strides = {layer: strides[layer] for layer in shares}
+    paintings = _Paintings(look, strides, where)
+    total = sum(shares.values())
+    found: list[NeighborLoss | MomentsLoss] = []
+    for layers in [[layer] for layer in shares] if split else [[*shares]]:
+        search = _Search(paintings, {layer: strides[layer] for layer in layers})
+        found += search.losses(where, picture, None if split else photo)
+    if kept:
+        found = [_kept(loss, look, photo, kept) for loss in found]
+    return [replace(loss, weight=loss.weight * shares[loss.layer] / total) for loss in found]
+
+
+def _kept(
+    loss: NeighborLoss | MomentsLoss, look: Look, photo: Tensor, kept: float
+) -> NeighborLoss | MomentsLoss:
+    """A loss that pulls to the photo as well, by this share."""
+    if isinstance(loss, MomentsLoss):
+        return replace(loss, weight=loss.weight * (1 - kept))
+    (own,) = look(photo, {loss.layer: loss.side}).values()
+    target = (1 - kept) * loss.target + kept * loss.counted * _unit(own, 1)
+    return replace(loss, target=target.to(loss.target))
+
+
+class _Paintings:
+    """Measures paintings in all turns, and remembers what it measured if that is not much."""
+
+    def __init__(self, look: Look, strides: Mapping[str, int], where: Sequence[Where]) -> None:
+        self.look, self.strides = look, strides
+        pixels = sum(each.image[0, 0].numel() for part in where for each in part.paintings)
+        # Twice as many channels for twice the stride, as in most networks.
+        self.remembers = TURNS * 4 * 16 * len(strides) * pixels // SPACING <= _REMEMBERED
+        self.known: dict[tuple[int, int], Features] = {}
+
+    def __call__(self, painting: Exemplar, turn: int, layers: Collection[str]) -> Features:
+        """The activations of a turned painting [1, C, rows, columns], averaged over places."""
+        key = id(painting.image), turn
+        found = self.known.get(key)
+        if found is None:
+            sides = {layer: _side(self.strides[layer]) for layer in self.strides}
+            if not self.remembers:
+                sides = {layer: sides[layer] for layer in layers}
+            image = images.mirrored(_turned(painting.image, turn), _MIRRORED)
+            found = {
+                layer: _inside(x, _MIRRORED // max(SPACING, self.strides[layer]))
+                for layer, x in self.look(image, sides).items()
+            }
+            if self.remembers:
+                self.known[key] = found
+        return {layer: found[layer] for layer in layers}
+
+
+class _Search:
+    """Finds neighbours by the hypercolumns of some layers: one for each square of `spacing` pixels.
+
+    strides: of the layers, by name.
+    """
+
+    def __init__(self, paintings: _Paintings, strides: Mapping[str, int]) -> None:
+        self.paintings, self.layers = paintings, [*strides]
+        self.channels: dict[str, int] = {}
+        self.spacing = max(SPACING, min(strides.values()))
+        # How many squares lie along the side of a position of the layer.
+        self.across = {layer: max(1, stride // self.spacing) for layer, stride in strides.items()}
+        self.finest = min(strides, key=lambda layer: strides[layer])
+        self.sides = {layer: _side(stride) for layer, stride in strides.items()}
+
+    def losses(
+        self, where: Sequence[Where], picture: Tensor, photo: Tensor | None
+    ) -> Iterator[NeighborLoss | MomentsLoss]:
+        """The losses of each layer."""
+        so_far = self.paintings.look(picture, self.sides)
+        own = None if photo is None else self.paintings.look(photo, self.sides)
+        targets: dict[str, Tensor] = {}
+        for layer, x in so_far.items():
+            _, channels, height, width = x.shape
+            empty = picture.new_zeros(1, height, width, channels, dtype=torch.float16)
+            targets[layer] = empty.permute(0, 3, 1, 2)
+        counted, floors = 0.0, dict.fromkeys(self.layers, 0.0)
+        for part in where:
+            directions = _Directions.of(self, part.paintings)
+            weights = self._weights(part, so_far[self.finest])
+            queries = directions.along(so_far, directions.means)
+            if own is not None:
+                means = {layer: _weighted_mean(x, part.weights) for layer, x in own.items()}
+                queries = queries.mul_(1 - PHOTO).add_(directions.along(own, means), alpha=PHOTO)
+            chosen = self._chosen(part.paintings, directions, queries, weights)
+            self._put(part.paintings, chosen, weights, targets)
+            covers = weights.mean().item()
+            counted += covers
+            for layer, moments in self._moments(part.paintings).items():
+                floors[layer] += covers * _SILENT * moments[0, 1].sum().item()
+                area = None
+                if part.weights is not None:
+                    area = F.avg_pool2d(part.weights, self.spacing * self.across[layer])
+                yield MomentsLoss(
+                    layer, moments, covers * MOMENTS, self.sides[layer], area, part.name
+                )
+        for layer, target in targets.items():
+            floor = max(1e-6, floors[layer] / max(counted, 1e-6))
+            yield NeighborLoss(layer, target, 1.0, self.sides[layer], counted, floor)
+
+    def _moments(self, paintings: Paintings) -> dict[str, Tensor]:
+        """E[f] and E[f^2] of each layer, [1, 2, C], averaged by the paintings' shares.
+
+        With the encoder's zero padding, which is also around the picture.
+        """
+        total = dict.fromkeys(self.layers, torch.zeros(()))
+        for image, share, visible in paintings:
+            for layer, x in self.paintings.look(image, self.sides).items():
+                weights = None
+                if visible is not None:
+                    weights = F.interpolate(visible, x.shape[-2:], mode="area")
+                    weights = weights / weights.mean().clamp_min(1e-6)
+                total[layer] = total[layer].to(x) + share * _MOMENTS.moments(x, weights)
+        return total
+
+    def samples(self, painting: Exemplar, turn: int) -> Tensor:
+        """The hypercolumns of some places, evenly spaced, [n, channels]."""
+        features = self.paintings(painting, turn, self.layers)
+        self.channels = {layer: x.shape[1] for layer, x in features.items()}
+        height, width = features[self.finest].shape[-2:]
+        step = max(1, int((height * width / _SAMPLES) ** 0.5))
+        hidden = self._hidden(painting, turn)
+        rows, columns = _evenly(height, width, step, hidden, painting.image.device)
+        return torch.cat(
+            [
+                _sampled(x[0], rows, columns, self.across[layer]) / x.shape[1]
+                for layer, x in features.items()
+            ],
+            1,
+        )
+
+    def _weights(self, part: Where, like: Tensor) -> Tensor:
+        """How much each square of the picture counts, [rows, columns]."""
+        if part.weights is None:
+            return torch.ones_like(like[0, 0])
+        return F.avg_pool2d(part.weights, self.spacing)[0, 0]
+
+    def _chosen(
+        self, paintings: Paintings, directions: _Directions, queries: Tensor, weights: Tensor
+    ) -> Tensor:
+        """The neighbour of each square: [3, rows, columns], its painting, turn and place."""
+        queries = _unit(queries, -1)
+        likeness, found = [], []
+        for number, painting in enumerate(paintings):
+            best = torch.full_like(queries[..., 0], -torch.inf)
+            neighbors = torch.zeros(3, *best.shape, dtype=torch.long, device=best.device)
+            for turn in range(TURNS):
+                features = self.paintings(painting, turn, self.layers)
+                keys = _unit(directions.along(features, directions.means), -1)
+                hidden = self._hidden(painting, turn)
+                cosines, places = nearest_on_grid(queries, keys, hidden)
+                values = torch.tensor([number, turn, 0], device=best.device)[:, None, None]
+                this = values.expand(3, *best.shape).clone()
+                this[2] = places
+                neighbors = this.where(cosines > best, neighbors)
+                best = best.maximum(cosines)
+            likeness.append(best)
+            found.append(neighbors)
+        shares = [painting.share for painting in paintings]
+        which = divided(torch.stack(likeness), shares, weights > 0)
+        chosen = found[0]
+        for number, neighbors in enumerate(found[1:], 1):
+            chosen = neighbors.where(which == number, chosen)
+        return chosen
+
+    def _hidden(self, painting: Exemplar, turn: int) -> Tensor | None:
+        """Where a turned painting is transparent, [rows, columns]; None: nowhere."""
+        if painting.visible is None:
+            return None
+        visible = F.avg_pool2d(_turned(painting.visible, turn), self.spacing)[0, 0]
+        return visible < min(0.5, visible.max().item())
+
+    def _put(
+        self, paintings: Paintings, chosen: Tensor, weights: Tensor, found: Mapping[str, Tensor]
+    ) -> None:
+        """Add the neighbours' activations to the targets."""
+        for (number, painting), turn in itertools.product(enumerate(paintings), range(TURNS)):
+            taken = (chosen[0] == number) & (chosen[1] == turn) & (weights > 0)
+            if not taken.any():
+                continue
+            features = self.paintings(painting, turn, self.layers)
+            columns = features[self.finest].shape[-1]
+            for layer, across in self.across.items():
+                cells = found[layer][0].permute(1, 2, 0)
+                height, width = cells.shape[:2]
+                for first in itertools.product(range(across), repeat=2):
+                    # One square of every position of the layer.
+                    part = tuple(slice(start, None, across) for start in first)
+                    rows, cols = taken[part][:height, :width].nonzero(as_tuple=True)
+                    at, factors = (each[part][rows, cols] for each in (chosen[2], weights))
+                    for some in torch.split(torch.arange(len(rows), device=rows.device), _AT_ONCE):
+                        place = at[some] // columns, at[some] % columns
+                        values = _unit(_sampled(features[layer][0], *place, across), -1)
+                        values *= factors[some, None] / across**2
+                        cells[rows[some], cols[some]] += values.to(cells)
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """The directions in which the hypercolumns of paintings vary most, and what is measured there.
+
+    finest: the layer whose positions are the places. axes: for each layer, [C, directions]. means:
+    the mean activations of each layer, [C].
+    """
+
+    finest: str
+    axes: dict[str, Tensor]
+    means: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, search: _Search, paintings: Paintings) -> _Directions:
+        total = torch.zeros((), dtype=torch.float64, device="cpu")
+        for painting, turn in itertools.product(paintings, range(2)):  # upright and across
+            samples = search.samples(painting, turn).cpu().double()
+            both = torch.cat([samples, torch.ones_like(samples[:, :1])], 1)
+            total = total + painting.share / 2 / len(both) * (both.T @ both)
+        second, mean = total[:-1, :-1], total[-1, :-1]
+        _, vectors = torch.linalg.eigh(second - torch.outer(mean, mean))
+        like, channels = paintings[0].image, search.channels
+        counts = [*channels.values()]
+        axes, means = (torch.split(x, counts) for x in (vectors[:, -DIRECTIONS:], mean))
+        return cls(
+            search.finest,
+            {n: (x / channels[n]).to(like) for n, x in zip(channels, axes, strict=True)},
+            {n: (x * channels[n]).to(like) for n, x in zip(channels, means, strict=True)},
+        )
+
+    def along(self, features: Features, means: Features) -> Tensor:
+        """Hypercolumns minus these means along the directions, [rows, columns, directions]."""
+        size = features[self.finest].shape[-2:]
+        total: Tensor | None = None
+        for layer, axes in self.axes.items():
+            x = (features[layer][0].permute(1, 2, 0) - means[layer]) @ axes
+            if x.shape[:2] != size:
+                grid = x.permute(2, 0, 1)[None]
+                grid = F.interpolate(grid, size, mode="bilinear", align_corners=False)
+                x = grid[0].permute(1, 2, 0)
+            total = x.contiguous() if total is None else total.add_(x)
+        assert total is not None
+        return total
+
+
+def _side(stride: int) -> int:
+    """How many positions of a layer lie along the side of a place."""
+    return max(1, SPACING // stride)
+
+
+def _turned(image: Tensor, turn: int) -> Tensor:
+    return torch.rot90(image, turn, (2, 3))
+
+
+def _inside(x: Tensor, border: int) -> Tensor:
+    return x[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
+
+
+def _unit(x: Tensor, dim: int) -> Tensor:
+    return F.normalize(x, dim=dim, eps=1e-8)
+
+
+def _weighted_mean(x: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of features [1, C, rows, columns] over positions, [C]."""
+    if weights is None:
+        return x.mean((0, 2, 3))
+    counts = F.interpolate(weights, x.shape[-2:], mode="area")
+    return (x * counts).sum((0, 2, 3)) / counts.sum().clamp_min(1e-6)
+
+
+def _evenly(
+    height: int, width: int, step: int, hidden: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Rows and columns of every `step`th square that is not hidden; of all, if these are few."""
+    counted = torch.ones(height, width, dtype=torch.bool, device=device)
+    if hidden is not None:
+        counted &= ~hidden
+        if counted.sum() <= _SAMPLES:
+            step = 1
+    rows, columns = counted[::step, ::step].nonzero(as_tuple=True)
+    return rows * step, columns * step
+
+
+def _sampled(features: Tensor, rows: Tensor, columns: Tensor, across: int) -> Tensor:
+    """Features [C, rows, columns] at the positions that hold these squares, [n, C]."""
+    height, width = features.shape[1:]
+    rows, columns = (rows // across).clamp_max(height - 1), (columns // across).clamp_max(width - 1)
+    return features.permute(1, 2, 0)[rows, columns]

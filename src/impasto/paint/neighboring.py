@@ -1,0 +1,84 @@
+"""Repainting by neighbours: what is matched at each level, and how strength becomes splitting."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from impasto.encoders.base import IMAGE, Encoder
+from impasto.losses import neighbors
+from impasto.losses.base import Loss
+from impasto.losses.content import ContentLoss
+from impasto.losses.neighbors import Where
+from impasto.paint.levels import Level
+from impasto.paint.repainting import Repainting, weighted
+from impasto.pictures.images import Picture
+
+if TYPE_CHECKING:
+    from impasto.paint.stylize import Stylizer
+
+DEEPEST = 8
+"""Layers with a larger stride than this (in pixels) know things, not strokes."""
+
+SPLIT_FROM, MOST_SPLIT = 1 / 4, 0.9
+"""From this strength on layers are split, and this is the share of steps at strength 1."""
+
+ROUND = 20
+"""Steps with the same neighbours, once layers are split."""
+
+
+def matched_layers(encoder: Encoder) -> dict[str, float]:
+    """The layers whose neighbours are found unless others are given, each with its share."""
+    rows = encoder.rows
+    return {layer: 1.0 for layer in encoder.style_layers if rows[layer].stride <= DEEPEST}
+
+
+class Neighboring(Repainting):
+    """The problem of repainting a photo by neighbours, see `losses.neighbors`.
+
+    There is no content loss: shapes come from the photo's share in what is matched.
+    """
+
+    looks_back = True
+
+    def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
+        super().__init__(stylizer, photo, with_split(levels, stylizer.settings.strength))
+        self.kept = max(0.0, 1 - self.settings.strength / SPLIT_FROM)
+
+    def losses_from(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:
+        where = [
+            Where(self._paintings(place, mask, level, content), seen, place.name)
+            for place, mask, seen in self._areas(level)
+        ]
+        if not where:  # nothing is to be painted
+            return [ContentLoss(IMAGE, begun)]
+        rows, shares = self.studio.encoder.rows, self.stylizer.style_shares
+        found = neighbors.losses(
+            self.studio.measure,
+            {layer: rows[layer].stride for layer in shares},
+            shares,
+            where,
+            begun,
+            content,
+            split=level.split,
+            kept=self.kept,
+        )
+        weight = 2 * self.settings.strength * self.settings.total_style_weight
+        return [weighted(loss, weight) for loss in found]
+
+
+def with_split(levels: Sequence[Level], strength: float) -> list[Level]:
+    """The same levels, with the last steps of the last one split into rounds of new neighbours."""
+    *coarse, last = levels
+    share = MOST_SPLIT * max(0.0, strength - SPLIT_FROM) / (1 - SPLIT_FROM)
+    steps = round(share * last.steps)
+    rounds = math.ceil(steps / ROUND)
+    split = [
+        dataclasses.replace(last, steps=steps * (n + 1) // rounds - steps * n // rounds, split=True)
+        for n in range(rounds)
+    ]
+    return [*coarse, dataclasses.replace(last, steps=last.steps - steps), *split]
