@@ -52,6 +52,17 @@ def weave(picture: Tensor, painting: Tensor) -> float:
     return ours / theirs
 
 
+def palette(picture: Tensor, painting: Tensor) -> tuple[float, float]:
+    """How far the colours' mean is from the painting's, and their covariance, relative to its own.
+
+    The first is a distance in RGB of 0..1, the second |S - T| / |T| in the Frobenius norm.
+    """
+    ours, theirs = (image[0].flatten(1).double() for image in (picture, painting))
+    mean = (ours.mean(1) - theirs.mean(1)).norm()
+    wanted = torch.cov(theirs)
+    return mean.item(), ((torch.cov(ours) - wanted).norm() / wanted.norm()).item()
+
+
 def spectrum(pictures: Sequence[Tensor], side: int = 64) -> Array:
     """The power of the waves in windows of `side` pixels, over all pictures [side, side].
 

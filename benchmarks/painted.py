@@ -1,16 +1,17 @@
 """Is it painted? Every sample photo after every sample painting, measured as saved.
 
     python benchmarks/painted.py [PHOTO ...] [--paintings NAME ...] [--size 512]
-        [--save FOLDER] [--before SOURCE] [--sheet FILE] [-- OPTION ...]
+        [--save FOLDER] [--before SOURCE] [--beside STYLE_LOSS] [--sheet FILE] [-- OPTION ...]
 
 Options after -- are passed on to `impasto stylize`, as in `-- --detail 0.5`. Pictures that are in
-FOLDER already are measured but not painted again. SOURCE is the `src` folder of another version of
-impasto, which paints every pair as well, into FOLDER/before; the last lines compare the two. FILE
-is a contact sheet: photo, painting, before (with SOURCE), now.
+FOLDER already are measured but not painted again. Every pair is also painted by another version of
+impasto, whose `src` folder is SOURCE, into FOLDER/before, or with another STYLE_LOSS, into
+FOLDER/beside; the last lines compare the two. FILE is a contact sheet: photo, painting, the other,
+now.
 
-fine, shape, painted, edges and weave are described in `judge`. style is the relative style loss
-(mean over relu1_1 ... relu5_1) divided by the photo's own, content the relative content loss at
-relu4_2.
+fine, shape, painted, edges, weave, mean and spread are described in `judge`. style is the relative
+style loss (mean over relu1_1 ... relu5_1) divided by the photo's own, content the relative content
+loss at relu4_2.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from impasto import ContentLoss, Encoder, StyleLoss, gram, load_encoder, sample, sample_names
 from impasto.pictures import images
-from judge import Judge, edges, fine, shape, weave
+from judge import Judge, edges, fine, palette, shape, weave
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT = "relu4_2"
@@ -46,6 +47,8 @@ class Measures(NamedTuple):
     painted: float
     edges: float
     weave: float
+    mean: float
+    spread: float
     style: float
     content: float
     seconds: float
@@ -54,6 +57,8 @@ class Measures(NamedTuple):
         values = (
             *(f"{value:.2f}" for value in self[:4]),
             f"{self.weave:.1f}",
+            f"{self.mean:.2f}",
+            f"{self.spread:.2f}",
             f"{self.style:.1%}",
             f"{self.content:.2f}",
             "" if self.seconds != self.seconds else f"{self.seconds:.0f}",
@@ -93,6 +98,7 @@ def measured(
         judge.painted(picture, content, style),
         edges(picture, content),
         weave(picture, style),
+        *palette(picture, style),
         style_loss(encoder, picture, style) / style_loss(encoder, content, style),
         content_loss(encoder, picture, content),
         seconds,
@@ -147,7 +153,9 @@ def main() -> None:
     parser.add_argument("--paintings", nargs="*", default=sample_names()["paintings"])
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--save", type=Path)
-    parser.add_argument("--before", type=Path, metavar="SOURCE")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--before", type=Path, metavar="SOURCE")
+    other.add_argument("--beside", metavar="STYLE_LOSS")
     parser.add_argument("--sheet", type=Path)
     given = sys.argv[1:]
     split = given.index("--") if "--" in given else len(given)
@@ -159,7 +167,10 @@ def main() -> None:
 def compare(options: argparse.Namespace, settings: Sequence[str], folder: Path) -> None:
     judge, encoder = Judge(), load_encoder()
     size = ["--size", str(options.size)]
-    now, before, sheet = [], [], []
+    now, others, sheet = [], [], []
+    source = options.before and options.before.absolute()
+    kind = "before" if source else "beside"
+    otherwise = ["--style-loss", options.beside] if options.beside else []
     names = ("photo", "painting", *Measures._fields)
     print(f"| {' | '.join(names)} |")
     print(f"|{' --- |' * len(names)}")
@@ -167,10 +178,10 @@ def compare(options: argparse.Namespace, settings: Sequence[str], folder: Path) 
         for photo in options.photos:
             name = f"{photo}-{painting}.png"
             cells = [sample(photo), sample(painting)]
-            if options.before:
-                path = folder / "before" / name
-                seconds = paint(photo, painting, path, size, options.before.absolute())
-                before.append(measured(path, photo, painting, judge, encoder, seconds))
+            if source or otherwise:
+                path = folder / kind / name
+                seconds = paint(photo, painting, path, [*size, *otherwise], source)
+                others.append(measured(path, photo, painting, judge, encoder, seconds))
                 cells.append(path)
             path = folder / name
             seconds = paint(photo, painting, path, [*size, *settings], None)
@@ -178,14 +189,16 @@ def compare(options: argparse.Namespace, settings: Sequence[str], folder: Path) 
             print(now[-1].row(photo, painting), flush=True)
             sheet.append([*cells, path])
     print(*summary(now, "now"), sep="\n")
-    if before:
-        print(*summary(before, "before"), sep="\n")
-        ratios = [one.seconds / other.seconds for one, other in zip(now, before, strict=True)]
+    if others:
+        print(*summary(others, options.beside or kind), sep="\n")
+        pairs = [*zip(now, others, strict=True)]
+        ratios = [one.seconds / other.seconds for one, other in pairs]
         known = [ratio for ratio in ratios if ratio == ratio]
         if known:
-            print(
-                f"\ntime, now / before: median {statistics.median(known):.2f}, {len(known)} pairs"
-            )
+            told = f"median {statistics.median(known):.2f}, {len(known)} pairs"
+            print(f"\ntime, now / {kind}: {told}")
+        print(f"\nedges higher on {sum(one.edges > other.edges for one, other in pairs)} pairs")
+        print(f"painted lower on {sum(one.painted < other.painted for one, other in pairs)} pairs")
     if options.sheet:
         contact_sheet(sheet).save(options.sheet, quality=82, optimize=True, progressive=True)
 

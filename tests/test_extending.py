@@ -140,9 +140,12 @@ def test_the_encoder() -> None:
     assert tiles.loss == pytest.approx(whole.loss, rel=1e-6)
     difference = (tiles.gradient - whole.gradient).norm() / whole.gradient.norm()
     assert difference.item() < 1e-5
-    made = impasto.stylize(PHOTO, PAINTING, size=64, steps=6, encoder="edges")
-    assert made.losses[-1] < 0.8 * made.losses[0]
-    assert f"style {layers[0]}" in made.parts
+    for style_loss, name in (("gram", "style"), ("neighbors", "neighbors")):
+        made = impasto.stylize(
+            PHOTO, PAINTING, size=64, steps=6, encoder="edges", style_loss=style_loss
+        )
+        assert made.losses[-1] < 0.8 * made.losses[0]
+        assert f"{name} {layers[0]}" in made.parts
     assert made.record["settings"]["encoder"] == "edges"
     with pytest.raises(impasto.ImpastoError, match="the encoder edges has no weights"):
         impasto.stylize(PHOTO, PAINTING, encoder="edges", weights="nowhere.pth")

@@ -203,8 +203,10 @@ class Settings(RunSettings):
 
     Args (beside those of `RunSettings`):
         size: the longer side of the result in pixels; full for the photo's own size.
-        strength: 0 gives the photo back, 1 paints style alone. Content is weighted with
-            2 (1 - strength) times `content_weight`, style with 2 strength times `style_weight`.
+        strength: 0 gives the photo back. By neighbors, this share (times 0.9) of the last steps
+            paints strokes without looking at the photo; below 1/4, everything fades into the photo.
+            With other style losses, 1 paints style alone: content is weighted with 2 (1 - strength)
+            times `content_weight`, style with 2 strength times `style_weight`.
         detail: how much of the photo's fine detail each level begins with. At 0 all fine detail is
             painted; at 1 the photo's own shows through. Its contrast is multiplied by the square
             of this number. Below a strength of 1/4, the number is at least 1 - 4 strength.
@@ -214,12 +216,14 @@ class Settings(RunSettings):
             are blurred, less with more `detail`, and given the painting's colours unless
             `keep_colors` is set.
         content_layer: the layer whose activations are compared with the photo's; none for the
-            encoder's own choice.
+            encoder's own choice. Not by neighbors.
         style_layers: the layers whose style is compared, with their shares of `style_weight` (equal
             if not given); or the name of a set of layers, such as first (the first of every
             block). up-to:LAYER stands for the encoder's style layers up to LAYER. None for all
-            of them, with the encoder's own shares.
-        style_loss: what is compared as style.
+            of them, with the encoder's own shares; by neighbors, those with a stride of up to 8
+            pixels, with equal shares.
+        style_loss: what is compared as style: neighbors gives every place of the photo the look of
+            a similar place of the painting, the others compare statistics of the whole.
         tv: weight of the total variation at strength 1/2; it grows with the strength. It removes
             the speckle that style adds; a large weight leaves a weave along rows and columns.
         margin: paint a margin around the picture and cut it off at the end. Without it a frame
@@ -230,10 +234,10 @@ class Settings(RunSettings):
             colours. None takes the painting's colours.
         scaling: how losses are scaled: relative to their target, or as gatys or lecture define
             them; see `ContentLoss` and `StyleLoss`.
-        content_weight: weight of the content loss at strength 1/2.
+        content_weight: weight of the content loss at strength 1/2. Not by neighbors.
         style_weight: weight of all style layers together at strength 1/2; none for the one that
             suits the style loss. With relative scaling it is divided by the photo's own style
-            loss, so that it means the same for every photo and painting.
+            loss (not by neighbors), so that it means the same for every photo and painting.
         restart: start the optimiser anew after this many evaluations; none for never.
     """
 
@@ -244,7 +248,7 @@ class Settings(RunSettings):
     init: str | Path = "photo"
     content_layer: str | None = None
     style_layers: Layers | None = None
-    style_loss: StyleName = "gram"
+    style_loss: StyleName = "neighbors"
     tv: Weight = 2.0
     margin: bool = True
     style_scale: Annotated[float, Interval(ge=0.01, le=100)] = 1.0
@@ -259,12 +263,12 @@ class Settings(RunSettings):
         if self.scaling != "relative" and self.style_loss != "gram":
             raise ImpastoError(
                 f"the scaling {self.scaling!r} is for Gram matrices only; leave it (and its "
-                f"preset) out with the style loss {self.style_loss!r}"
+                f"preset) out with the style loss {self.style_loss!r}, or choose 'gram'"
             )
         if self.style_loss == "neighbors" and (self.content_layer or self.content_weight != 1):
             raise ImpastoError(
                 "the style loss 'neighbors' has no content loss; leave content_layer and "
-                "content_weight out, and keep more or less of the photo by strength"
+                "content_weight out, or choose the style loss 'gram'"
             )
 
     @property
@@ -391,7 +395,14 @@ class TrainSettings(EncoderSettings):
 
 
 # Both presets start from white noise, at the final size only, and have no prior on the picture.
-_PLAIN = {"levels": 1, "tv": 0.0, "margin": False, "detail": 1.0, "init": "noise"}
+_PLAIN = {
+    "style_loss": "gram",
+    "levels": 1,
+    "tv": 0.0,
+    "margin": False,
+    "detail": 1.0,
+    "init": "noise",
+}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

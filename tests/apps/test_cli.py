@@ -160,7 +160,7 @@ def test_json_is_one_object(capsys: Captured) -> None:
     assert result["steps"] == 2
     assert len(result["losses"]) == 3
     assert result["loss"] == result["losses"][-1]
-    assert set(result["parts"]) >= {"content relu4_2", "style relu5_1"}
+    assert set(result["parts"]) >= {"neighbors relu4_1", "moments relu1_1"}
     with Image.open("a.jpg") as image:
         assert image.format == "JPEG"
 
@@ -169,7 +169,7 @@ def test_options_reach_the_painting() -> None:
     options = (
         "--strength 0.7 --detail 0.3 --optimizer cg --init noise --content-layer block3_conv3 "
         "--style-layer relu1_1,relu2_1:2 --style-layer relu3_1 --pooling max --tv 0.5 "
-        "--style-scale 1.5 --keep-colors --seed 3 --device cpu -o a.png"
+        "--style-scale 1.5 --keep-colors --seed 3 --device cpu --style-loss gram -o a.png"
     )
     assert main(["stylize", PHOTO, *STYLE, *QUICK, *options.split()]) == 0
     settings = read_record("a.png")["settings"]
@@ -263,7 +263,8 @@ BAD = {
     "strip.png": "strip.png would be 512 x 1 pixels",
     "PHOTO --style missing.jpg": "there is no file missing.jpg",
     "PHOTO --style strip.png": "strip.png would be 512 x 1 pixels",
-    "PHOTO --content-layer relu4_7": "no layer 'relu4_7'; did you mean 'relu4_",
+    "PHOTO --content-layer relu4_2": "the style loss 'neighbors' has no content loss; leave",
+    "PHOTO --style-loss gram --content-layer relu4_7": "no layer 'relu4_7'; did you mean 'relu4_",
     "PHOTO --style-layer conv6_1": "no layer 'conv6_1'; did you mean 'conv",
     "PHOTO --style-layer relu1_1:x": "the share of layer relu1_1 is x; give a number of at least",
     "PHOTO -o out.xyz": "out.xyz has no extension that impasto can write; use one of .png",

@@ -32,7 +32,7 @@ def found(
     places = [Where([Exemplar(where)])] if isinstance(where, Tensor) else where
     return neighbors.losses(
         partial(looked, ENCODER),
-        {layer: ENCODER.rows[layer].stride for layer in LAYERS},
+        ENCODER.rows,
         dict.fromkeys(LAYERS, 1.0),
         places,
         picture,
@@ -185,7 +185,7 @@ def test_a_target_is_the_nearest_place_of_all_turns(monkeypatch: pytest.MonkeyPa
         return float((likeness.max(1) - likeness[np.arange(len(one)), chosen]).mean())
 
     assert missed() < 0.02
-    monkeypatch.setattr(neighbors, "DIRECTIONS", 256)  # all there are
+    monkeypatch.setattr(neighbors, "DIRECTIONS", 512)  # all there are
     assert missed() < 1e-5
 
 

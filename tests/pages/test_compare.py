@@ -54,7 +54,7 @@ def test_a_grid_of_two_options(tmp_path: Path) -> None:
         ("cg", "gram"),
         ("cg", "bn"),
     ]
-    alone = stylize(PHOTO, PAINTING, **QUICK, optimizer="cg")
+    alone = stylize(PHOTO, PAINTING, **QUICK, optimizer="cg", style_loss="gram")
     assert float(table[2]["loss"]) == pytest.approx(alone.losses[-1], rel=1e-6)
     assert float(table[2]["style relu3_1"]) == pytest.approx(alone.parts["style relu3_1"], rel=1e-6)
     assert int(table[2]["evaluations"]) == alone.evaluations
@@ -107,7 +107,7 @@ def test_presets_and_settings_can_vary() -> None:
 
 def test_parts_that_a_run_has_not_are_empty() -> None:
     vary = {"style_layers": [["relu1_1"], ["relu2_1"]]}
-    comparison = compare(PHOTO, PAINTING, vary=vary, size=32, steps=0)
+    comparison = compare(PHOTO, PAINTING, vary=vary, size=32, steps=0, style_loss="gram")
     one, other = rows(comparison.table())
     assert one["style relu1_1"]
     assert not one["style relu2_1"]
@@ -135,7 +135,8 @@ def test_what_is_wrong_is_known_before_the_first_run() -> None:
     for vary, told in (
         ({"optimizer": ["lbfgs", "sgd"]}, "there is no optimizer 'sgd'"),
         ({"painting": [PAINTING, "missing.jpg"]}, r"missing\.jpg"),
-        ({"content_layer": ["relu4_2", "relu9_1"]}, "there is no layer 'relu9_1'"),
+        ({"style_layers": [["relu4_1"], ["relu9_1"]]}, "there is no layer 'relu9_1'"),
+        ({"content_layer": ["relu4_2"]}, "'neighbors' has no content loss"),
         ({"style-loss": ["gram"]}, "did you mean 'style_loss'"),
         ({}, "one or two options"),
         ({"seed": []}, "one or two options"),

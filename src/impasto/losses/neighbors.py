@@ -33,7 +33,7 @@ Departures from the paper:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.encoders.base import Layer
 from impasto.encoders.tiles import Part
 from impasto.errors import ImpastoError
 from impasto.kernels import ops
@@ -58,7 +59,7 @@ PHOTO = 0.75
 """The photo's share in what neighbours are searched for; the rest is the picture so far."""
 
 DIRECTIONS = 128
-"""Neighbours are searched among this many directions of the hypercolumns."""
+"""Neighbours are searched along this many directions of hypercolumns; of single layers, half."""
 
 MOMENTS = 1.0
 """The weight of means and spreads, relative to that of the neighbours."""
@@ -69,7 +70,6 @@ TURNS = 4
 _MOMENTS = BatchNorm()
 _SAMPLES = 8192  # places from which the directions are found
 _MIRRORED = 16  # pixels around the painting; a multiple of every layer's stride
-_REMEMBERED = 2**28  # bytes of paintings' activations that are not measured again
 _AT_ONCE = 2**14  # places
 _SILENT = 1e-4  # of a target's mean square: weaker activations have hardly a direction
 
@@ -183,7 +183,7 @@ class Neighbors:
 
 def losses(
     look: Look,
-    strides: Mapping[str, int],
+    rows: Mapping[str, Layer],
     shares: Shares,
     where: Sequence[Where],
     picture: Tensor,
@@ -191,6 +191,7 @@ def losses(
     *,
     split: bool = False,
     kept: float = 0.0,
+    remembers: bool = True,
 ) -> list[NeighborLoss | MomentsLoss]:
     """Find neighbours, and make the losses that draw a picture to them.
 
@@ -198,16 +199,18 @@ def losses(
 
     Args:
         look: measures images.
-        strides: the stride of each layer in pixels.
+        rows: the encoder's table, by layer.
         shares: the layers, with the shares of their losses.
         where: the parts of the picture, with their paintings.
         picture: the picture so far, [1, channels, height, width].
         photo: the photo at the same size.
         split: find neighbours for every layer by itself, and without the photo.
         kept: the share of the photo's own activations in the targets.
+        remembers: keep the paintings' activations in all turns until the end of the search. It
+            takes memory; otherwise they are measured again and again.
     """
-    strides = {layer: strides[layer] for layer in shares}
-    paintings = _Paintings(look, strides, where)
+    strides = {layer: rows[layer].stride for layer in shares}
+    paintings = _Paintings(look, strides, remembers)
     total = sum(shares.values())
     found: list[NeighborLoss | MomentsLoss] = []
     for layers in [[layer] for layer in shares] if split else [[*shares]]:
@@ -229,14 +232,26 @@ def _kept(
     return replace(loss, target=target.to(loss.target))
 
 
+def bytes_a_pixel(layers: Iterable[Layer]) -> float:
+    """What the activations of an image take, averaged over places, for each pixel."""
+    return sum(4 * row.channels / max(SPACING, row.stride) ** 2 for row in layers)
+
+
+def kept_bytes_a_pixel(layers: Iterable[Layer]) -> float:
+    """What the targets of a picture take, for each pixel."""
+    return bytes_a_pixel(layers) / 2
+
+
+def searching_bytes_a_pixel(layers: Iterable[Layer]) -> float:
+    """What a search takes for each pixel: activations; queries, keys and a copy; three images."""
+    return bytes_a_pixel(layers) + 3 * 4 * DIRECTIONS / SPACING**2 + 3 * 12
+
+
 class _Paintings:
     """Measures paintings in all turns, and remembers what it measured if that is not much."""
 
-    def __init__(self, look: Look, strides: Mapping[str, int], where: Sequence[Where]) -> None:
-        self.look, self.strides = look, strides
-        pixels = sum(each.image[0, 0].numel() for part in where for each in part.paintings)
-        # Twice as many channels for twice the stride, as in most networks.
-        self.remembers = TURNS * 4 * 16 * len(strides) * pixels // SPACING <= _REMEMBERED
+    def __init__(self, look: Look, strides: Mapping[str, int], remembers: bool) -> None:
+        self.look, self.strides, self.remembers = look, strides, remembers
         self.known: dict[tuple[int, int], Features] = {}
 
     def __call__(self, painting: Exemplar, turn: int, layers: Collection[str]) -> Features:
@@ -266,6 +281,7 @@ class _Search:
     def __init__(self, paintings: _Paintings, strides: Mapping[str, int]) -> None:
         self.paintings, self.layers = paintings, [*strides]
         self.channels: dict[str, int] = {}
+        self.directions = DIRECTIONS if len(strides) > 1 else DIRECTIONS // 2
         self.spacing = max(SPACING, min(strides.values()))
         # How many squares lie along the side of a position of the layer.
         self.across = {layer: max(1, stride // self.spacing) for layer, stride in strides.items()}
@@ -276,22 +292,23 @@ class _Search:
         self, where: Sequence[Where], picture: Tensor, photo: Tensor | None
     ) -> Iterator[NeighborLoss | MomentsLoss]:
         """The losses of each layer."""
-        so_far = self.paintings.look(picture, self.sides)
-        own = None if photo is None else self.paintings.look(photo, self.sides)
         targets: dict[str, Tensor] = {}
-        for layer, x in so_far.items():
-            _, channels, height, width = x.shape
-            empty = picture.new_zeros(1, height, width, channels, dtype=torch.float16)
-            targets[layer] = empty.permute(0, 3, 1, 2)
         counted, floors = 0.0, dict.fromkeys(self.layers, 0.0)
         for part in where:
             directions = _Directions.of(self, part.paintings)
-            weights = self._weights(part, so_far[self.finest])
-            queries = directions.along(so_far, directions.means)
-            if own is not None:
-                means = {layer: _weighted_mean(x, part.weights) for layer, x in own.items()}
-                queries = queries.mul_(1 - PHOTO).add_(directions.along(own, means), alpha=PHOTO)
+            features = self.paintings.look(picture, self.sides)
+            shapes = {layer: x.shape for layer, x in features.items()}
+            queries = directions.along(features, directions.means)
+            if photo is not None:
+                del features  # large, as are those of the photo
+                features = self.paintings.look(photo, self.sides)
+                means = {layer: _weighted_mean(x, part.weights) for layer, x in features.items()}
+                queries.mul_(1 - PHOTO).add_(directions.along(features, means), alpha=PHOTO)
+            del features
+            weights = self._weights(part, queries)
             chosen = self._chosen(part.paintings, directions, queries, weights)
+            del queries
+            targets = targets or _empty(shapes, picture)
             self._put(part.paintings, chosen, weights, targets)
             covers = weights.mean().item()
             counted += covers
@@ -341,7 +358,7 @@ class _Search:
     def _weights(self, part: Where, like: Tensor) -> Tensor:
         """How much each square of the picture counts, [rows, columns]."""
         if part.weights is None:
-            return torch.ones_like(like[0, 0])
+            return torch.ones_like(like[..., 0])
         return F.avg_pool2d(part.weights, self.spacing)[0, 0]
 
     def _chosen(
@@ -427,7 +444,7 @@ class _Directions:
         _, vectors = torch.linalg.eigh(second - torch.outer(mean, mean))
         like, channels = paintings[0].image, search.channels
         counts = [*channels.values()]
-        axes, means = (torch.split(x, counts) for x in (vectors[:, -DIRECTIONS:], mean))
+        axes, means = (torch.split(x, counts) for x in (vectors[:, -search.directions :], mean))
         return cls(
             search.finest,
             {n: (x / channels[n]).to(like) for n, x in zip(channels, axes, strict=True)},
@@ -452,6 +469,14 @@ class _Directions:
 def _side(stride: int) -> int:
     """How many positions of a layer lie along the side of a place."""
     return max(1, SPACING // stride)
+
+
+def _empty(shapes: Mapping[str, torch.Size], like: Tensor) -> dict[str, Tensor]:
+    """Targets [1, C, rows, columns] of nothing, channels last, in half precision."""
+    return {
+        layer: like.new_zeros(1, height, width, channels, dtype=torch.float16).permute(0, 3, 1, 2)
+        for layer, (_, channels, height, width) in shapes.items()
+    }
 
 
 def _turned(image: Tensor, turn: int) -> Tensor:

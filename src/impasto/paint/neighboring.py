@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 DEEPEST = 8
 """Layers with a larger stride than this (in pixels) know things, not strokes."""
 
-SPLIT_FROM, MOST_SPLIT = 1 / 4, 0.9
-"""From this strength on layers are split, and this is the share of steps at strength 1."""
+FADES = 1 / 4
+"""Below this strength the targets fade into the photo's own activations."""
 
-ROUND = 20
-"""Steps with the same neighbours, once layers are split."""
+MOST_SPLIT, ROUND = 0.9, 25
+"""Layers are split in this share of the last level's steps times the strength. Up to so many steps
+are made with the same neighbours.
+"""
 
 
 def matched_layers(encoder: Encoder) -> dict[str, float]:
@@ -47,7 +49,7 @@ class Neighboring(Repainting):
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
         super().__init__(stylizer, photo, with_split(levels, stylizer.settings.strength))
-        self.kept = max(0.0, 1 - self.settings.strength / SPLIT_FROM)
+        self.kept = max(0.0, 1 - self.settings.strength / FADES)
 
     def losses_from(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:
         where = [
@@ -56,16 +58,16 @@ class Neighboring(Repainting):
         ]
         if not where:  # nothing is to be painted
             return [ContentLoss(IMAGE, begun)]
-        rows, shares = self.studio.encoder.rows, self.stylizer.style_shares
         found = neighbors.losses(
             self.studio.measure,
-            {layer: rows[layer].stride for layer in shares},
-            shares,
+            self.studio.encoder.rows,
+            self.stylizer.style_shares,
             where,
             begun,
             content,
             split=level.split,
             kept=self.kept,
+            remembers=self.studio.remembers,
         )
         weight = 2 * self.settings.strength * self.settings.total_style_weight
         return [weighted(loss, weight) for loss in found]
@@ -74,8 +76,7 @@ class Neighboring(Repainting):
 def with_split(levels: Sequence[Level], strength: float) -> list[Level]:
     """The same levels, with the last steps of the last one split into rounds of new neighbours."""
     *coarse, last = levels
-    share = MOST_SPLIT * max(0.0, strength - SPLIT_FROM) / (1 - SPLIT_FROM)
-    steps = round(share * last.steps)
+    steps = round(MOST_SPLIT * strength * last.steps)
     rounds = math.ceil(steps / ROUND)
     split = [
         dataclasses.replace(last, steps=steps * (n + 1) // rounds - steps * n // rounds, split=True)

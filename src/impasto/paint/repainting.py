@@ -277,7 +277,8 @@ class Repainting(Problem):
         """The margin's width at a level; it doubles with the level, as the picture does."""
         if not self.settings.margin:
             return 0
-        shrunk = 1 << (len(self.levels) - 1)  # how many times smaller the coarsest level is
+        sizes = {each.size for each in self.levels}  # two levels may have the same
+        shrunk = 1 << (len(sizes) - 1)  # how many times smaller the coarsest level is
         coarsest = math.ceil((MARGIN + self.longer // PIXELS_A_MARGIN) / shrunk)
         return round(coarsest * shrunk * max(level.size) / self.longer)
 

@@ -187,7 +187,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         self._count_seconds()
         record = {
             **self._problem.record,
-            "levels": [list(level.size) for level in self._levels],
+            "levels": [list(size) for size in dict.fromkeys(each.size for each in self._levels)],
             "stopped": self.stopped,
             "steps": step.step,
             "evaluations": step.evaluations,

@@ -20,6 +20,7 @@ from impasto.encoders.base import IMAGE, Padding, load_encoder
 from impasto.encoders.tiles import needed, plan
 from impasto.errors import ImpastoError, fitting, notice
 from impasto.kernels import ops
+from impasto.losses import neighbors
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective, measure
 from impasto.losses.styles import Exemplar, Statistic
@@ -37,6 +38,9 @@ CUDA_LIBRARIES = 150 * 2**20 if torch.version.cuda else 0
 
 CONTRAST = 0.15
 """Standard deviation of the noise that a picture starts from."""
+
+REMEMBERED = 2**28
+"""Bytes of paintings' activations that are kept during a search, at most."""
 
 LEAST_AREA = 1e-6
 """An area that covers a smaller share of a layer than this is ignored there."""
@@ -65,12 +69,20 @@ class Studio:
         self.weights_sha256 = None if settings.weights is None else sha256_of(settings.weights)
         self.optimiser: Any = catalog.OPTIMIZERS[settings.optimizer].made(settings)
         self._pictures = self._shown = 0  # bytes, bytes a pixel; see `make_room`
+        self._kept_a_pixel = self._searching_a_pixel = self._searching = 0.0  # see `match`
+        self.remembers = False  # the paintings' activations in all turns
         self._limited = False
 
     def read(self, layers: Iterable[str], targets: Iterable[str] = ()) -> None:
         """Set `layers` and `targets`; `layers` get the image and the targets as well."""
         self.targets = [self.encoder.layer(name) for name in targets]
         self.layers = [IMAGE, *self.targets, *(self.encoder.layer(name) for name in layers)]
+
+    def match(self, layers: Iterable[str]) -> None:
+        """Neighbours are found by these layers: count what it takes, see `losses.neighbors`."""
+        rows = [self.encoder.rows[name] for name in layers]
+        self._kept_a_pixel = neighbors.kept_bytes_a_pixel(rows)
+        self._searching_a_pixel = neighbors.searching_bytes_a_pixel(rows)
 
     def tensor(self, image: Image.Image) -> Tensor:
         """A picture as an image tensor on the device."""
@@ -94,7 +106,7 @@ class Studio:
             image,
             features=features,
             statistics=statistics or {},
-            memory=self._memory - self._fixed,  # nothing is optimised yet
+            memory=self._memory - self._fixed - self._searching,  # nothing is optimised yet
         )
 
     def mixed(
@@ -201,10 +213,19 @@ class Studio:
             _, left = self._shares_of_memory(size, channels)
         needs = self._memory - left + self._least(size) + self._kept(size)
         self._tell(what, needs, "even in small tiles", "a smaller size takes less")
+        paintings = list(paintings)
+        pixels = [math.prod(own) for own in (size, *(own for _, own in paintings))]
+        self._searching = self._searching_a_pixel * max(pixels)
+        spare: float = self._memory
         for name, own in paintings:
             needs = self._fixed + _READING * own[0] * own[1] + self._least(own, measuring=True)
+            needs += self._searching
+            spare = min(spare, self._memory - needs)
             what = f"{name} at {own[0]} x {own[1]} pixels"
             self._tell(what, needs, "to look at", "a smaller style scale takes less")
+        turned = 2 * neighbors.TURNS * self._kept_a_pixel * sum(pixels[1:])
+        self.remembers = turned <= min(REMEMBERED, spare)
+        self._searching += turned if self.remembers else 0
 
     def _tell(self, what: str, needs: float, how: str, advice: str) -> None:
         told = f"{what} take about {amount(needs)} {how}"
@@ -263,7 +284,8 @@ class Studio:
     def _kept(self, size: tuple[int, int]) -> int:
         """How many bytes the activations in `targets` take."""
         rows, (width, height) = [self.encoder.rows[name] for name in self.targets], size
-        return sum(4 * r.channels * (width // r.stride) * (height // r.stride) for r in rows)
+        targets = sum(4 * r.channels * (width // r.stride) * (height // r.stride) for r in rows)
+        return targets + int(self._kept_a_pixel * width * height)
 
     @property
     def _fixed(self) -> int:

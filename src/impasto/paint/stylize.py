@@ -126,6 +126,7 @@ class Stylizer:
             if self.settings.style_layers is None:
                 self.style_shares = matched_layers(encoder)
             self.studio.read(self.style_shares)
+            self.studio.match(self.style_shares)
         else:
             self.studio.read(self.style_shares, targets=[self.content_layer])
         self.kept_losses: dict[tuple[str, int], Sequence[Loss]] = {}
