@@ -22,20 +22,25 @@ from pathlib import Path
 from impasto import sample
 from impasto.settings import parse_memory
 
+GRAM = ("--style-loss", "gram")
 QUICK = (
-    (256, "900M", ("--steps", "30")),
-    (512, "1G", ("--levels", "1", "--evaluations", "12")),
-    (512, "1G", ("--optimizer", "cg", "--evaluations", "12")),
-    (512, "1G", ("--optimizer", "adam", "--steps", "8")),
+    (256, "900M", (*GRAM, "--steps", "30")),
+    (512, "1G", (*GRAM, "--levels", "1", "--evaluations", "12")),
+    (512, "1G", (*GRAM, "--optimizer", "cg", "--evaluations", "12")),
+    (512, "1G", (*GRAM, "--optimizer", "adam", "--steps", "8")),
+    (512, "1G", ("--steps", "24")),
 )
 CASES = (
-    (1024, "1G", ("--steps", "12", "--checkpoint-every", "1")),
-    (1024, "1G", ("--optimizer", "adam", "--steps", "6")),
-    (1024, "1G", ("--levels", "1", "--evaluations", "26")),
-    (1024, "2G", ("--levels", "1", "--evaluations", "26")),
-    (1024, "2G", ("--steps", "16", "--film", "film.mp4", "--keep-colors", "luminance")),
-    (2048, "1G", ("--levels", "1", "--evaluations", "5")),
-    (2048, "2G", ("--levels", "1", "--evaluations", "5")),
+    (1024, "1G", (*GRAM, "--steps", "12", "--checkpoint-every", "1")),
+    (1024, "1G", (*GRAM, "--optimizer", "adam", "--steps", "6")),
+    (1024, "1G", (*GRAM, "--levels", "1", "--evaluations", "26")),
+    (1024, "2G", (*GRAM, "--levels", "1", "--evaluations", "26")),
+    (1024, "2G", (*GRAM, "--steps", "16", "--film", "film.mp4", "--keep-colors", "luminance")),
+    (2048, "1G", (*GRAM, "--levels", "1", "--evaluations", "5")),
+    (2048, "2G", (*GRAM, "--levels", "1", "--evaluations", "5")),
+    (1024, "1G", ("--steps", "24")),
+    (1024, "2G", ("--steps", "24")),
+    (2048, "2G", ("--steps", "16")),
 )
 
 

@@ -37,7 +37,9 @@ def main() -> None:
     print("| `--memory` | tiles | whole, s | in tiles, s | ratio | loss differs by | gradient by |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for bound in options.bounds:
-        stylizer = Stylizer(sample("night_cafe"), size=options.size, memory=bound)
+        stylizer = Stylizer(
+            sample("night_cafe"), size=options.size, memory=bound, style_loss="gram"
+        )
         level = Level(size, 1, 1.0)
         scene = Repainting(stylizer, photo, [level])
         content = scene.content(level)

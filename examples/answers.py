@@ -2,7 +2,7 @@
 
     python examples/answers.py [QUESTION ...]
 
-All of them take about a quarter of an hour on two cores. Everything is written to docs/answers/.
+All of them take about twenty minutes on two cores. Everything is written to docs/answers/.
 """
 
 from __future__ import annotations
@@ -20,22 +20,29 @@ from impasto.pictures import images
 FOLDER = Path(__file__).parent.parent / "docs" / "answers"
 WIDEST = 1600
 
+GRAM = ("--style-loss", "gram")
+
+METHODS = ("neuschwanstein-great_wave", "owl-composition_viii", "scarlet_macaw-church_at_auvers")
+
 QUESTIONS: dict[str, Sequence[str]] = {
-    "pooling": ("kingfisher", "great_wave", "--vary", "pooling=avg,max"),
+    "pooling": ("kingfisher", "great_wave", *GRAM, "--vary", "pooling=avg,max"),
     "optimizer": (
         "kingfisher",
         "cafe_terrace_at_night",
+        *GRAM,
         *("--vary", "optimizer=lbfgs,cg,adam", "--steps", "1000", "--evaluations", "150"),
         *("--plot", "curves.png"),
     ),
     "init": (
         "owl",
         "great_wave",
+        *GRAM,
         *("--vary", "init=photo,noise,painting"),
     ),
     "content-layer": (
         "neuschwanstein",
         "church_at_auvers",
+        *GRAM,
         *("--vary", "content-layer=relu2_2,relu3_2,relu4_2,relu5_2"),
     ),
     "style-loss": (
@@ -44,6 +51,13 @@ QUESTIONS: dict[str, Sequence[str]] = {
         "--vary",
         "style-loss=gram,mmd-linear,mmd-poly,mmd-gaussian,bn,covariance,wasserstein",
     ),
+    **{
+        f"method-{pair}": (
+            *pair.split("-"),
+            *("--size", "384", "--vary", "style-loss=gram,wasserstein,neighbors"),
+        )
+        for pair in METHODS
+    },
 }
 
 

@@ -19,6 +19,12 @@ from impasto.losses.distributions import (
     PolynomialMmd as PolynomialMmd,
     Wasserstein as Wasserstein,
 )
+from impasto.losses.matching import nearest as nearest
+from impasto.losses.neighbors import (
+    MomentsLoss as MomentsLoss,
+    NeighborLoss as NeighborLoss,
+    Neighbors as Neighbors,
+)
 from impasto.losses.objective import Objective as Objective, measure as measure
 from impasto.losses.smoothness import (
     BorderLoss as BorderLoss,

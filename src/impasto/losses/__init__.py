@@ -24,6 +24,10 @@ Gatys et al. 2017, arXiv:1611.07865
     2  guided Gram matrices        `styles.gram` with an area
     colour control (section 5)     `settings.Settings.keep_colors`
     coarse to fine (section 6)     `paint.levels`
+Kolkin et al. 2022, arXiv:2203.13215
+    neural neighbours              `neighbors.losses`, equation (1) there; `matching.nearest`
+    cosine to the neighbours       `neighbors.NeighborLoss`, equation (2) there
+    feature splitting              `neighbors.losses` with `split`
 Others
     Sun & Saenko 2016, 1           `distributions.Covariance`
     Dowson & Landau 1982, 4        `distributions.Wasserstein`
