@@ -46,7 +46,9 @@ def levels() -> Image.Image:
     """The picture painted at one scale, and to its right the one painted coarse to fine."""
     photo, painting = sample("neuschwanstein"), sample("great_wave")
     ways: tuple[dict[str, Any], ...] = ({"levels": 1, "steps": 52}, {"steps": 150})
-    one, fine = (Stylizer(painting, size=1024, **way).paint(photo).image for way in ways)
+    one, fine = (
+        Stylizer(painting, size=1024, style_loss="gram", **way).paint(photo).image for way in ways
+    )
     gap = 16
     sheet = Image.new("RGB", (one.width + gap + fine.width, one.height), "white")
     sheet.paste(one, (0, 0))

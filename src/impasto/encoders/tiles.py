@@ -111,7 +111,7 @@ class Segment:
         self.strides = {row.name: row.stride // first.stride for row in rows}
         step = last.stride // first.stride
         convolved = [a.stride for a, b in itertools.pairwise(rows) if b.halo > a.halo]
-        self.grid = max([step, *(ops.GRID * stride // first.stride for stride in convolved)])
+        self.grid = max([step, ops.GRID, *(ops.GRID * n // first.stride for n in convolved)])
         self.tile = max(1, side // first.stride // self.grid) * self.grid
         # Losses on the image itself look at the neighbours of a pixel.
         reach = (last.halo - first.halo) // first.stride + int(first.name == IMAGE)

@@ -29,9 +29,16 @@ def nearest(queries: Tensor, keys: Tensor, hidden: Tensor | None = None) -> tupl
         shown = hidden.logical_not().nonzero()[:, 0]
         cosines, index = nearest(queries, keys[shown])
         return cosines, shown[index]
-    blocks = torch.split(queries, max(1, _BLOCK // len(keys)))
-    found = [(block @ keys.T).max(1) for block in blocks]
-    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+    rows = min(len(queries), max(1, _BLOCK // len(keys)))
+    # All blocks in the same memory: fresh memory for each would lie in pieces afterwards.
+    buffer = queries.new_empty(rows, len(keys))
+    cosines = queries.new_empty(len(queries))
+    index = torch.empty(len(queries), dtype=torch.long, device=queries.device)
+    for start in range(0, len(queries), rows):
+        block = slice(start, start + rows)
+        all_pairs = torch.mm(queries[block], keys.T, out=buffer[: len(queries[block])])
+        torch.max(all_pairs, 1, out=(cosines[block], index[block]))
+    return cosines, index
 
 
 def nearest_on_grid(
@@ -104,17 +111,18 @@ def divided(likeness: Tensor, shares: Sequence[float], counts: Tensor) -> Tensor
 
     likeness: the cosine to the nearest place of each painting, [paintings, rows, columns]. A place
     goes to the painting that is nearest, after a number for each painting is added to the cosines:
-    just so much that it gets its share of the places that `counts` (true or false).
+    just so much that it gets its share of the places that `counts` (true or false). Where several
+    are equally near, the first gets the place.
     """
     which = torch.zeros_like(counts, dtype=torch.long)
     if len(likeness) == 1 or not counts.any():
         return which
-    cosines = likeness[:, counts].double()
-    added = torch.zeros(len(cosines), 1, dtype=torch.float64, device=cosines.device)
+    cosines = likeness[:, counts].cpu().double()
+    added = torch.zeros(len(cosines), 1, dtype=torch.float64, device="cpu")
     for _, number in itertools.product(range(_ROUNDS), range(len(cosines))):
         raised = cosines + added
         raised[number] = -torch.inf
         lead = (raised.amax(0) - cosines[number]).sort().values
         added[number] = lead[min(len(lead) - 1, round(shares[number] * len(lead)))]
-    which[counts] = (cosines + added).argmax(0)
+    which[counts] = (cosines + added).argmax(0).to(which)
     return which

@@ -33,6 +33,7 @@ Departures from the paper:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -67,9 +68,11 @@ MOMENTS = 1.0
 TURNS = 4
 """The painting is searched as it is, and turned by 90, 180 and 270 degrees."""
 
+LEAST_AREA = 1e-6
+"""A region that covers a smaller share of a layer than this is ignored there."""
+
 _MOMENTS = BatchNorm()
 _SAMPLES = 8192  # places from which the directions are found
-_MIRRORED = 16  # pixels around the painting; a multiple of every layer's stride
 _AT_ONCE = 2**14  # places
 _SILENT = 1e-4  # of a target's mean square: weaker activations have hardly a direction
 
@@ -111,11 +114,11 @@ class NeighborLoss(SumLoss):
 
 @dataclass(frozen=True)
 class MomentsLoss(SumLoss):
-    """Mean and spread of every channel over places: |E[x] - E[y]|^2 + |s_x - s_y|^2, relative.
+    """Mean and spread of every channel: |E[x] - E[y]|^2 + |s_x - s_y|^2, relative.
 
     As `distributions.BatchNorm`, but of activations that are averaged over squares of `side` x
     `side` positions. target: E[y] and E[y^2], [1 or batch, 2, C]. area: how much each square
-    counts, [1 or batch, 1, height, width]; None: all count alike. place: its name.
+    counts, [1 or batch, 1, height, width]; None: all count alike. region: the area's name.
     """
 
     layer: str
@@ -123,11 +126,11 @@ class MomentsLoss(SumLoss):
     weight: float = 1.0
     side: int = 1
     area: Tensor | None = None
-    place: str = ""
+    region: str = ""
 
     @property
     def name(self) -> str:
-        return f"moments {self.layer}" + (f" in {self.place}" if self.place else "")
+        return f"moments {self.layer}" + (f" in {self.region}" if self.region else "")
 
     def sums(self, features: Tensor, part: Part) -> Tensor:
         own, places = _averaged(features, part, self.side)
@@ -137,8 +140,9 @@ class MomentsLoss(SumLoss):
     def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:
         _, height, width = shape
         count = (height // self.side) * (width // self.side)
-        share = 1.0 if self.area is None else self.area.double().mean((1, 2, 3)).cpu()
-        return _MOMENTS.distance(sums / (count * share), self.target)
+        if self.area is not None:
+            sums = sums / self.area.cpu().double().mean((1, 2, 3)).view(-1, 1, 1)
+        return _MOMENTS.distance(sums / count, self.target)
 
 
 def _averaged(features: Tensor, part: Part, side: int) -> tuple[Tensor, Part]:
@@ -210,25 +214,34 @@ def losses(
             takes memory; otherwise they are measured again and again.
     """
     strides = {layer: rows[layer].stride for layer in shares}
-    paintings = _Paintings(look, strides, remembers)
+    widest = max(rows[layer].halo for layer in shares)
+    unit = math.lcm(SPACING, *strides.values())
+    paintings = _Paintings(look, strides, -(-widest // unit) * unit, remembers)
     total = sum(shares.values())
     found: list[NeighborLoss | MomentsLoss] = []
     for layers in [[layer] for layer in shares] if split else [[*shares]]:
         search = _Search(paintings, {layer: strides[layer] for layer in layers})
         found += search.losses(where, picture, None if split else photo)
     if kept:
-        found = [_kept(loss, look, photo, kept) for loss in found]
+        found = [_kept(loss, look, photo, kept, where) for loss in found]
     return [replace(loss, weight=loss.weight * shares[loss.layer] / total) for loss in found]
 
 
 def _kept(
-    loss: NeighborLoss | MomentsLoss, look: Look, photo: Tensor, kept: float
+    loss: NeighborLoss | MomentsLoss,
+    look: Look,
+    photo: Tensor,
+    kept: float,
+    where: Sequence[Where],
 ) -> NeighborLoss | MomentsLoss:
     """A loss that pulls to the photo as well, by this share."""
     if isinstance(loss, MomentsLoss):
         return replace(loss, weight=loss.weight * (1 - kept))
     (own,) = look(photo, {loss.layer: loss.side}).values()
-    target = (1 - kept) * loss.target + kept * loss.counted * _unit(own, 1)
+    pixels = photo.shape[-1] // own.shape[-1]
+    weights = [_pooled(part.weights, pixels) for part in where if part.weights is not None]
+    seen = torch.stack(weights).sum(0) if weights else 1.0
+    target = (1 - kept) * loss.target + kept * seen * _unit(own, 1)
     return replace(loss, target=target.to(loss.target))
 
 
@@ -248,10 +261,13 @@ def searching_bytes_a_pixel(layers: Iterable[Layer]) -> float:
 
 
 class _Paintings:
-    """Measures paintings in all turns, and remembers what it measured if that is not much."""
+    """Measures paintings in all turns, with a mirrored `border`, and may remember what it saw."""
 
-    def __init__(self, look: Look, strides: Mapping[str, int], remembers: bool) -> None:
-        self.look, self.strides, self.remembers = look, strides, remembers
+    def __init__(
+        self, look: Look, strides: Mapping[str, int], border: int, remembers: bool
+    ) -> None:
+        self.look, self.strides = look, strides
+        self.border, self.remembers = border, remembers
         self.known: dict[tuple[int, int], Features] = {}
 
     def __call__(self, painting: Exemplar, turn: int, layers: Collection[str]) -> Features:
@@ -262,9 +278,9 @@ class _Paintings:
             sides = {layer: _side(self.strides[layer]) for layer in self.strides}
             if not self.remembers:
                 sides = {layer: sides[layer] for layer in layers}
-            image = images.mirrored(_turned(painting.image, turn), _MIRRORED)
+            image = images.mirrored(_turned(painting.image, turn), self.border)
             found = {
-                layer: _inside(x, _MIRRORED // max(SPACING, self.strides[layer]))
+                layer: _inside(x, self.border // max(SPACING, self.strides[layer]))
                 for layer, x in self.look(image, sides).items()
             }
             if self.remembers:
@@ -302,7 +318,10 @@ class _Search:
             if photo is not None:
                 del features  # large, as are those of the photo
                 features = self.paintings.look(photo, self.sides)
-                means = {layer: _weighted_mean(x, part.weights) for layer, x in features.items()}
+                means = {
+                    layer: _weighted_mean(x, part.weights, self.pixels(layer))
+                    for layer, x in features.items()
+                }
                 queries.mul_(1 - PHOTO).add_(directions.along(features, means), alpha=PHOTO)
             del features
             weights = self._weights(part, queries)
@@ -314,27 +333,33 @@ class _Search:
             counted += covers
             for layer, moments in self._moments(part.paintings).items():
                 floors[layer] += covers * _SILENT * moments[0, 1].sum().item()
-                area = None
+                area, seen = None, 1.0
                 if part.weights is not None:
-                    area = F.avg_pool2d(part.weights, self.spacing * self.across[layer])
-                yield MomentsLoss(
-                    layer, moments, covers * MOMENTS, self.sides[layer], area, part.name
-                )
+                    area = _pooled(part.weights, self.pixels(layer))
+                    seen = area.mean().item()
+                if seen >= LEAST_AREA:
+                    yield MomentsLoss(
+                        layer, moments, seen * MOMENTS, self.sides[layer], area, part.name
+                    )
         for layer, target in targets.items():
             floor = max(1e-6, floors[layer] / max(counted, 1e-6))
             yield NeighborLoss(layer, target, 1.0, self.sides[layer], counted, floor)
+
+    def pixels(self, layer: str) -> int:
+        """Along the side of a position of the layer, averaged over places."""
+        return self.spacing * self.across[layer]
 
     def _moments(self, paintings: Paintings) -> dict[str, Tensor]:
         """E[f] and E[f^2] of each layer, [1, 2, C], averaged by the paintings' shares.
 
         With the encoder's zero padding, which is also around the picture.
         """
-        total = dict.fromkeys(self.layers, torch.zeros(()))
+        total = dict.fromkeys(self.layers, torch.zeros((), dtype=torch.float32))
         for image, share, visible in paintings:
             for layer, x in self.paintings.look(image, self.sides).items():
                 weights = None
                 if visible is not None:
-                    weights = F.interpolate(visible, x.shape[-2:], mode="area")
+                    weights = _pooled(visible, self.pixels(layer))
                     weights = weights / weights.mean().clamp_min(1e-6)
                 total[layer] = total[layer].to(x) + share * _MOMENTS.moments(x, weights)
         return total
@@ -344,9 +369,12 @@ class _Search:
         features = self.paintings(painting, turn, self.layers)
         self.channels = {layer: x.shape[1] for layer, x in features.items()}
         height, width = features[self.finest].shape[-2:]
-        step = max(1, int((height * width / _SAMPLES) ** 0.5))
-        hidden = self._hidden(painting, turn)
-        rows, columns = _evenly(height, width, step, hidden, painting.image.device)
+        seen = torch.ones(height, width, dtype=torch.bool, device=painting.image.device)
+        if (hidden := self._hidden(painting, turn)) is not None:
+            seen &= ~hidden
+        rows, columns = seen.nonzero(as_tuple=True)
+        some = slice(None, None, -(-len(rows) // _SAMPLES))
+        rows, columns = rows[some], columns[some]
         return torch.cat(
             [
                 _sampled(x[0], rows, columns, self.across[layer]) / x.shape[1]
@@ -359,7 +387,7 @@ class _Search:
         """How much each square of the picture counts, [rows, columns]."""
         if part.weights is None:
             return torch.ones_like(like[..., 0])
-        return F.avg_pool2d(part.weights, self.spacing)[0, 0]
+        return _pooled(part.weights, self.spacing)[0, 0]
 
     def _chosen(
         self, paintings: Paintings, directions: _Directions, queries: Tensor, weights: Tensor
@@ -373,8 +401,10 @@ class _Search:
             for turn in range(TURNS):
                 features = self.paintings(painting, turn, self.layers)
                 keys = _unit(directions.along(features, directions.means), -1)
+                del features  # large
                 hidden = self._hidden(painting, turn)
                 cosines, places = nearest_on_grid(queries, keys, hidden)
+                del keys
                 values = torch.tensor([number, turn, 0], device=best.device)[:, None, None]
                 this = values.expand(3, *best.shape).clone()
                 this[2] = places
@@ -393,7 +423,7 @@ class _Search:
         """Where a turned painting is transparent, [rows, columns]; None: nowhere."""
         if painting.visible is None:
             return None
-        visible = F.avg_pool2d(_turned(painting.visible, turn), self.spacing)[0, 0]
+        visible = _pooled(_turned(painting.visible, turn), self.spacing)[0, 0]
         return visible < min(0.5, visible.max().item())
 
     def _put(
@@ -437,9 +467,10 @@ class _Directions:
     def of(cls, search: _Search, paintings: Paintings) -> _Directions:
         total = torch.zeros((), dtype=torch.float64, device="cpu")
         for painting, turn in itertools.product(paintings, range(2)):  # upright and across
-            samples = search.samples(painting, turn).cpu().double()
-            both = torch.cat([samples, torch.ones_like(samples[:, :1])], 1)
-            total = total + painting.share / 2 / len(both) * (both.T @ both)
+            samples = search.samples(painting, turn).cpu()
+            for some in torch.split(samples, 1024):
+                both = F.pad(some.double(), (0, 1), value=1.0)
+                total = total + painting.share / 2 / len(samples) * (both.T @ both)
         second, mean = total[:-1, :-1], total[-1, :-1]
         _, vectors = torch.linalg.eigh(second - torch.outer(mean, mean))
         like, channels = paintings[0].image, search.channels
@@ -464,6 +495,11 @@ class _Directions:
             total = x.contiguous() if total is None else total.add_(x)
         assert total is not None
         return total
+
+
+def _pooled(weights: Tensor, pixels: int) -> Tensor:
+    """Weights [1, 1, height, width], averaged over squares of so many pixels."""
+    return F.avg_pool2d(weights, pixels)
 
 
 def _side(stride: int) -> int:
@@ -491,25 +527,12 @@ def _unit(x: Tensor, dim: int) -> Tensor:
     return F.normalize(x, dim=dim, eps=1e-8)
 
 
-def _weighted_mean(x: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of features [1, C, rows, columns] over positions, [C]."""
+def _weighted_mean(x: Tensor, weights: Tensor | None, pixels: int) -> Tensor:
+    """The mean of features [1, C, rows, columns] over squares of so many pixels, [C]."""
     if weights is None:
         return x.mean((0, 2, 3))
-    counts = F.interpolate(weights, x.shape[-2:], mode="area")
+    counts = _pooled(weights, pixels)
     return (x * counts).sum((0, 2, 3)) / counts.sum().clamp_min(1e-6)
-
-
-def _evenly(
-    height: int, width: int, step: int, hidden: Tensor | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Rows and columns of every `step`th square that is not hidden; of all, if these are few."""
-    counted = torch.ones(height, width, dtype=torch.bool, device=device)
-    if hidden is not None:
-        counted &= ~hidden
-        if counted.sum() <= _SAMPLES:
-            step = 1
-    rows, columns = counted[::step, ::step].nonzero(as_tuple=True)
-    return rows * step, columns * step
 
 
 def _sampled(features: Tensor, rows: Tensor, columns: Tensor, across: int) -> Tensor:

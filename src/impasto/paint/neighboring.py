@@ -28,15 +28,16 @@ FADES = 1 / 4
 """Below this strength the targets fade into the photo's own activations."""
 
 MOST_SPLIT, ROUND = 0.9, 25
-"""Layers are split in this share of the last level's steps times the strength. Up to so many steps
-are made with the same neighbours.
+"""Layers are split in this share of the last level's steps times the strength. These steps are made
+in rounds of at most so many with the same neighbours.
 """
 
 
 def matched_layers(encoder: Encoder) -> dict[str, float]:
     """The layers whose neighbours are found unless others are given, each with its share."""
-    rows = encoder.rows
-    return {layer: 1.0 for layer in encoder.style_layers if rows[layer].stride <= DEEPEST}
+    strides = {layer: encoder.rows[layer].stride for layer in encoder.style_layers}
+    deepest = max(DEEPEST, min(strides.values()))
+    return {layer: 1.0 for layer, stride in strides.items() if stride <= deepest}
 
 
 class Neighboring(Repainting):
@@ -82,4 +83,5 @@ def with_split(levels: Sequence[Level], strength: float) -> list[Level]:
         dataclasses.replace(last, steps=steps * (n + 1) // rounds - steps * n // rounds, split=True)
         for n in range(rounds)
     ]
-    return [*coarse, dataclasses.replace(last, steps=last.steps - steps), *split]
+    before = dataclasses.replace(last, steps=last.steps - steps)
+    return [*coarse, *([before] if before.steps or not split else []), *split]

@@ -240,10 +240,14 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
             reason = self._descent.outcome.reason
             self._descent = None
             machine.give_back()  # so that this memory is free for the next level
-            if progress.level == len(self._levels) - 1:
-                self.stopped = reason
+            before, *later = self._levels[progress.level :]
+            most = self._problem.studio.settings.evaluations
+            is_spent = bool(most) and progress.evaluations >= (most or 0)
+            # At another size, one more evaluation is needed to have the picture.
+            if not later or (is_spent and later[0].size == self.size == before.size):
+                self.stopped = "budget" if later else reason
                 return None
-            before, level = self._levels[progress.level :][:2]
+            level = later[0]
             assert self._image is not None
             self._image, self._begun = self._problem.refine(before, level, self._image), None
             progress.level += 1

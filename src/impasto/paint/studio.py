@@ -179,6 +179,8 @@ class Studio:
     def check_size(self, name: str, size: tuple[int, int], layers: Iterable[str]) -> None:
         """Raise an `ImpastoError` if a picture of (width, height) is too small for the layers."""
         smallest = self.encoder.min_size(layers)
+        if self._searching_a_pixel:
+            smallest = max(smallest, neighbors.SPACING)
         if min(size) < smallest:
             raise ImpastoError(
                 f"{name} would be {size[0]} x {size[1]} pixels, but "
@@ -213,18 +215,24 @@ class Studio:
             _, left = self._shares_of_memory(size, channels)
         needs = self._memory - left + self._least(size) + self._kept(size)
         self._tell(what, needs, "even in small tiles", "a smaller size takes less")
-        paintings = list(paintings)
-        pixels = [math.prod(own) for own in (size, *(own for _, own in paintings))]
-        self._searching = self._searching_a_pixel * max(pixels)
-        spare: float = self._memory
-        for name, own in paintings:
+        paintings = [(what, size), *paintings]
+        for name, own in paintings[1:]:
             needs = self._fixed + _READING * own[0] * own[1] + self._least(own, measuring=True)
-            needs += self._searching
-            spare = min(spare, self._memory - needs)
-            what = f"{name} at {own[0]} x {own[1]} pixels"
-            self._tell(what, needs, "to look at", "a smaller style scale takes less")
-        turned = 2 * neighbors.TURNS * self._kept_a_pixel * sum(pixels[1:])
-        self.remembers = turned <= min(REMEMBERED, spare)
+            told = f"{name} at {own[0]} x {own[1]} pixels"
+            self._tell(told, needs, "to look at", "a smaller style scale takes less")
+        if self._searching_a_pixel:
+            self._make_room_to_search(paintings)
+
+    def _make_room_to_search(self, pictures: Sequence[tuple[str, tuple[int, int]]]) -> None:
+        """The same for a search; pictures: names and sizes, that of the picture first."""
+        name, largest = max(pictures, key=lambda each: math.prod(each[1]))
+        self._searching = self._searching_a_pixel * math.prod(largest)
+        needs = self._fixed + self._searching + self._least(largest, measuring=True)
+        advice = "a smaller size takes less, and another style loss does"
+        self._tell(f"the neighbors of {name}", needs, "to find", advice)
+        pixels = sum(math.prod(own) for _, own in pictures[1:])
+        turned = 2 * neighbors.TURNS * self._kept_a_pixel * pixels
+        self.remembers = turned <= min(REMEMBERED, self._memory - needs)
         self._searching += turned if self.remembers else 0
 
     def _tell(self, what: str, needs: float, how: str, advice: str) -> None:

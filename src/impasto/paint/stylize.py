@@ -36,7 +36,10 @@ def stylize(
     callback: Callback | None = None,
     **choices: Any,
 ) -> Artwork:
-    """Repaint a photo in the manner of a painting (Gatys, Ecker & Bethge 2015, arXiv:1508.06576).
+    """Repaint a photo in the manner of a painting.
+
+    By neighbours (Kolkin et al. 2022, arXiv:2203.13215), or with another `style_loss` by statistics
+    such as Gram matrices (Gatys, Ecker & Bethge 2015, arXiv:1508.06576).
 
     Args:
         photo: a picture file or a PIL image.
@@ -98,8 +101,8 @@ def resume(
 class Stylizer:
     """Paints any number of photos after the same painting or paintings.
 
-    Arguments and errors are those of `stylize`. The paintings' targets are computed once for each
-    size, unless the photo's colours are kept.
+    Arguments and errors are those of `stylize`. Statistics of paintings are computed once for each
+    size, unless the photo's colours are kept. Neighbours are found for every photo anew.
     """
 
     @ordinary()
@@ -120,11 +123,11 @@ class Stylizer:
         encoder = self.studio.encoder
         self.content_layer = encoder.layer(self.settings.content_layer or encoder.content_layer)
         self.style_shares = encoder.shares(self.settings.style_layers)
-        # At strength 0 there is only the photo.
-        self.by_neighbors = self.settings.style_loss == "neighbors" and self.settings.strength > 0
+        self.by_neighbors = self.settings.style_loss == "neighbors"
+        if self.by_neighbors and self.settings.style_layers is None:
+            self.style_shares = matched_layers(encoder)
+        self.by_neighbors &= self.settings.strength > 0  # at 0 there is only the photo
         if self.by_neighbors:
-            if self.settings.style_layers is None:
-                self.style_shares = matched_layers(encoder)
             self.studio.read(self.style_shares)
             self.studio.match(self.style_shares)
         else:
@@ -223,7 +226,7 @@ class Stylizer:
     def record(self, photo: Picture, size: tuple[int, int]) -> dict[str, Any]:
         """What is known of a picture before it is painted."""
         settings: dict[str, Any] = {
-            "content_layer": self.content_layer,
+            "content_layer": None if self.by_neighbors else self.content_layer,
             "style_layers": self.style_shares,
             "style_weight": self.settings.total_style_weight,
             "keep_colors": self.settings.kept_colours,
