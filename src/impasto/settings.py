@@ -203,8 +203,8 @@ class Settings(RunSettings):
 
     Args (beside those of `RunSettings`):
         size: the longer side of the result in pixels; full for the photo's own size.
-        strength: 0 gives the photo back. By neighbors, this share (times 0.9) of the last steps
-            paints strokes without looking at the photo; below 1/4, everything fades into the photo.
+        strength: 0 gives the photo back. By neighbors, this share (times 0.9) of the last level's
+            steps paints strokes without looking at the photo; below 1/4, all fades into the photo.
             With other style losses, 1 paints style alone: content is weighted with 2 (1 - strength)
             times `content_weight`, style with 2 strength times `style_weight`.
         detail: how much of the photo's fine detail each level begins with. At 0 all fine detail is

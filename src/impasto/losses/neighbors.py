@@ -5,10 +5,11 @@ Kolkin, Kucera, Paris, Sykora, Shechtman & Shakhnarovich 2022, "Neural Neighbor 
 the activations of several layers there, each divided by its number of channels. For the place i of
 the picture,
 
-    n(i) = argmax over the painting's places j of  cos(h_i - mean h, h_j - mean h)        (1)
+    n(i) = argmax over the painting's places j of  cos(h_i, h_j)                          (1)
 
 is its nearest neighbour in the painting, which also counts turned by 90, 180 and 270 degrees. h_i
 is `PHOTO` of the photo's hypercolumn and the rest of the picture's as it is when the search begins.
+The photo's mean is subtracted from its own hypercolumns, the painting's from all others.
 Then the picture is moved to lower
 
     mean over layers and places i of  1 - cos(f_i, f_n(i))                                (2)
