@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -267,6 +268,49 @@ def test_the_photo_can_be_kept() -> None:
     assert values[2] < 1e-3
     moments = [loss for loss in found(painting, photo, kept=1.0) if isinstance(loss, MomentsLoss)]
     assert {loss.weight for loss in moments} == {0.0}
+    # In a region, too, and nowhere else.
+    weights = torch.zeros(1, 1, *photo.shape[-2:])
+    weights[..., :48] = 1
+    for loss in matches(found([Where([Exemplar(painting)], weights)], photo, kept=1.0)):
+        assert at([loss], photo)[loss.name] < 1e-3
+        assert loss.target[..., loss.target.shape[-1] // 2 :].abs().max() == 0
+
+
+@pytest.mark.parametrize("layers", [LAYERS, ("pool5",), ("relu1_1", "relu5_1")])
+def test_a_region_at_the_very_edge_has_finite_losses(layers: tuple[str, ...]) -> None:
+    photo, painting = sample_tensor("owl", 92), sample_tensor("great_wave", 96)
+    weights = torch.zeros(1, 1, *photo.shape[-2:])
+    weights[..., -4:] = 1  # deep layers drop it
+    visible = torch.ones_like(painting[:, :1])
+    visible[..., ::2] = 0
+    where = [Where([Exemplar(painting, 1.0, visible)], weights)]
+    losses = neighbors.losses(
+        partial(looked, ENCODER), ENCODER.rows, dict.fromkeys(layers, 1.0), where, photo, photo
+    )
+    assert np.isfinite([loss(*ENCODER(photo, loss.layers).values()) for loss in losses]).all()
+
+
+def test_shares_decide_how_many_places_a_painting_gets() -> None:
+    picture = sample_tensor("owl", 192)
+    cafe, wave = sample_tensor("night_cafe", 192), sample_tensor("great_wave", 192)
+    both = found([Where([Exemplar(cafe, 0.2), Exemplar(wave, 0.8)])], picture, split=True)
+    (loss,) = [each for each in matches(both) if each.layer == "relu3_1"]
+    places = loss.target[0].flatten(1).T.float()
+    nearest_of = []
+    for painting in (cafe, wave):
+        keys = torch.cat(
+            [
+                measure(
+                    ENCODER,
+                    images.mirrored(torch.rot90(painting, turn, (2, 3)), 16),
+                    features=["relu3_1"],
+                )["relu3_1"][0, :, 4:-4, 4:-4].flatten(1)
+                for turn in range(4)
+            ],
+            1,
+        )
+        nearest_of.append((places @ torch.nn.functional.normalize(keys, dim=0)).amax(1))
+    assert (nearest_of[0] > nearest_of[1]).double().mean() == pytest.approx(0.2, abs=0.02)
 
 
 def test_moments_are_those_of_the_painting() -> None:
@@ -277,6 +321,24 @@ def test_moments_are_those_of_the_painting() -> None:
             mean, square = f.mean((1, 2)), f.square().mean((1, 2))
             assert (loss.target[0, 0] - mean).norm() < 1e-4 * mean.norm()
             assert (loss.target[0, 1] - square).norm() < 1e-4 * square.norm()
+
+
+def test_a_batch_has_targets_and_areas_of_its_own() -> None:
+    one, other = sample_tensor("owl", 96), sample_tensor("kingfisher", 96)
+    other = torch.nn.functional.interpolate(other, one.shape[-2:])
+    painting = sample_tensor("great_wave", 96)
+    weights = torch.linspace(0, 1, one.shape[-1]).expand(1, 1, *one.shape[-2:])
+    each = [found([Where([Exemplar(painting)], weights)], image) for image in (one, other)]
+    for first, second in zip(*each, strict=True):
+        stacked = {"target": torch.cat([first.target, second.target])}
+        if isinstance(first, MomentsLoss) and isinstance(second, MomentsLoss):
+            assert first.area is not None
+            assert second.area is not None
+            stacked["area"] = torch.cat([first.area, second.area])
+        both: Any = dataclasses.replace(first, **stacked)
+        values = Objective(ENCODER, [both])(torch.cat([one, other])).losses
+        alone = [Objective(ENCODER, [loss])(x).loss for loss, x in ((first, one), (second, other))]
+        assert values == pytest.approx(alone, rel=0.02)  # the floors differ a little
 
 
 def test_neighbors_are_the_same_every_time() -> None:

@@ -104,10 +104,45 @@ def test_one_painting_in_two_equals_one_painting() -> None:
     assert difference(alone.image, twice.image) < 4
 
 
-def test_a_mixture_has_places_of_both() -> None:
+def test_a_mixture_is_neither_alone() -> None:
     both = stylize(PHOTO, [PAINTING, OTHER], **QUICK)
     for name in (PAINTING, OTHER):
         assert difference(stylize(PHOTO, name, **QUICK).image, both.image) > 4
+
+
+def test_a_faint_region_is_as_faint_as_a_whole_picture() -> None:
+    half = np.repeat([255, 0], 48).astype(np.uint8)
+    mask = Image.fromarray(np.tile(half, (54, 1)))
+    faint = QUICK | {"strength": 0.08}
+    whole, region = (
+        stylize(PHOTO, PAINTING, **faint),
+        stylize(PHOTO, regions=[(mask, PAINTING)], **faint),
+    )
+    photo = pixels(of_the_photo(whole.image.size))
+    changed = [np.abs(pixels(each.image) - photo)[:, :40].mean() for each in (whole, region)]
+    assert changed[1] < 1.5 * changed[0] + 1
+
+
+@pytest.mark.parametrize("limit", [3, 4, 12])
+def test_a_limit_on_evaluations_holds_for_rounds(limit: int) -> None:
+    choices = QUICK | {"steps": 150, "strength": 1.0, "levels": 1}
+    artwork = stylize(PHOTO, PAINTING, **choices, evaluations=limit)
+    assert artwork.evaluations <= limit
+    assert artwork.stopped == "budget"
+
+
+def test_its_record_gives_its_settings() -> None:
+    artwork = stylize(PHOTO, PAINTING, **QUICK | {"steps": 0})
+    assert Settings(**artwork.record["settings"]).content_layer is None
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_pictures_smaller_than_a_place_are_refused(strength: float) -> None:
+    strip = Image.new("RGB", (60, 3), "red")
+    way: dict[str, Any] = {"style_layers": ["relu1_1"], "steps": 2, "strength": strength}
+    with pytest.raises(ImpastoError, match="60 x 3 pixels, but"):
+        stylize(PHOTO, strip, size=60, **way) if strength else stylize(strip, PAINTING, size="full")
+    assert stylize(PHOTO, PAINTING, size=16, steps=2, strength=strength).image.size == (16, 9)
 
 
 def test_a_region_is_painted_and_the_rest_stays() -> None:
@@ -163,9 +198,12 @@ def test_every_way_of_painting_paints(ways: dict[str, Any]) -> None:
     assert artwork.evaluations <= ways.get("evaluations", 100)
 
 
-@pytest.mark.parametrize("step", [0, 5, 15, 22])
-def test_going_on_ends_where_an_uninterrupted_run_does(step: int, checkpoint: Path) -> None:
-    choices = QUICK | {"strength": 1.0, "optimizer": "adam"}
+@pytest.mark.parametrize("step", [0, 8, 13, 18, 22])
+def test_going_on_ends_where_an_uninterrupted_run_does(
+    step: int, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto.paint.neighboring.ROUND", 4)  # steps 16, 20 and 24 end rounds
+    choices = QUICK | {"size": 64, "levels": 2, "strength": 0.75, "optimizer": "adam"}
     with pytest.raises(KeyboardInterrupt):
         Stylizer(PAINTING, **choices).paint(PHOTO, callback=ctrl_c_at(step), checkpoint=checkpoint)
     steps: list[Step] = []

@@ -43,6 +43,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto import device
 from impasto.encoders.base import Layer
 from impasto.encoders.tiles import Part
 from impasto.errors import ImpastoError
@@ -326,8 +327,10 @@ class _Search:
                 queries.mul_(1 - PHOTO).add_(directions.along(features, means), alpha=PHOTO)
             del features
             weights = self._weights(part, queries)
+            device.give_back()  # what was measured and is gone, before more is measured
             chosen = self._chosen(part.paintings, directions, queries, weights)
             del queries
+            device.give_back()
             targets = targets or _empty(shapes, picture)
             self._put(part.paintings, chosen, weights, targets)
             covers = weights.mean().item()

@@ -52,7 +52,7 @@ class Neighboring(Repainting):
         super().__init__(stylizer, photo, with_split(levels, stylizer.settings.strength))
         self.kept = max(0.0, 1 - self.settings.strength / FADES)
 
-    def losses_from(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:
+    def losses(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:
         where = [
             Where(self._paintings(place, mask, level, content), seen, place.name)
             for place, mask, seen in self._areas(level)

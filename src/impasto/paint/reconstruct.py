@@ -103,7 +103,7 @@ class _Reconstruction(Problem):
     def content(self, level: Level) -> Tensor:
         return self._photo(self.photos[0], level)
 
-    def losses(self, level: Level, content: Tensor) -> list[Loss]:  # noqa: ARG002
+    def losses(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:  # noqa: ARG002
         pairs = zip(self.photos, self.shares, strict=True)
         photos = (Exemplar(self._photo(photo, level), share) for photo, share in pairs)
         targets = self.studio.mixed(photos, {}, self.layers)

@@ -78,7 +78,7 @@ class Repainting(Problem):
         content = self._tensor(self.photo, level)
         return colours.luminance(content) if self.grey else content
 
-    def losses(self, level: Level, content: Tensor) -> list[Loss]:
+    def losses(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:  # noqa: ARG002
         settings, content_layer = self.settings, self.stylizer.content_layer
         style = self._style_losses(level, content) if settings.strength else []
         statistics = {loss.name: loss.statistic for loss in style if isinstance(loss, StyleLoss)}

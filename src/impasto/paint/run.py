@@ -62,18 +62,17 @@ class Problem(ABC):
         """The photo at a level, [1, C, height, width]."""
 
     @abstractmethod
-    def losses(self, level: Level, content: Tensor) -> list[Loss]:
-        """The losses to minimise at a level, except the total variation."""
+    def losses(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:
+        """The losses to minimise at a level, except the total variation.
 
-    def losses_from(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:  # noqa: ARG002
-        """The same, of a level that began with the image `begun`."""
-        return self.losses(level, content)
+        begun: the image that the level began with, shaped like the content.
+        """
 
     def objective(
         self, level: Level, content: Tensor, begun: Tensor
     ) -> tuple[Objective, Optimiser]:
         """The sum of all losses at a level, and the optimiser that minimises it."""
-        losses = self.losses_from(level, content, begun)
+        losses = self.losses(level, content, begun)
         if self.tv:
             losses.append(TotalVariationLoss(self.tv))
         return self.studio.objective(losses, content)

@@ -46,6 +46,7 @@ LEAST_AREA = 1e-6
 """An area that covers a smaller share of a layer than this is ignored there."""
 
 _PIXEL = 4  # bytes, in a PIL image of mode RGB
+_EXEMPLAR = 16  # bytes a pixel, of an image tensor and how visible its pixels are
 _READING = 34  # bytes a pixel, from a PIL image to an image tensor
 
 
@@ -226,11 +227,13 @@ class Studio:
     def _make_room_to_search(self, pictures: Sequence[tuple[str, tuple[int, int]]]) -> None:
         """The same for a search; pictures: names and sizes, that of the picture first."""
         name, largest = max(pictures, key=lambda each: math.prod(each[1]))
+        pixels = sum(math.prod(own) for _, own in pictures[1:])
+        # All paintings are held, and the targets of layers that have theirs already.
         self._searching = self._searching_a_pixel * math.prod(largest)
+        self._searching += _EXEMPLAR * pixels + self._kept(pictures[0][1])
         needs = self._fixed + self._searching + self._least(largest, measuring=True)
         advice = "a smaller size takes less, and another style loss does"
         self._tell(f"the neighbors of {name}", needs, "to find", advice)
-        pixels = sum(math.prod(own) for _, own in pictures[1:])
         turned = 2 * neighbors.TURNS * self._kept_a_pixel * pixels
         self.remembers = turned <= min(REMEMBERED, self._memory - needs)
         self._searching += turned if self.remembers else 0

@@ -135,7 +135,7 @@ class _Growth(Problem):
         width, height = level.size
         return clouds(self.studio.noise((1, 3, height, width)))
 
-    def losses(self, level: Level, content: Tensor) -> list[Loss]:  # noqa: ARG002
+    def losses(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:  # noqa: ARG002
         painting = self.studio.exemplar(self.painting, self._painting_at(level.size))
         losses: Sequence[Any] = self.style.losses(self._measure, [painting], self.shares)
         return [dataclasses.replace(loss, weight=WEIGHT * loss.weight) for loss in losses]
