@@ -13,6 +13,7 @@ from impasto.encoders.base import IMAGE, Encoder
 from impasto.losses import neighbors
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
+from impasto.losses.distributions import Covariance
 from impasto.losses.neighbors import Where
 from impasto.paint.levels import Level
 from impasto.paint.repainting import Repainting, weighted
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 DEEPEST = 8
 """Layers with a larger stride than this (in pixels) know things, not strokes."""
+
+COLOURS = 0.1
+"""The weight of the colours' covariance, relative to that of the neighbours."""
 
 FADES = 1 / 4
 """Below this strength the targets fade into the photo's own activations."""
@@ -43,13 +47,15 @@ def matched_layers(encoder: Encoder) -> dict[str, float]:
 class Neighboring(Repainting):
     """The problem of repainting a photo by neighbours, see `losses.neighbors`.
 
-    There is no content loss: shapes come from the photo's share in what is matched.
+    There is no content loss: shapes come from the photo's share in what is matched. The covariance
+    of the painting's colours is held by a style loss on the pixels themselves.
     """
 
     looks_back = True
 
     def __init__(self, stylizer: Stylizer, photo: Picture, levels: Sequence[Level]) -> None:
         super().__init__(stylizer, photo, with_split(levels, stylizer.settings.strength))
+        self.style, self.style_shares = Covariance(), {IMAGE: 1.0}
         self.kept = max(0.0, 1 - self.settings.strength / FADES)
 
     def losses(self, level: Level, content: Tensor, begun: Tensor) -> list[Loss]:
@@ -71,7 +77,9 @@ class Neighboring(Repainting):
             remembers=self.studio.remembers,
         )
         weight = 2 * self.settings.strength * self.settings.total_style_weight
-        return [weighted(loss, weight) for loss in found]
+        held = COLOURS * (1 - self.kept)
+        colours = [weighted(loss, held) for loss in self._style_losses(level, content)]
+        return [weighted(loss, weight) for loss in (*found, *colours)]
 
 
 def with_split(levels: Sequence[Level], strength: float) -> list[Level]:

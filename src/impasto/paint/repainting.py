@@ -72,6 +72,7 @@ class Repainting(Problem):
         self.grey = self.settings.kept_colours == "luminance"
         self.is_everywhere = stylizer.places[0].mask is None
         self.style: Style = catalog.STYLES[self.settings.style_loss].made(self.settings)
+        self.style_shares: Mapping[str, float] = stylizer.style_shares
         self._fitted: dict[tuple[int, tuple[int, int]], Image.Image] = {}
 
     def content(self, level: Level) -> Tensor:
@@ -184,7 +185,7 @@ class Repainting(Problem):
         losses: Sequence[Loss] = self.style.losses(
             self.studio.mixed,
             self._paintings(place, mask, level, content),
-            self.stylizer.style_shares,
+            self.style_shares,
             settings.scaling,
         )
         kept[key] = losses
