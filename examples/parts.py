@@ -22,6 +22,7 @@ from impasto.pictures import images
 
 WIDEST = 1600
 STEPS = 100
+GRAM: dict[str, Any] = {"style_loss": "gram"}
 
 
 def page(
@@ -105,9 +106,12 @@ def regions() -> Image.Image:
     cells: list[tuple[str, Image.Image | None]] = [
         (
             "the sky after one, the rest after another",
-            stylize(photo, wave, regions=[(mask, night)], size=384, steps=STEPS).image,
+            stylize(photo, wave, regions=[(mask, night)], size=384, steps=STEPS, **GRAM).image,
         ),
-        ("the sky alone", stylize(photo, regions=[(mask, night)], size=384, steps=STEPS).image),
+        (
+            "the sky alone",
+            stylize(photo, regions=[(mask, night)], size=384, steps=STEPS, **GRAM).image,
+        ),
     ]
     originals = [("photo", photo), ("mask of the sky", mask.convert("RGB"))]
     originals += [
@@ -119,7 +123,7 @@ def regions() -> Image.Image:
 
 def mixtures() -> Image.Image:
     one, other = "great_wave", "composition_viii"
-    way: dict[str, Any] = {"size": 256, "steps": STEPS}
+    way: dict[str, Any] = {"size": 256, "steps": STEPS, **GRAM}
     cells: list[tuple[str, Image.Image | None]] = []
     for share in (1.0, 0.5, 0.0):
         paintings = [(sample(one), share), (sample(other), 1 - share)]
@@ -129,7 +133,7 @@ def mixtures() -> Image.Image:
 
 
 def colours() -> Image.Image:
-    way: dict[str, Any] = {"size": 256, "steps": STEPS}
+    way: dict[str, Any] = {"size": 256, "steps": STEPS, **GRAM}
     pictures = (sample("scarlet_macaw"), sample("night_cafe"))
     cells: list[tuple[str, Image.Image | None]] = [
         ("", stylize(*pictures, keep_colors=how, **way).image)
