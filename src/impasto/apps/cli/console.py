@@ -118,6 +118,7 @@ class Interruptions:
         self.hold = False
         self.lasting = lasting
         self._before: dict[int, Any] = {}
+        self._told: Any = None  # the hook for exceptions that Python loses
 
     def __enter__(self) -> Interruptions:
         interruptions.set(self)
@@ -128,9 +129,12 @@ class Interruptions:
                 # signals that nohup ignores stay ignored.
                 if number and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._end)
+            self._told, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._told:
+            sys.unraisablehook = self._told
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if self.lasting else handler)
 
@@ -147,6 +151,11 @@ class Interruptions:
             yield
         finally:
             self.hold = False
+
+    def _lost(self, lost: Any) -> None:
+        """Say nothing of a Ctrl-C that Python lost, in a finaliser: the next `check` raises it."""
+        if not (self.asked and isinstance(lost.exc_value, KeyboardInterrupt)):
+            self._told(lost)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
