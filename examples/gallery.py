@@ -25,7 +25,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "owl-church_at_auvers": {},
     "neuschwanstein-great_wave": {},
     "kingfisher-composition_viii": {},
-    "kingfisher-night_cafe": {"keep_colors": True},
+    "kingfisher-night_cafe": {"keep_colors": True, "style_loss": "gram"},
 }
 
 
