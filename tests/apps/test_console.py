@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import pty
 import signal
@@ -230,6 +231,7 @@ def test_ctrl_c_while_the_page_is_drawn_keeps_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_is_left_behind_in_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    importlib.import_module("scipy.special")  # adds a filter of its own when it is first loaded
     before = signal.getsignal(signal.SIGINT), warnings.filters[:], LOGGER.handlers[:]
     assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
     assert main(["stylize", PHOTO, *STYLE, *QUICK, "-o", "a.png", "--quiet"]) == 0
