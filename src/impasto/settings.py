@@ -265,9 +265,10 @@ class Settings(RunSettings):
                 f"the scaling {self.scaling!r} is for Gram matrices only; leave it (and its "
                 f"preset) out with the style loss {self.style_loss!r}, or choose 'gram'"
             )
-        if self.style_loss == "neighbors" and (self.content_layer or self.content_weight != 1):
+        needs_photo = catalog.STYLES[self.style_loss].needs_photo
+        if needs_photo and (self.content_layer or self.content_weight != 1):
             raise ImpastoError(
-                "the style loss 'neighbors' has no content loss; leave content_layer and "
+                f"the style loss {self.style_loss!r} has no content loss; leave content_layer and "
                 "content_weight out, or choose the style loss 'gram'"
             )
 

@@ -55,6 +55,13 @@ def at(losses: Sequence[NeighborLoss | MomentsLoss], image: Tensor) -> dict[str,
     return dict(Objective(ENCODER, losses)(image).parts)
 
 
+def in_all_turns(painting: Tensor, layer: str = "relu3_1") -> Tensor:
+    """The activations of a painting's places as it is and turned, [C, places]."""
+    turned = [images.mirrored(torch.rot90(painting, turn, (2, 3)), 16) for turn in range(4)]
+    found = [measure(ENCODER, image, features=[layer])[layer] for image in turned]
+    return torch.cat([x[0, :, 4:-4, 4:-4].flatten(1) for x in found], 1)
+
+
 def vectors(seed: int, *shape: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=random, dtype=torch.float32)
@@ -163,13 +170,7 @@ def test_a_target_is_the_nearest_place_of_all_turns(monkeypatch: pytest.MonkeyPa
     picture, painting = sample_tensor("owl", 64), sample_tensor("composition_viii", 96)
     layer = "relu3_1"
     query = measure(ENCODER, picture, features=[layer])[layer][0].flatten(1).T.double().numpy()
-    turned = [images.mirrored(torch.rot90(painting, turn, (2, 3)), 16) for turn in range(4)]
-    keys = np.concatenate(
-        [
-            measure(ENCODER, image, features=[layer])[layer][0, :, 4:-4, 4:-4].flatten(1).T.numpy()
-            for image in turned
-        ]
-    ).astype(float)
+    keys = in_all_turns(painting).T.double().numpy()
     half = len(keys) // 2
     centre = keys[:half].mean(0)  # of two turns
     one, other = (
@@ -226,19 +227,8 @@ def test_a_region_takes_places_of_its_own_painting_only() -> None:
     (loss,) = [each for each in matches(both) if each.layer == "relu3_1"]
     middle = loss.target.shape[-1] // 2
     for painting, part in ((cafe, slice(0, middle)), (wave, slice(middle, None))):
-        keys = torch.cat(
-            [
-                measure(
-                    ENCODER,
-                    images.mirrored(torch.rot90(painting, turn, (2, 3)), 16),
-                    features=["relu3_1"],
-                )["relu3_1"][0, :, 4:-4, 4:-4].flatten(1)
-                for turn in range(4)
-            ],
-            1,
-        )
         targets = loss.target[0, :, :, part].flatten(1).float()
-        cosines = targets.T @ torch.nn.functional.normalize(keys, dim=0)
+        cosines = targets.T @ torch.nn.functional.normalize(in_all_turns(painting), dim=0)
         assert cosines.amax(1).min() > 0.999
     assert loss.counted == pytest.approx(1)
     names = [each.name for each in both]
@@ -290,6 +280,17 @@ def test_a_region_at_the_very_edge_has_finite_losses(layers: tuple[str, ...]) ->
     assert np.isfinite([loss(*ENCODER(photo, loss.layers).values()) for loss in losses]).all()
 
 
+@pytest.mark.parametrize("width", [60, 63, 71])
+def test_a_fading_region_of_any_width(width: int) -> None:
+    photo = sample_tensor("owl", 96)[..., :width].contiguous()
+    weights = torch.linspace(0, 1, width).expand(1, 1, *photo.shape[-2:])
+    where = [Where([Exemplar(sample_tensor("great_wave", 96))], weights)]
+    layers = dict.fromkeys((*LAYERS, "relu5_1"), 1.0)
+    look = partial(looked, ENCODER)
+    losses = neighbors.losses(look, ENCODER.rows, layers, where, photo, photo, kept=1.0)
+    assert max(at(matches(losses), photo).values()) < 1e-3
+
+
 def test_shares_decide_how_many_places_a_painting_gets() -> None:
     picture = sample_tensor("owl", 192)
     cafe, wave = sample_tensor("night_cafe", 192), sample_tensor("great_wave", 192)
@@ -298,18 +299,9 @@ def test_shares_decide_how_many_places_a_painting_gets() -> None:
     places = loss.target[0].flatten(1).T.float()
     nearest_of = []
     for painting in (cafe, wave):
-        keys = torch.cat(
-            [
-                measure(
-                    ENCODER,
-                    images.mirrored(torch.rot90(painting, turn, (2, 3)), 16),
-                    features=["relu3_1"],
-                )["relu3_1"][0, :, 4:-4, 4:-4].flatten(1)
-                for turn in range(4)
-            ],
-            1,
+        nearest_of.append(
+            (places @ torch.nn.functional.normalize(in_all_turns(painting), dim=0)).amax(1)
         )
-        nearest_of.append((places @ torch.nn.functional.normalize(keys, dim=0)).amax(1))
     assert (nearest_of[0] > nearest_of[1]).double().mean() == pytest.approx(0.2, abs=0.02)
 
 

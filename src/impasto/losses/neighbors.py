@@ -51,7 +51,7 @@ from impasto.kernels import ops
 from impasto.losses.base import Loss, SumLoss, exact_sum
 from impasto.losses.distributions import BatchNorm
 from impasto.losses.matching import divided, nearest_on_grid
-from impasto.losses.styles import Exemplar, Measure, Paintings, Shares
+from impasto.losses.styles import LEAST_AREA, Exemplar, Measure, Paintings, Shares
 from impasto.pictures import images
 from impasto.settings import Scaling
 
@@ -69,9 +69,6 @@ MOMENTS = 1.0
 
 TURNS = 4
 """The painting is searched as it is, and turned by 90, 180 and 270 degrees."""
-
-LEAST_AREA = 1e-6
-"""A region that covers a smaller share of a layer than this is ignored there."""
 
 _MOMENTS = BatchNorm()
 _SAMPLES = 8192  # places from which the directions are found
@@ -225,7 +222,10 @@ def losses(
         search = _Search(paintings, {layer: strides[layer] for layer in layers})
         found += search.losses(where, picture, None if split else photo)
     if kept:
-        found = [_kept(loss, look, photo, kept, where) for loss in found]
+        found = [
+            _kept(loss, look, photo, kept, where, max(SPACING, strides[loss.layer]))
+            for loss in found
+        ]
     return [replace(loss, weight=loss.weight * shares[loss.layer] / total) for loss in found]
 
 
@@ -235,13 +235,13 @@ def _kept(
     photo: Tensor,
     kept: float,
     where: Sequence[Where],
+    pixels: int,
 ) -> NeighborLoss | MomentsLoss:
-    """A loss that pulls to the photo as well, by this share."""
+    """A loss that pulls to the photo as well, by the share `kept`; pixels: of a square's side."""
     if isinstance(loss, MomentsLoss):
         return replace(loss, weight=loss.weight * (1 - kept))
     (own,) = look(photo, {loss.layer: loss.side}).values()
-    pixels = photo.shape[-1] // own.shape[-1]
-    weights = [_pooled(part.weights, pixels) for part in where if part.weights is not None]
+    weights = [F.avg_pool2d(part.weights, pixels) for part in where if part.weights is not None]
     seen = torch.stack(weights).sum(0) if weights else 1.0
     target = (1 - kept) * loss.target + kept * seen * _unit(own, 1)
     return replace(loss, target=target.to(loss.target))
@@ -311,7 +311,7 @@ class _Search:
     ) -> Iterator[NeighborLoss | MomentsLoss]:
         """The losses of each layer."""
         targets: dict[str, Tensor] = {}
-        counted, floors = 0.0, dict.fromkeys(self.layers, 0.0)
+        counted, floors = (dict.fromkeys(self.layers, 0.0) for _ in range(2))
         for part in where:
             directions = _Directions.of(self, part.paintings)
             features = self.paintings.look(picture, self.sides)
@@ -333,21 +333,20 @@ class _Search:
             device.give_back()
             targets = targets or _empty(shapes, picture)
             self._put(part.paintings, chosen, weights, targets)
-            covers = weights.mean().item()
-            counted += covers
             for layer, moments in self._moments(part.paintings).items():
-                floors[layer] += covers * _SILENT * moments[0, 1].sum().item()
                 area, seen = None, 1.0
                 if part.weights is not None:
-                    area = _pooled(part.weights, self.pixels(layer))
+                    area = F.avg_pool2d(part.weights, self.pixels(layer))
                     seen = area.mean().item()
+                counted[layer] += seen
+                floors[layer] += seen * _SILENT * moments[0, 1].sum().item()
                 if seen >= LEAST_AREA:
                     yield MomentsLoss(
                         layer, moments, seen * MOMENTS, self.sides[layer], area, part.name
                     )
         for layer, target in targets.items():
-            floor = max(1e-6, floors[layer] / max(counted, 1e-6))
-            yield NeighborLoss(layer, target, 1.0, self.sides[layer], counted, floor)
+            floor = max(1e-6, floors[layer] / max(counted[layer], 1e-6))
+            yield NeighborLoss(layer, target, 1.0, self.sides[layer], counted[layer], floor)
 
     def pixels(self, layer: str) -> int:
         """Along the side of a position of the layer, averaged over places."""
@@ -363,7 +362,7 @@ class _Search:
             for layer, x in self.paintings.look(image, self.sides).items():
                 weights = None
                 if visible is not None:
-                    weights = _pooled(visible, self.pixels(layer))
+                    weights = F.avg_pool2d(visible, self.pixels(layer))
                     weights = weights / weights.mean().clamp_min(1e-6)
                 total[layer] = total[layer].to(x) + share * _MOMENTS.moments(x, weights)
         return total
@@ -391,7 +390,7 @@ class _Search:
         """How much each square of the picture counts, [rows, columns]."""
         if part.weights is None:
             return torch.ones_like(like[..., 0])
-        return _pooled(part.weights, self.spacing)[0, 0]
+        return F.avg_pool2d(part.weights, self.spacing)[0, 0]
 
     def _chosen(
         self, paintings: Paintings, directions: _Directions, queries: Tensor, weights: Tensor
@@ -427,7 +426,7 @@ class _Search:
         """Where a turned painting is transparent, [rows, columns]; None: nowhere."""
         if painting.visible is None:
             return None
-        visible = _pooled(_turned(painting.visible, turn), self.spacing)[0, 0]
+        visible = F.avg_pool2d(_turned(painting.visible, turn), self.spacing)[0, 0]
         return visible < min(0.5, visible.max().item())
 
     def _put(
@@ -501,11 +500,6 @@ class _Directions:
         return total
 
 
-def _pooled(weights: Tensor, pixels: int) -> Tensor:
-    """Weights [1, 1, height, width], averaged over squares of so many pixels."""
-    return F.avg_pool2d(weights, pixels)
-
-
 def _side(stride: int) -> int:
     """How many positions of a layer lie along the side of a place."""
     return max(1, SPACING // stride)
@@ -535,7 +529,7 @@ def _weighted_mean(x: Tensor, weights: Tensor | None, pixels: int) -> Tensor:
     """The mean of features [1, C, rows, columns] over squares of so many pixels, [C]."""
     if weights is None:
         return x.mean((0, 2, 3))
-    counts = _pooled(weights, pixels)
+    counts = F.avg_pool2d(weights, pixels)
     return (x * counts).sum((0, 2, 3)) / counts.sum().clamp_min(1e-6)
 
 

@@ -35,6 +35,9 @@ from impasto.settings import Scaling
 Area = Tensor | None
 """Weights of a layer's positions, [1 or batch, 1, height, width], of mean 1; None: all are 1."""
 
+LEAST_AREA = 1e-6
+"""An area that covers a smaller share of a layer than this is ignored there."""
+
 
 class Exemplar(NamedTuple):
     """A painting to take a style from.

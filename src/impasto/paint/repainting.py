@@ -18,11 +18,11 @@ from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
 from impasto.losses.content import ContentLoss
 from impasto.losses.objective import content_floor
-from impasto.losses.styles import Exemplar, Style, StyleLoss
+from impasto.losses.styles import LEAST_AREA, Exemplar, Style, StyleLoss
 from impasto.paint.levels import Level, refine
 from impasto.paint.regions import Place
 from impasto.paint.run import Problem
-from impasto.paint.studio import LEAST_AREA, clouds
+from impasto.paint.studio import clouds
 from impasto.pictures import colours, images
 from impasto.pictures.images import Picture
 

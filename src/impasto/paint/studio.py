@@ -23,7 +23,7 @@ from impasto.kernels import ops
 from impasto.losses import neighbors
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective, measure
-from impasto.losses.styles import Exemplar, Statistic
+from impasto.losses.styles import LEAST_AREA, Exemplar, Statistic
 from impasto.optimise.base import Optimiser
 from impasto.pictures import images
 from impasto.pictures.files import sha256_of
@@ -41,9 +41,6 @@ CONTRAST = 0.15
 
 REMEMBERED = 2**28
 """Bytes of paintings' activations that are kept during a search, at most."""
-
-LEAST_AREA = 1e-6
-"""An area that covers a smaller share of a layer than this is ignored there."""
 
 _PIXEL = 4  # bytes, in a PIL image of mode RGB
 _EXEMPLAR = 16  # bytes a pixel, of an image tensor and how visible its pixels are

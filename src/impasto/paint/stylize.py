@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from impasto import catalog
 from impasto.device import ordinary
 from impasto.errors import ImpastoError
 from impasto.losses.base import Loss
@@ -123,7 +124,7 @@ class Stylizer:
         encoder = self.studio.encoder
         self.content_layer = encoder.layer(self.settings.content_layer or encoder.content_layer)
         self.style_shares = encoder.shares(self.settings.style_layers)
-        self.by_neighbors = self.settings.style_loss == "neighbors"
+        self.by_neighbors = catalog.STYLES[self.settings.style_loss].needs_photo
         if self.by_neighbors and self.settings.style_layers is None:
             self.style_shares = matched_layers(encoder)
         self.by_neighbors &= self.settings.strength > 0  # at 0 there is only the photo
