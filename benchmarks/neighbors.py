@@ -96,7 +96,8 @@ def places(encoder: Encoder, size: int) -> tuple[Tensor, list[Tensor]]:
 
     photo, painting = (tensor(name, size) for name in PAIR)
     strides = {layer: encoder.rows[layer].stride for layer in matched_layers(encoder)}
-    paintings = neighbors._Paintings(look, strides, 32, remembers=False)
+    border = neighbors.border_of([encoder.rows[layer] for layer in strides])
+    paintings = neighbors._Paintings(look, strides, border, remembers=False)
     hunt = neighbors._Search(paintings, strides)
     directions = neighbors._Directions.of(hunt, [Exemplar(painting)])
     found = look(photo, hunt.sides)

@@ -213,9 +213,8 @@ def losses(
             takes memory; otherwise they are measured again and again.
     """
     strides = {layer: rows[layer].stride for layer in shares}
-    widest = max(rows[layer].halo for layer in shares)
-    unit = math.lcm(SPACING, *strides.values())
-    paintings = _Paintings(look, strides, -(-widest // unit) * unit, remembers)
+    border = border_of([rows[layer] for layer in shares])
+    paintings = _Paintings(look, strides, border, remembers)
     total = sum(shares.values())
     found: list[NeighborLoss | MomentsLoss] = []
     for layers in [[layer] for layer in shares] if split else [[*shares]]:
@@ -258,8 +257,17 @@ def kept_bytes_a_pixel(layers: Iterable[Layer]) -> float:
 
 
 def searching_bytes_a_pixel(layers: Iterable[Layer]) -> float:
-    """What a search takes for each pixel: activations; queries, keys and a copy; three images."""
-    return bytes_a_pixel(layers) + 3 * 4 * DIRECTIONS / SPACING**2 + 3 * 12
+    """What a search takes for each pixel.
+
+    Activations; queries, keys, a copy of each and a term of a sum; three images.
+    """
+    return bytes_a_pixel(layers) + 5 * 4 * DIRECTIONS / SPACING**2 + 3 * 12
+
+
+def border_of(layers: Sequence[Layer]) -> int:
+    """How many pixels of its mirror image a painting needs, so that no place sees zero padding."""
+    unit = math.lcm(SPACING, *(row.stride for row in layers))
+    return -(-max(row.halo for row in layers) // unit) * unit
 
 
 class _Paintings:

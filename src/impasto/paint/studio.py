@@ -68,6 +68,7 @@ class Studio:
         self.optimiser: Any = catalog.OPTIMIZERS[settings.optimizer].made(settings)
         self._pictures = self._shown = 0  # bytes, bytes a pixel; see `make_room`
         self._kept_a_pixel = self._searching_a_pixel = self._searching = 0.0  # see `match`
+        self._border = 0  # around paintings, in a search
         self.remembers = False  # the paintings' activations in all turns
         self._limited = False
 
@@ -81,6 +82,7 @@ class Studio:
         rows = [self.encoder.rows[name] for name in layers]
         self._kept_a_pixel = neighbors.kept_bytes_a_pixel(rows)
         self._searching_a_pixel = neighbors.searching_bytes_a_pixel(rows)
+        self._border = neighbors.border_of(rows)
 
     def tensor(self, image: Image.Image) -> Tensor:
         """A picture as an image tensor on the device."""
@@ -223,6 +225,8 @@ class Studio:
 
     def _make_room_to_search(self, pictures: Sequence[tuple[str, tuple[int, int]]]) -> None:
         """The same for a search; pictures: names and sizes, that of the picture first."""
+        more = 2 * self._border
+        pictures = [pictures[0], *((what, (w + more, h + more)) for what, (w, h) in pictures[1:])]
         name, largest = max(pictures, key=lambda each: math.prod(each[1]))
         pixels = sum(math.prod(own) for _, own in pictures[1:])
         # All paintings are held, and the targets of layers that have theirs already.
