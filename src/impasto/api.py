@@ -41,10 +41,27 @@ from impasto.losses.styles import (
     gram as gram,
 )
 from impasto.networks.architecture import Architecture as Architecture
+from impasto.networks.critics import (
+    Adversary as Adversary,
+    Gan as Gan,
+    Opponent as Opponent,
+    PatchCritic as PatchCritic,
+    Round as Round,
+    Wgan as Wgan,
+    WganGp as WganGp,
+    duel as duel,
+    gradient_penalty as gradient_penalty,
+)
 from impasto.networks.export import export as export
+from impasto.networks.generate import generate as generate
+from impasto.networks.generator import Generator as Generator
+from impasto.networks.growth import Growth as Growth
+from impasto.networks.learning import TrainingStep as TrainingStep
 from impasto.networks.network import Network as Network
+from impasto.networks.pyramid import Pyramid as Pyramid
+from impasto.networks.synthesis import Synthesizer as Synthesizer
 from impasto.networks.train import train as train
-from impasto.networks.training import Training as Training, TrainingStep as TrainingStep
+from impasto.networks.training import Training as Training
 from impasto.networks.transform import Transformer as Transformer
 from impasto.optimise.adam import Adam as Adam, adam as adam
 from impasto.optimise.base import (

@@ -1,4 +1,4 @@
-"""The style losses, optimisers, encoders and networks to choose from, by name. Imports no torch.
+"""The open sets, style losses, optimisers, encoders, adversaries, networks, by name. No torch.
 
 Settings, help texts, error messages and the command line read these tables. To add an entry, write
 its class and add its row (docs/extending.md).
@@ -66,7 +66,18 @@ ENCODERS: dict[str, Row] = {
     "vgg": Row("impasto.encoders.vgg:load", "VGG-16 as released, or your VGG-16 or VGG-19"),
 }
 
+_CRITICS = "impasto.networks.critics:"
+
+ADVERSARIES: dict[str, Row] = {
+    "gan": Row(f"{_CRITICS}Gan", "Goodfellow et al. 2014, non-saturating"),
+    "wgan": Row(f"{_CRITICS}Wgan", "Wasserstein, clipped weights: Arjovsky et al. 2017"),
+    "wgan-gp": Row(f"{_CRITICS}WganGp", "Wasserstein, penalised slope: Gulrajani et al. 2017"),
+}
+
 NETWORKS: dict[str, str] = {
     "samples": "after the five sample paintings; the default",
 }
 """The networks in `networks/weights`, by the names of their files, and what they paint."""
+
+GENERATORS: dict[str, str] = {}
+"""The generators in `networks/weights`: a painting's name, and the file that knows it."""

@@ -40,7 +40,7 @@ PAINTING_SIZE = 512
 _Kind = TypeVar("_Kind", bound="AnySettings")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that it can be in a union, which asks for hashes
 class Among:
     """The value has to be one of these names."""
 
@@ -110,6 +110,7 @@ Pixels = Annotated[int, Interval(ge=1, le=65535)]
 Levels = Annotated[int, Interval(ge=1, le=16)]
 Layers = Annotated[Mapping[str, float] | Sequence[str], Parsed(shares_of)]
 StyleName = Annotated[str, Among(catalog.STYLES)]
+AdversaryName = Annotated[str, Among(catalog.ADVERSARIES)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,6 +376,9 @@ class TrainSettings(EncoderSettings):
             None for the encoder's own.
         tv: weight of the total variation at strength 1/2; it grows with the strength.
         rate: the learning rate of Adam at the start; it falls to zero along half a cosine.
+        adversary: a critic that learns beside the network to tell its pictures from crops of the
+            paintings; none for no critic.
+        adversary_weight: how strong the critic's gradient is, relative to that of all other losses.
         licence: the text under which others may use the network; it is kept in its file.
     """
 
@@ -388,11 +392,81 @@ class TrainSettings(EncoderSettings):
     style_layers: Layers | None = None
     tv: Weight = 2.0
     rate: Annotated[float, Interval(ge=1e-6, le=1)] = 1e-3
+    adversary: AdversaryName | None = None
+    adversary_weight: Weight = 0.5
     licence: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_needs_no_photo(self.style_loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(EncoderSettings):
+    """How to train a generator, which makes pictures of some paintings' kind from noise.
+
+    Args (beside those of `EncoderSettings`):
+        minutes: how long to train. By default 20 for each painting; without limit if steps are
+            given.
+        steps: the most steps of the generator; none for no limit.
+        size: the side of what a step makes and of the crops of paintings, in pixels.
+        batch: how many pictures a step makes.
+        painting_size: the longer side that the paintings are resized to; the smaller it is, the
+            more of a painting a crop shows.
+        adversary: what pairs the generator and its critic; none to learn by the style loss alone.
+        adversary_weight: how strong the critic's gradient is, relative to that of the style loss.
+        critic_steps: the steps of the critic for one of the generator; none for as many as were
+            published with the adversary.
+        style_loss: what is compared as style; none to learn from the critic alone.
+        style_layers: the layers whose style is compared, with their shares (equal if not given).
+            None for the encoder's own.
+        rate: the learning rate, of the critic as well; it falls to zero in the last third. None
+            for 5 times the one that was published with the adversary.
+        licence: the text under which others may use the generator; it is kept in its file.
+    """
+
+    minutes: Annotated[float, Interval(ge=0.01, le=1e6)] | None = None
+    steps: Annotated[int, Ge(1)] | None = None
+    size: Annotated[int, Interval(ge=32, le=1024)] = 64
+    batch: Annotated[int, Interval(ge=1, le=256)] = 16
+    painting_size: Pixels = 384
+    adversary: AdversaryName | None = "wgan-gp"
+    adversary_weight: Weight = 1.0
+    critic_steps: Annotated[int, Interval(ge=1, le=100)] | None = None
+    style_loss: StyleName | None = "gram"
+    style_layers: Layers | None = None
+    rate: Annotated[float, Interval(ge=1e-6, le=1)] | None = None
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.style_loss is None and self.adversary is None:
+            raise ImpastoError(
+                "a generator learns by a critic, by a style loss, or by both; leave one of "
+                "adversary and style_loss as it is"
+            )
+        if self.style_loss:
+            _check_needs_no_photo(self.style_loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagineSettings(AnySettings):
+    """How to make pictures with a generator.
+
+    Args:
+        size: width and height in pixels.
+        seed: the seed of the noise; another one gives another picture.
+        tileable: make a picture that repeats without a seam. Both sides have to be multiples of
+            the generator's stride (32 for those in the package).
+        device: where to compute; auto takes CUDA if ONNX Runtime has it, and else the CPU.
+        memory: the most memory that the process may use, in bytes or as text like 2G or 800M.
+    """
+
+    size: Annotated[tuple[int, int], Parsed(_check_sides)] = (512, 512)
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    tileable: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int | str, Parsed(parse_memory)] = "2G"
 
 
 # Both presets start from white noise, at the final size only, and have no prior on the picture.

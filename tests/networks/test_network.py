@@ -109,7 +109,7 @@ def test_arrays_of_other_precision_and_tensors_with_gradients(picture: Image.Ima
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 3), st.integers(0, 99))
 def test_onnx_is_torch(height: int, width: int, count: int, seed: int) -> None:
     file = random_network(seed=seed)
-    whole = Transformer(file.architecture, 3)
+    whole = Transformer(file.transformer, 3)
     whole.take({name: torch.from_numpy(each) for name, each in file.weights.items()})
     batch = noise(count, 3, height, width)
     shares = np.random.default_rng(seed).dirichlet(np.ones(3), count).astype(np.float32)
@@ -139,7 +139,7 @@ def test_tiles_are_the_whole(
     network = Network(random_network(2, architecture))
     image, shares = noise(3, height, width), np.array([0.3, 0.7], np.float32)
     whole = network.run({IMAGES: image[None], graph.SHARES: shares[None]})[0]
-    sweeps = Sweeps(network.file, shares, network._started, most, tile)
+    sweeps = Sweeps(network.file, shares, network.sessions.start, most, tile)
     assert np.abs(sweeps.repaint(image) - whole).max() < 1e-3
 
 

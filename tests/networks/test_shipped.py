@@ -81,6 +81,8 @@ def test_tiles_and_torch_give_the_same(network: Network, photos: list[Tensor]) -
     """With weights that were learned, on a photo whose sides are no multiples of anything."""
     photo, shares = photos[2][..., :333, :507].numpy(), network.shares("great_wave")
     whole = network(photo, "great_wave")
-    tiles = Sweeps(network.file, shares, network._started, most=2e7, tile=64).repaint(photo[0])
+    tiles = Sweeps(network.file, shares, network.sessions.start, most=2e7, tile=64).repaint(
+        photo[0]
+    )
     assert np.abs(tiles - whole[0]).max() < 1e-3
     assert export.compared(network) < 1e-3

@@ -136,7 +136,7 @@ def begun(kept: Path) -> dict[str, Any]:
     return {**QUICK, "steps": 7, "checkpoint": kept, "checkpoint_every": 0}
 
 
-def left_at_step_3(course: Course, kept: Path) -> list[Losses]:
+def left_at_step_3(course: Course[Training], kept: Path) -> list[Losses]:
     """Train to the end, but leave the checkpoint of step 3; returns the losses of all steps."""
     losses, copied = [], b""
     for step in course:
@@ -196,7 +196,7 @@ def test_a_training_goes_on_in_a_folder_that_was_moved(photos: Path, tmp_path: P
     moved = project.rename(tmp_path / "moved")
     again = start_again(moved / "a.checkpoint")
     assert [step.losses for step in again] == losses[3:]
-    assert again.network.styles == ["style0", "style1", "wave"]
+    assert again.training.styles == ["style0", "style1", "wave"]
 
 
 def test_a_checkpoint_of_something_else(photos: Path, tmp_path: Path) -> None:
@@ -309,7 +309,9 @@ def test_pages_of_a_training(photos: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
     assert [bool(row["validation total"]) for row in rows] == [False, True, False, True, True]
     assert float(rows[1]["style"]) == pytest.approx(training.course[1][3], rel=1e-5)
-    assert pages.plot(training).size[0] > 1000
+    plot = pages.plot(training)
+    assert plot
+    assert plot.size[0] > 1000
     sheet = pages.previews(training)
     assert sheet.height > sheet.width / 2
     assert len(training.previews) == 4  # after 1, 2, 4 and 5 of 5 steps

@@ -108,7 +108,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences() -> None:
 def test_a_style_is_its_own_rows() -> None:
     """Other scales and shifts of one style leave the pictures in the others as they are."""
     file = random_network(3)
-    network = Transformer(file.architecture, 3)
+    network = Transformer(file.transformer, 3)
     network.take({name: torch.from_numpy(each) for name, each in file.weights.items()})
     image = sample_tensor("owl", 64)
     before = [network(image, torch.eye(3)[[n]]).detach() for n in range(3)]

@@ -100,6 +100,6 @@ def _transformer(network: Network) -> Transformer:
 
     from impasto.networks.transform import Transformer
 
-    made = Transformer(network.file.architecture, len(network.styles))
+    made = Transformer(network.architecture, len(network.styles))
     made.take({name: torch.from_numpy(each.copy()) for name, each in network.file.weights.items()})
     return made

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from impasto import __version__, catalog
 from impasto.errors import ImpastoError, nearest
 from impasto.networks.architecture import Architecture
+from impasto.networks.pyramid import Pyramid
 from impasto.pictures import files, images
 
 FORMAT = 1
@@ -31,10 +32,19 @@ SUFFIX = ".safetensors"
 THUMBNAIL = 128
 """The longer side of the thumbnail of a painting, in pixels."""
 
+_BUNDLED = {**{name: name for name in catalog.NETWORKS}, **catalog.GENERATORS}
 _KEY = "impasto"  # of the description in the file's header
 _FOLDER = Path(__file__).parent / "weights"
 
+_TRANSFORMER, _GENERATOR = "transformer", "generator"
+_SHAPES: Mapping[str, type[Architecture | Pyramid]] = {
+    _TRANSFORMER: Architecture,
+    _GENERATOR: Pyramid,
+}
+
 Weights = Mapping[str, npt.NDArray[np.float32]]
+Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
+"""A style's name; several, each with its share; or None for the only style of a network."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,12 @@ class Style:
 class NetworkFile:
     """All that a network file holds.
 
-    weights: arrays by the names of `Architecture.tensors`. licence: the text under which the
+    architecture: of a network that repaints photos, or the `Pyramid` of one that makes pictures
+    from noise. weights: arrays by the names of its `tensors`. licence: the text under which the
     weights may be used. impasto: the version that trained it, or added the last style.
     """
 
-    architecture: Architecture
+    architecture: Architecture | Pyramid
     styles: tuple[Style, ...]
     weights: Weights
     licence: str = ""
@@ -86,7 +97,70 @@ class NetworkFile:
         """Everything but the weights, as values that JSON can hold."""
         about = dataclasses.asdict(dataclasses.replace(self, weights={}))
         del about["weights"]
-        return {"format": FORMAT, **about}
+        kind = _GENERATOR if isinstance(self.architecture, Pyramid) else _TRANSFORMER
+        return {"format": FORMAT, "kind": kind, **about}
+
+    @property
+    def transformer(self) -> Architecture:
+        """The architecture of a network that repaints photos.
+
+        Raises:
+            ImpastoError: it makes pictures from noise.
+        """
+        if isinstance(self.architecture, Pyramid):
+            raise ImpastoError(
+                "this network makes pictures from noise and cannot repaint any; use it with "
+                "impasto imagine, or Generator in Python"
+            )
+        return self.architecture
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The shape of a network that makes pictures from noise.
+
+        Raises:
+            ImpastoError: it repaints photos.
+        """
+        if isinstance(self.architecture, Architecture):
+            raise ImpastoError(
+                "this network repaints photos and makes no pictures from noise; use it with "
+                "impasto apply, or Network in Python"
+            )
+        return self.architecture
+
+    def shares(self, style: Styles) -> npt.NDArray[np.float32]:
+        """The share of each style, float32 [styles], which sum up to 1.
+
+        Raises:
+            ImpastoError: there is no such style, or no share is above 0.
+        """
+        names = [each.name for each in self.styles]
+        if style is None:
+            if len(names) > 1:
+                raise ImpastoError(
+                    f"the network has several styles; name one of: {', '.join(names)}"
+                )
+            style = names[0]
+        pairs: Any = [(style, 1.0)] if isinstance(style, str) else style
+        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
+        found = np.zeros(len(names), np.float64)
+        try:
+            for name, share in pairs:
+                if not 0 <= float(share) < np.inf:
+                    raise ImpastoError(
+                        f"the share of {name} is {share}; give a number of at least 0"
+                    )
+                found[self.index(str(name))] += float(share)
+        except ImpastoError:
+            raise
+        except (TypeError, ValueError):
+            raise ImpastoError(
+                f"{style!r} is no style; give a name, or names with shares, as in "
+                f"{{{names[0]!r}: 1}}"
+            ) from None
+        if not found.sum():
+            raise ImpastoError("no style has a share above 0; give one")
+        return np.asarray(found / found.sum(), np.float32)
 
     def index(self, name: str) -> int:
         """The row of the style called `name`.
@@ -124,11 +198,11 @@ def located(name: str | os.PathLike[str]) -> Path:
         raise ImpastoError(f"a network is named or has a file; {kind} is neither") from None
     if files.is_file(path):
         return path
-    if os.fspath(name) in catalog.NETWORKS:
-        return _FOLDER / f"{os.fspath(name)}{SUFFIX}"
+    if os.fspath(name) in _BUNDLED:
+        return _FOLDER / f"{_BUNDLED[os.fspath(name)]}{SUFFIX}"
     raise ImpastoError(
         f"there is no network {os.fspath(name)!r}; give the path of a {SUFFIX} file, or one of: "
-        f"{', '.join(catalog.NETWORKS)}"
+        f"{', '.join(_BUNDLED)}"
     )
 
 
@@ -173,8 +247,11 @@ def _described(path: Path, text: str) -> NetworkFile:
             f"{path} has format {version!r}, and this impasto reads format {FORMAT}; use the "
             "impasto that wrote it, or train it anew"
         )
+    kind = about.pop("kind", _TRANSFORMER)
+    if kind not in (_TRANSFORMER, _GENERATOR):
+        raise ImpastoError(f"{path} is a network of kind {kind!r}; use the impasto that wrote it")
     try:
-        architecture = Architecture.of(about.pop("architecture"))
+        architecture = _SHAPES[kind].of(about.pop("architecture"))
         styles = tuple(Style(**style) for style in about.pop("styles"))
         network = NetworkFile(architecture, styles, {}, **about)
     except (ValueError, TypeError, KeyError) as error:

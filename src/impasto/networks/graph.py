@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from impasto.networks.architecture import EPSILON, IMAGES, Layer
 from impasto.networks.files import NetworkFile, Weights
+from impasto.networks.pyramid import SLOPE
 
 OPSET, IR_VERSION = 17, 8
 """The version of ONNX's operators, and of its file format: those that programs of 2022 read."""
@@ -62,7 +63,7 @@ def whole(network: NetworkFile) -> onnx.ModelProto:
     `images` are [N, 3, height, width] in 0..1, of any size, `shares` [N, styles], rows that sum up
     to 1; `pictures` have the shape of the images.
     """
-    shape = network.architecture
+    shape = network.transformer
     graph = Graph()
     images = graph.input(IMAGES, ["N", 3, "height", "width"])
     shares = graph.input(SHARES, ["N", len(network.styles)])
@@ -113,11 +114,65 @@ def part(weights: Weights, layers: Sequence[Layer], sources: Collection[str]) ->
     return graph.model({PICTURES: [1, layers[-1].outputs, "rows", "columns"]})
 
 
+def grown(network: NetworkFile) -> onnx.ModelProto:
+    """A generator as a graph: noise and shares of styles in, pictures out.
+
+    The inputs are those of `Pyramid.noises`, called `noise 32`, `noise 16`, ... by their strides,
+    `noise 0` [N, channels], which is the same everywhere, and `shares` [N, styles].
+    """
+    graph, pyramid = Graph(), network.pyramid
+    shares = graph.input(SHARES, ["N", len(network.styles)])
+    axes = graph.constant([2, 3])
+    noise = {
+        stride: graph.input(
+            noise_name(stride), ["N", channels, f"rows {stride}", f"sides {stride}"]
+        )
+        for stride, (channels, _) in pyramid.noises().items()
+    }
+    x = ""
+    for step in pyramid.steps:
+        if step.is_enlarged:
+            x = _enlarged(graph, x, 2)
+            begin, end = graph.constant([step.cut] * 2), graph.constant([-step.cut] * 2)
+            x = graph.add("Slice", x, begin, end, axes)
+        joined = [each for each in (x, noise[step.stride] if step.noise else "") if each]
+        if step.shared:
+            same = graph.input(noise_name(0), ["N", step.shared])
+            joined.append(_spread(graph, graph.add("Unsqueeze", same, axes), joined))
+        x = graph.add("Concat", *joined, axis=1) if joined[1:] else joined[0]
+        names = [n for n in (f"{step.name}.weight", f"{step.name}.bias") if n in network.weights]
+        for name in names:
+            graph.constant(network.weights[name], name)
+        x = graph.add("Conv", x, *names)
+        if not step.is_last:
+            x = graph.add(
+                "LeakyRelu", _styled(graph, network.weights, step.name, x, shares), alpha=SLOPE
+            )
+    graph.add("Identity", _bounded(graph, x), output=PICTURES)
+    return graph.model({PICTURES: ["N", 3, "height", "width"]})
+
+
+def noise_name(stride: int) -> str:
+    """The name of a generator's input."""
+    return f"noise {stride}"
+
+
+def _spread(graph: Graph, same: str, beside: Sequence[str]) -> str:
+    """A value [N, channels, 1, 1] everywhere, as large as what it is put beside."""
+    begin, end = graph.constant([0]), graph.constant([1])
+    first = graph.add("Slice", beside[0], begin, end, graph.constant([1]))
+    return graph.add("Add", graph.add("Mul", first, graph.constant(np.array(0, np.float32))), same)
+
+
+def _enlarged(graph: Graph, x: str, times: int) -> str:
+    scales = np.array([1, 1, times, times], np.float32)
+    how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return graph.add("Resize", x, "", graph.constant(scales), **how)
+
+
 def _convolved(graph: Graph, weights: Weights, layer: Layer, x: str) -> str:
     if layer.enlarged > 1:
-        scales = np.array([1, 1, layer.enlarged, layer.enlarged], np.float32)
-        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        x = graph.add("Resize", x, "", graph.constant(scales), **how)
+        x = _enlarged(graph, x, layer.enlarged)
     if border := layer.kernel // 2:
         pads = graph.constant([0, 0, border, border] * 2)
         x = graph.add("Pad", x, pads, mode="reflect")
@@ -131,10 +186,14 @@ def _normalised(graph: Graph, weights: Weights, layer: Layer, x: str, shares: st
     ones = graph.constant(np.ones(layer.outputs, np.float32))
     zeros = graph.constant(np.zeros(layer.outputs, np.float32))
     x = graph.add("InstanceNormalization", x, ones, zeros, epsilon=EPSILON)
+    return _styled(graph, weights, layer.name, x, shares)
+
+
+def _styled(graph: Graph, weights: Weights, name: str, x: str, shares: str) -> str:
     axes = graph.constant([2, 3])
     scale, shift = (
         graph.add("Unsqueeze", graph.add("MatMul", shares, graph.constant(weights[n], n)), axes)
-        for n in (f"{layer.name}.scale", f"{layer.name}.shift")
+        for n in (f"{name}.scale", f"{name}.shift")
     )
     return graph.add("Add", graph.add("Mul", x, scale), shift)
 

@@ -50,34 +50,52 @@ class Judgement(NamedTuple):
     gradient: Tensor
 
 
-class Judge:
-    """What pictures are judged by while a network is trained: the losses of one goal per painting.
+class StyleJudge:
+    """Judges pictures by the style losses of one goal per painting.
 
-    style_weight: see `weigh`. period: the longest of the grids that the network can make; grids:
-    see `GRIDS`.
+    settings: those of `EncoderSettings`, with style_loss and style_layers. longer: the longer side
+    of the paintings in pixels.
 
     Raises:
         ImpastoError: a layer does not exist, or a painting is smaller than the encoder can see.
     """
 
-    def __init__(self, paintings: Sequence[Picture], settings: TrainSettings) -> None:
+    def __init__(self, paintings: Sequence[Picture], settings: Any, longer: int) -> None:
         common = {
             each.name: getattr(settings, each.name) for each in dataclasses.fields(EncoderSettings)
         }
         studio = Studio(RunSettings(**common))
         self.encoder, self.device, self.settings = studio.encoder, studio.device, settings
-        self.content_layer = self.encoder.content_layer
+        self.longer = longer
         shares = self.encoder.shares(settings.style_layers)
+        self.content_layer = self.encoder.content_layer
         studio.read(shares, [self.content_layer])
-        self.floor = content_floor(self.encoder, self.content_layer)
         style = catalog.STYLES[settings.style_loss].made(settings)
-        longer = round(PAINTED * settings.size * settings.style_scale)
         self.goals: list[list[Any]] = []
         for painting in paintings:
             size = images.fitted_size(painting.image.size, longer)
             studio.check_size(f"the painting {painting.name}", size, shares)
             exemplar = studio.exemplar(painting, size)
             self.goals.append(list(style.losses(studio.mixed, [exemplar], shares)))
+
+    def style(self, pictures: Tensor, number: int) -> tuple[float, Tensor]:
+        """The mean style loss of pictures [N, 3, h, w] in one style, and its gradient."""
+        found = Objective(self.encoder, self.goals[number])(pictures)
+        return found.loss / len(pictures), found.gradient / len(pictures)
+
+
+class Judge(StyleJudge):
+    """What pictures are judged by while a network is trained: the losses of one goal per painting.
+
+    style_weight: see `weigh`. period: the longest of the grids that the network can make; grids:
+    see `GRIDS`. Errors are those of `StyleJudge`.
+    """
+
+    settings: TrainSettings
+
+    def __init__(self, paintings: Sequence[Picture], settings: TrainSettings) -> None:
+        super().__init__(paintings, settings, round(PAINTED * settings.size * settings.style_scale))
+        self.floor = content_floor(self.encoder, self.content_layer)
         self.style_weight = 0.0
         self.period, self.grids = 16, GRIDS
 

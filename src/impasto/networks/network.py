@@ -5,29 +5,26 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from PIL import Image
 
-from impasto.errors import ImpastoError, fitting, notice
+from impasto.errors import ImpastoError, fitting
 from impasto.networks import files, graph
 from impasto.networks.architecture import IMAGES
-from impasto.networks.files import NetworkFile
+from impasto.networks.files import NetworkFile, Styles
 from impasto.networks.finish import Finish
-from impasto.networks.tiling import Run, Sweeps
+from impasto.networks.sessions import Run, Sessions
+from impasto.networks.tiling import Sweeps
 from impasto.pictures import images
 from impasto.pictures.images import Picture
 from impasto.settings import ApplySettings, KeptColors, amount, choose, parse_memory
 
 Array = npt.NDArray[Any]
-Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
-"""A style's name; several, each with its share; or None for the only style of a network."""
-
 LIBRARIES = 480 * 2**20
 """Bytes that Python, its libraries, a network's weights and a tile take."""
 
@@ -36,8 +33,6 @@ TOGETHER = 4_000_000
 
 CACHED = 200_000
 """On a CPU, pictures are painted together up to this many pixels."""
-
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Network:
@@ -59,15 +54,8 @@ class Network:
     ) -> None:
         settings = choose(ApplySettings, None, {"device": device, "memory": memory})
         self.file, self.memory = file, parse_memory(settings.memory)
-        there = onnxruntime.get_available_providers()
-        usable = [name for name, provider in _PROVIDERS.items() if provider in there]
-        if device not in ("auto", *usable):
-            raise ImpastoError(
-                f"ONNX Runtime cannot use the device {device!r}; install onnxruntime-gpu instead "
-                "of onnxruntime, or use 'cpu'"
-            )
-        self.device = usable[-1] if device == "auto" else device
-        self._is_auto = device == "auto"
+        self.architecture = file.transformer
+        self.sessions = Sessions(settings.device)
 
     @classmethod
     def load(cls, name: str | os.PathLike[str] = "samples", **choices: Any) -> Self:
@@ -89,6 +77,11 @@ class Network:
         return files.write(self.file, Path(path), force=force)
 
     @property
+    def device(self) -> str:
+        """Where it computes: cpu or cuda."""
+        return self.sessions.device
+
+    @property
     def styles(self) -> list[str]:
         """The names of its styles."""
         return [style.name for style in self.file.styles]
@@ -99,31 +92,7 @@ class Network:
         Raises:
             ImpastoError: there is no such style, or no share is above 0.
         """
-        if style is None:
-            if len(self.styles) > 1:
-                names = ", ".join(self.styles)
-                raise ImpastoError(f"the network has several styles; name one of: {names}")
-            style = self.styles[0]
-        pairs: Any = [(style, 1.0)] if isinstance(style, str) else style
-        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
-        found = np.zeros(len(self.styles), np.float64)
-        try:
-            for name, share in pairs:
-                if not 0 <= float(share) < np.inf:
-                    raise ImpastoError(
-                        f"the share of {name} is {share}; give a number of at least 0"
-                    )
-                found[self.file.index(str(name))] += float(share)
-        except ImpastoError:
-            raise
-        except (TypeError, ValueError):
-            raise ImpastoError(
-                f"{style!r} is no style; give a name, or names with shares, as in "
-                f"{{{self.styles[0]!r}: 1}}"
-            ) from None
-        if not found.sum():
-            raise ImpastoError("no style has a share above 0; give one")
-        return np.asarray(found / found.sum(), np.float32)
+        return self.file.shares(style)
 
     def __call__(
         self,
@@ -220,7 +189,7 @@ class Network:
         """Repaint images within some bytes, apart from the images and what is painted of them."""
         each = self._needs(images.shape[-2:])
         if each > free:
-            sweeps = Sweeps(self.file, shares, self._started, most=0.45 * free)
+            sweeps = Sweeps(self.file, shares, self.sessions.start, most=0.45 * free)
             one_by_one = [sweeps.repaint(image) for image in images]
             return np.stack(one_by_one) if len(one_by_one) > 1 else one_by_one[0][None]
         result = np.empty_like(images)
@@ -242,30 +211,16 @@ class Network:
     @functools.cached_property
     def run(self) -> Run:
         """Runs the graph of the whole network: inputs by name -> pictures; see `graph.whole`."""
-        return self._started(graph.whole(self.file))
+        return self.sessions.start(graph.whole(self.file))
 
     def _needs(self, size: tuple[int, ...]) -> int:
         """The bytes that painting a picture of (height, width) as a whole takes."""
-        shape = self.file.architecture
+        shape = self.architecture
         # Of the largest layer: what it reads, the same with a border, and three of its outputs.
         floats = max(
             (2 * x.inputs + 3.2 * x.outputs) * (x.stride / x.scale) ** 2 for x in shape.layers
         )
         return int(4 * (floats + 8) * math.prod(shape.padded(side) for side in size))
-
-    def _started(self, model: Any) -> Run:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
-        )
-        if session.get_providers()[0] != _PROVIDERS[self.device]:
-            if not self._is_auto:
-                raise ImpastoError(f"ONNX Runtime cannot start on {self.device!r} here; use 'cpu'")
-            notice(f"ONNX Runtime cannot start on {self.device!r} here; the CPU paints instead")
-            self.device = "cpu"
-            return self._started(model)
-        return lambda inputs: session.run(None, dict(inputs))[0]
 
 
 def _pixels(image: Image.Image) -> Array:

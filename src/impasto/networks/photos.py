@@ -34,7 +34,7 @@ KEPT = 2**30
 SEEN = (1.3, 3.0)
 """A photo's longer side, in sides of a crop: random between these, but never enlarged."""
 
-BESIDE = (".csv", "-curves.png", "-previews.jpg")
+BESIDE = (".csv", "-curves.png", "-adversaries.png", "-previews.jpg", "-film.mp4")
 """What lies beside a network that was trained, after its name; no such picture is a photo."""
 
 _HEADER = 2**20  # bytes of a file that tell its size

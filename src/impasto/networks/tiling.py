@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,9 @@ import numpy.typing as npt
 from impasto.networks import graph
 from impasto.networks.architecture import EPSILON, IMAGES, Layer
 from impasto.networks.files import NetworkFile
+from impasto.networks.sessions import Run
 
 Array = npt.NDArray[Any]
-Run = Callable[[Mapping[str, Array]], Array]
-"""Runs a graph: inputs by name -> its output."""
-
 TILE = 768
 """The side of a tile in pixels, without its halo."""
 
@@ -47,7 +45,7 @@ class Sweeps:
         tile: int = TILE,
     ) -> None:
         self.network, self.start, self.most = network, start, most
-        self.layers, stride = network.architecture.layers, network.architecture.stride
+        self.layers, stride = network.transformer.layers, network.transformer.stride
         self.tile = -(-tile // stride) * stride
         self.styles = {
             layer.name: [
@@ -70,7 +68,7 @@ class _Picture:
     """
 
     def __init__(self, sweeps: Sweeps, image: Array) -> None:
-        self.sweeps, self.image, shape = sweeps, image, sweeps.network.architecture
+        self.sweeps, self.image, shape = sweeps, image, sweeps.network.transformer
         self.full = [shape.padded(side) for side in image.shape[1:]]
         missing = [(0, full - side) for full, side in zip(self.full, image.shape[1:], strict=True)]
         if any(last for _, last in missing):
@@ -138,7 +136,7 @@ class _Picture:
         run = self.sweeps.start(graph.part(self.sweeps.network.weights, layers, sources))
         used = {f"{x.name}.{kind}" for x in layers[:-1] for kind in ("gain", "offset")}
         affine = {name: self.affine[name] for name in used}
-        stride, scale = self.sweeps.network.architecture.stride, layers[-1].scale
+        stride, scale = self.sweeps.network.transformer.stride, layers[-1].scale
         around = -(-halo(layers) // stride) * stride
         starts = [range(0, side, self.sweeps.tile) for side in self.full]
         for corner in itertools.product(*starts):

@@ -7,21 +7,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
 from impasto import __version__
 from impasto.errors import ImpastoError, notice
 from impasto.networks import files
+from impasto.networks.learning import Learning, TrainingStep
 from impasto.networks.network import Network
 from impasto.networks.photos import Photos
-from impasto.networks.training import Training, TrainingStep
+from impasto.networks.training import Training
 from impasto.paint import checkpoints
 from impasto.paint.checkpoints import Keeper
 from impasto.pictures import images
 from impasto.pictures.files import is_file, sha256_of
-from impasto.pictures.images import PathLike, Source
+from impasto.pictures.images import PathLike, Picture, Source
 from impasto.settings import CHECKPOINT_EVERY, TrainSettings, choose, hints
 
 KIND = "training"
@@ -32,16 +33,16 @@ KIND = "training"
 class TrainingCheckpoint:
     """A training: what it was begun with, and how far it has got; see `checkpoints.Checkpoint`.
 
-    settings: the fields of `TrainSettings`. inputs: files by role: painting, painting 2, ..., and
+    settings: the fields of its settings. inputs: files by role: painting, painting 2, ..., and
     network if there is a base. photos: the folder, as `path` and `from here`, like an input. known:
-    the names of its photos in use, and those that are `held_out`.
+    the names of its photos in use, and those that are `held_out`. A generator has no photos.
     """
 
     settings: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, str]]
-    photos: Mapping[str, str]
-    known: Sequence[str]
-    held_out: Sequence[str]
+    photos: Mapping[str, str] = field(default_factory=dict)
+    known: Sequence[str] = ()
+    held_out: Sequence[str] = ()
     note: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -54,10 +55,13 @@ class TrainingCheckpoint:
         return checkpoints.record_of(self)
 
 
-class Course:
+_Trained = TypeVar("_Trained", bound=Learning)
+
+
+class Course(Generic[_Trained]):
     """A training that writes checkpoints; iterating over it trains, step by step."""
 
-    def __init__(self, training: Training, keeper: Keeper | None) -> None:
+    def __init__(self, training: _Trained, keeper: Keeper | None) -> None:
         self.training, self.keeper = training, keeper
 
     def __iter__(self) -> Iterator[TrainingStep]:
@@ -70,11 +74,6 @@ class Course:
         """Write the checkpoint now, if one is kept."""
         if self.keeper:
             self.keeper.keep(self.training.state, now=True)
-
-    @property
-    def network(self) -> Network:
-        """What has been learned so far."""
-        return Network(self.training.network)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -117,7 +116,7 @@ def train(
     for step in course:
         if callback:
             callback(step)
-    return course.network
+    return Network(course.training.network)
 
 
 def start(
@@ -130,7 +129,7 @@ def start(
     checkpoint_every: float = CHECKPOINT_EVERY,
     note: Mapping[str, Any] | None = None,
     **choices: Any,
-) -> Course:
+) -> Course[Training]:
     """Begin a training; iterating over the result trains, step by step. See `train`.
 
     Args (beside those of `train`):
@@ -139,11 +138,7 @@ def start(
         note: anything else to write into the checkpoint.
     """
     chosen = choose(TrainSettings, settings, choices)
-    several = isinstance(paintings, Sequence) and not isinstance(paintings, str)
-    given: Sequence[Any] = paintings if several else [paintings]  # type: ignore[assignment]
-    if not given:
-        raise ImpastoError("a network needs a style; give a painting")
-    pictures = [images.read_visible(each) for each in given]
+    pictures = opened(paintings)
     path = None if base is None else files.located(base)
     network = None if path is None else files.read(path)
     files.named([picture.name for picture in pictures], network)  # before all photos are read
@@ -153,19 +148,8 @@ def start(
     training = Training(pictures, known, chosen, network)
     if checkpoint is None:
         return Course(training, None)
-    for picture in pictures:
-        if not is_file(picture.name):
-            raise ImpastoError(
-                f"a checkpoint needs paintings that are files, and {picture.name} is none; save it "
-                "first"
-            )
     folder = Path(os.path.realpath(checkpoint)).parent
-    named = {role: (p.name, p.sha256) for role, p in images.by_role("painting", pictures).items()}
-    others = {"network": path, "weights": chosen.weights}
-    for role, other in others.items():
-        if other is not None and (digest := sha256_of(other)):
-            named[role] = str(other), digest
-    inputs = {role: checkpoints.input_of(*told, folder) for role, told in named.items()}
+    inputs = inputs_of(pictures, {"network": path, "weights": chosen.weights}, folder)
     written = dataclasses.asdict(chosen)
     written["weights"] = inputs["weights"]["path"] if "weights" in inputs else None
     where = checkpoints.input_of(str(known.folder), "", folder)
@@ -174,7 +158,43 @@ def start(
     return Course(training, Keeper(Path(checkpoint), begun, checkpoint_every))
 
 
-def start_again(checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EVERY) -> Course:
+def opened(paintings: Source | Sequence[Source]) -> list[Picture]:
+    """A painting, or several, read.
+
+    Raises:
+        ImpastoError: there is none, or one cannot be read.
+    """
+    several = isinstance(paintings, Sequence) and not isinstance(paintings, str)
+    given: Sequence[Any] = paintings if several else [paintings]  # type: ignore[assignment]
+    if not given:
+        raise ImpastoError("a network needs a style; give a painting")
+    return [images.read_visible(each) for each in given]
+
+
+def inputs_of(
+    paintings: Sequence[Picture], others: Mapping[str, PathLike | None], folder: Path
+) -> dict[str, dict[str, str]]:
+    """The input files of a training, by role, for a checkpoint in this folder.
+
+    Raises:
+        ImpastoError: a painting is no file.
+    """
+    for picture in paintings:
+        if not is_file(picture.name):
+            raise ImpastoError(
+                f"a checkpoint needs paintings that are files, and {picture.name} is none; save it "
+                "first"
+            )
+    named = {role: (p.name, p.sha256) for role, p in images.by_role("painting", paintings).items()}
+    for role, other in others.items():
+        if other is not None and (digest := sha256_of(other)):
+            named[role] = str(other), digest
+    return {role: checkpoints.input_of(*told, folder) for role, told in named.items()}
+
+
+def start_again(
+    checkpoint: PathLike, *, checkpoint_every: float = CHECKPOINT_EVERY
+) -> Course[Training]:
     """Continue a training from its checkpoint; iterating over the result trains, step by step.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -30,10 +30,16 @@ _WIDTH = 4
 _GRID = "#e2e2e2"
 
 
-def curves(series: Mapping[str, Series], counted: str = "evaluations") -> Image.Image:
-    """Losses of several runs, on a logarithmic scale, against what is counted and against seconds.
+Scale = Literal["log", "linear"]
 
-    Losses that are not positive and finite are left out. Returns a PIL image of mode RGB.
+
+def curves(
+    series: Mapping[str, Series], counted: str = "evaluations", scale: Scale = "log"
+) -> Image.Image:
+    """Losses of several runs against what is counted and against seconds.
+
+    On a logarithmic scale, losses that are not positive and finite are left out; a linear one shows
+    all but the most extreme hundredth. Returns a PIL image of mode RGB.
 
     Raises:
         ImpastoError: matplotlib cannot be imported.
@@ -60,7 +66,8 @@ def curves(series: Mapping[str, Series], counted: str = "evaluations") -> Image.
         runs = [(run[number], run[2]) for run in series.values()]
         start = left + number * (width + gap)
         page.text([name], start + width / 2, bottom + 46, size, 0.5)
-        lines += _panel(page, runs, (start, MARGIN, start + width, bottom), labelled=not number)
+        box = (start, MARGIN, start + width, bottom)
+        lines += _panel(page, runs, box, scale, labelled=not number)
     sheet = page.rendered((PAGE[0], bottom + 130))
     renderer = agg.RendererAgg(*sheet.size, 72)  # so that a point is a pixel
     strokes = _stroked(lines, len(series), renderer)
@@ -72,6 +79,7 @@ def _panel(
     page: Page,
     runs: Sequence[tuple[Sequence[float], Sequence[float]]],
     box: tuple[int, int, int, int],
+    scale: Scale,
     *,
     labelled: bool,
 ) -> list[_Points]:
@@ -79,17 +87,19 @@ def _panel(
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     left, top, right, bottom = box
-    there = [loss for _, losses in runs for loss in losses if _is_drawable(loss)] or [0.1, 1]
-    margin = max((max(there) / min(there)) ** 0.04, 1.01)
-    low, high = min(there) / margin, max(there) * margin
+    all_losses = [loss for _, losses in runs for loss in losses]
+    low, high = _range(all_losses, scale)
     most = 1.05 * max((x for xs, _ in runs for x in xs), default=0) or 1
 
     def at(x: float, loss: float) -> tuple[float, float]:
-        share = math.log(loss / low) / math.log(high / low) if _is_drawable(loss) else math.nan
+        if scale == "linear":
+            share = (min(max(loss, low), high) - low) / (high - low)
+        else:
+            share = math.log(loss / low) / math.log(high / low) if _is_drawable(loss) else math.nan
         return left + x / most * (right - left), bottom - share * (bottom - top)
 
     even: Any = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
-    decades = math.log10(max(there) / min(there))
+    decades = 0.0 if scale == "linear" else math.log10(high / low)
     # Powers of ten are too few within one decade; on so short a way they can be spaced evenly.
     subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
     upright = LogLocator(subs=subs, numticks=9) if decades > 0.9 else even
@@ -108,6 +118,18 @@ def _panel(
     page.block(left - 1, top, left + 1, bottom + 1, QUIET)
     page.block(left - 1, bottom - 1, right, bottom + 1, QUIET)
     return [[at(x, loss) for x, loss in zip(*run, strict=True)] for run in runs]
+
+
+def _range(losses: Sequence[float], scale: Scale) -> tuple[float, float]:
+    """The lowest and the highest loss that is shown, with a margin."""
+    if scale == "linear":
+        there = [loss for loss in losses if math.isfinite(loss)] or [0.0, 1.0]
+        low, high = np.quantile(there, (0.005, 0.995)).tolist()
+        margin = 0.04 * (high - low) or 0.5
+        return low - margin, high + margin
+    there = [loss for loss in losses if _is_drawable(loss)] or [0.1, 1]
+    ratio = max((max(there) / min(there)) ** 0.04, 1.01)
+    return min(there) / ratio, max(there) * ratio
 
 
 def _is_drawable(loss: float) -> bool:

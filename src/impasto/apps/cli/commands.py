@@ -261,11 +261,11 @@ def resume(
     if path.suffix != SUFFIX and os.path.exists(kept_beside(path)):  # noqa: PTH110
         path = kept_beside(path)  # the name of the picture will do
     record = read_record(path)
-    if record.get("kind") == "training":  # `networks.train.KIND`, which would load torch
-        from impasto.apps.cli.one_pass import train_again
+    if record.get("kind"):  # a training of some kind; a picture's checkpoint has none
+        from impasto.apps.cli.learning import train_again
 
         if out.film or out.stills:
-            raise ImpastoError("a training has no film and no stills; its previews are saved")
+            raise ImpastoError("a training makes its own previews; leave --film and --stills out")
 
         return train_again(path, checkpoint_every, out)
     note = record.get("note") or {}
@@ -283,7 +283,7 @@ def show(file: File, /) -> None:
     from impasto.networks import files
     from impasto.pictures.images import read_record
 
-    if Path(file).suffix == files.SUFFIX or file in catalog.NETWORKS:
+    if Path(file).suffix == files.SUFFIX or file in {**catalog.NETWORKS, **catalog.GENERATORS}:
         about = files.read(file).description
         for style in about["styles"]:
             del style["thumbnail"]

@@ -19,35 +19,29 @@ from impasto import __version__
 from impasto.apps.cli import texts
 from impasto.apps.cli.commands import PAGE, Photos, Seconds, app
 from impasto.apps.cli.console import interruptions, say
+from impasto.apps.cli.learning import free, trained
 from impasto.apps.cli.making import (
     INTERRUPTED,
     ExportOutput,
     NetworkOutput,
     Output,
-    Reported,
     free_names,
-    same_file,
     told_of,
 )
 from impasto.apps.cli.options import File, settings_of, several
-from impasto.apps.cli.progress import Progress
 from impasto.apps.cli.series import kept_beside, name_of, stem_of
-from impasto.errors import ImpastoError, notice
-from impasto.pictures.files import STANDARD, check_folder, numbered
+from impasto.errors import ImpastoError
+from impasto.pictures.files import STANDARD
 from impasto.settings import FULL, ApplySettings, TrainSettings, choose
 
 if TYPE_CHECKING:  # loading these takes long, and `impasto --help` must not wait for them
     from PIL.Image import Image
 
     from impasto.networks.network import Network
-    from impasto.networks.train import Course
     from impasto.pictures.images import Picture
 
 NETWORK, EXPORTED = NetworkOutput(), ExportOutput()
 TRAINING_EVERY = 60.0
-STALE = 0.7
-"""If the network that is kept is older than this share of the training, a notice says so."""
-
 Shares = Annotated[tuple[tuple[str, float], ...], several(texts.weighted, metavar="NAME[:SHARE]")]
 Paintings = Annotated[File, Parameter(required=True)]
 Unused = Annotated[File | None, Parameter(show=False)]
@@ -258,7 +252,7 @@ def train(
         raise ImpastoError("a training reads its paintings again when it is resumed; give files")
     first = Path(out.output or f"{'-'.join(map(stem_of, paintings))}.safetensors")
     inputs = [*paintings, base, choices.get("weights")]
-    target = _free(first, [str(each) for each in inputs if each], out)
+    target = free(first, [str(each) for each in inputs if each], out)
     course = start(
         list(paintings),
         photos,
@@ -269,148 +263,6 @@ def train(
         **choices,
     )
     return trained(course, target, out)
-
-
-def _free(first: Path, inputs: Sequence[str], out: Reported) -> Path:
-    """The file for a network, so that nothing is lost: no input, nothing that is there already.
-
-    Raises:
-        ImpastoError: it has another ending or cannot be written; or, with --force, it or a file
-            beside it is an input, or belongs to a training that can go on.
-    """
-    _check_network(first)
-    kept = kept_beside(first)
-    if out.force:
-        for path in _all(first):
-            if any(same_file(path, name) for name in inputs):
-                raise ImpastoError(f"{path} is one of the inputs; choose another name for it")
-        if kept.exists():
-            raise ImpastoError(
-                f"{kept} is an unfinished training; go on with impasto resume {kept}, or delete it"
-            )
-        return first
-    target = next(name for name in numbered(first) if not any(map(os.path.exists, _all(name))))
-    if target != first:
-        on = f"; an earlier training is kept, to go on: impasto resume {kept}"
-        notice(
-            f"{first}, or a file beside it, exists already; {target} is written instead"
-            + (on if kept.exists() else "")
-        )
-    return target
-
-
-def train_again(kept: Path, checkpoint_every: float, out: Reported) -> int:
-    """Go on with a training from its checkpoint; its files are those beside the checkpoint."""
-    from impasto.networks.train import start_again
-    from impasto.paint.checkpoints import SUFFIX, read_record
-
-    if out.output is not None:
-        raise ImpastoError("a network is saved beside its checkpoint; leave --output out")
-    note = read_record(kept).get("note") or {}
-    name = str(note.get("output") or kept.name.removesuffix(SUFFIX))
-    target = kept.with_name(Path(name).name)
-    _check_network(target)
-    if not _is_ours(target):
-        free = (n for n in numbered(target) if not any(map(os.path.exists, [n, *_beside(n)])))
-        target = next(free)
-        notice(f"another network has taken the name; {target} is written instead")
-    return trained(start_again(kept, checkpoint_every=checkpoint_every), target, out)
-
-
-def _is_ours(target: Path) -> bool:
-    """Whether a name is free for a training, or has what the training saved when interrupted."""
-    from impasto.networks.files import read
-
-    if not target.exists():
-        return True
-    try:
-        return read(target).styles[-1].training.get("stopped") == "interrupted"
-    except ImpastoError:
-        return False
-
-
-def trained(course: Course, target: Path, out: Reported) -> int:
-    """Train with progress, and save everything even after Ctrl-C; returns the exit code."""
-    watch, training = interruptions.get(), course.training
-    title = ", ".join(training.names)
-    pictures = len(training.previews)
-    # Ctrl-C waits for the end of a step; what is written beside the network stays whole.
-    with watch.held(), Progress(quiet=out.quiet) as progress:
-        try:
-            for step in course:
-                progress.trained(title, step)
-                if step.validation or len(training.previews) > pictures:
-                    pictures = len(training.previews)
-                    _write_beside(course, target)
-                if watch.asked:
-                    break
-        except ImpastoError as error:
-            if not training.best:
-                raise
-            written = course.network.save(target, force=_is_ours(target))
-            raise ImpastoError(f"{error}; the best network so far is in {written}") from None
-    with watch.held():
-        course.keep()
-        kept = course.checkpoint
-        on = f"to go on: impasto resume {kept}" if kept and kept.exists() else ""
-        try:
-            written = course.network.save(target, force=out.force or _is_ours(target))
-        except ImpastoError as error:
-            raise ImpastoError(f"{error}{on and f'; then {on}'}") from None
-        _write_beside(course, target)
-        done = training.done >= 1
-        if done:
-            course.end()
-    about = training.record
-    told = {"output": str(written), "styles": course.network.styles, **about}
-    reached = about["validation"]
-    losses = ", ".join(f"{name} {reached[name]:.3f}" for name in ("content", "style") if reached)
-    minutes = f"{training.seconds / 60:.1f} minutes"
-    out.tell(
-        f"{written}  ({training.step} steps, {minutes}{losses and f', held-out photos: {losses}'})"
-    )
-    if not done:
-        say(f"interrupted; what was learned is saved{on and '; '}{on}")
-    elif about["kept step"] < STALE * training.step:
-        notice(
-            f"the network is that of step {about['kept step']}: since then, held-out photos have "
-            "not become better; more photos would help, more time would not"
-        )
-    return out.finish(told)
-
-
-def _all(target: Path) -> list[Path]:
-    """The network's file, its checkpoint and all else that lies beside it."""
-    return [target, kept_beside(target), *_beside(target)]
-
-
-def _beside(target: Path) -> list[Path]:
-    from impasto.networks.photos import BESIDE
-
-    return [target.with_name(f"{target.stem}{end}") for end in BESIDE]
-
-
-def _write_beside(course: Course, target: Path) -> None:
-    from impasto.pages import training as pages
-    from impasto.pictures import files, images
-
-    training = course.training
-    table, plot, sheet = _beside(target)
-    try:
-        files.write_whole(pages.table(training).encode(), table, True)
-        images.write(pages.plot(training), plot, force=True)
-        if training.previews:
-            images.write(pages.previews(training), sheet, force=True)
-    except ImpastoError as error:  # training is worth more than its curves
-        notice(str(error))
-
-
-def _check_network(target: Path) -> None:
-    from impasto.networks.files import SUFFIX
-
-    if target.suffix != SUFFIX:
-        raise ImpastoError(f"{target} is no name for a network; end it with {SUFFIX}")
-    check_folder(target)
 
 
 @app.command

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from impasto.apps.cli import console
 
 if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
-    from impasto.networks.training import TrainingStep
+    from impasto.networks.learning import TrainingStep
     from impasto.optimise.base import Step
 
 
@@ -43,7 +43,12 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     def trained(self, title: str, step: TrainingStep) -> None:
         """Show a step of the training called `title`; the bar counts percents."""
         losses = step.validation or step.losses
-        told = f"step {step.step}, content {losses.content:.3f}, style {losses.style:.3f}"
+        told = f"step {step.step}"
+        for name in ("content", "style"):
+            if value := getattr(losses, name, 0.0):
+                told += f", {name} {value:.3f}"
+        if step.round:
+            told += f", estimate {step.round.estimate:.3f}"
         told += " on held-out photos" if step.validation else ""
         self._show(title, int(100 * step.done), 100, step.done, told, unit="percent")
 

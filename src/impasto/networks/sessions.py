@@ -1,0 +1,51 @@
+"""Where ONNX Runtime computes, and how it is started there. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from impasto.errors import ImpastoError, notice
+
+Run = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
+"""Runs a graph: inputs by name -> its output."""
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Sessions:
+    """Starts graphs on a device: `"cpu"`, `"cuda"`, or `"auto"` for the better one that is there.
+
+    Raises:
+        ImpastoError: ONNX Runtime cannot use the device.
+    """
+
+    def __init__(self, device: str) -> None:
+        there = onnxruntime.get_available_providers()
+        usable = [name for name, provider in _PROVIDERS.items() if provider in there]
+        if device not in ("auto", *usable):
+            raise ImpastoError(
+                f"ONNX Runtime cannot use the device {device!r}; install onnxruntime-gpu instead "
+                "of onnxruntime, or use 'cpu'"
+            )
+        self.device = usable[-1] if device == "auto" else device
+        self._is_auto = device == "auto"
+
+    def start(self, model: Any) -> Run:
+        """A session for a graph; on the CPU, with a notice, if `auto` has found no other."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
+        )
+        if session.get_providers()[0] != _PROVIDERS[self.device]:
+            if not self._is_auto:
+                raise ImpastoError(f"ONNX Runtime cannot start on {self.device!r} here; use 'cpu'")
+            notice(f"ONNX Runtime cannot start on {self.device!r} here; the CPU paints instead")
+            self.device = "cpu"
+            return self.start(model)
+        return lambda inputs: session.run(None, dict(inputs))[0]
