@@ -94,6 +94,8 @@ from impasto.settings import (
     ApplySettings as ApplySettings,
     AtlasSettings as AtlasSettings,
     CompareSettings as CompareSettings,
+    GenerateSettings as GenerateSettings,
+    ImagineSettings as ImagineSettings,
     ReconstructSettings as ReconstructSettings,
     Settings as Settings,
     TextureSettings as TextureSettings,

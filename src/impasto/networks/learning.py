@@ -154,6 +154,10 @@ class Learning(ABC):
         self.seconds += now - (self._since or now)
         self._since = now
 
+    def rest(self) -> None:
+        """Count no time until the next step."""
+        self._since = None
+
     @contextlib.contextmanager
     def showing(self) -> Iterator[None]:
         """Meanwhile, the student has the running mean of its weights."""
