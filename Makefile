@@ -16,7 +16,7 @@ run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
 samples := src/impasto/pictures/samples
 
-.PHONY: demo test lint format lesson bench painted one-pass reconstruction gallery answers parts clean
+.PHONY: demo test lint format lesson bench painted one-pass adversaries reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -46,6 +46,7 @@ format: $(ready)
 lesson: $(ready)
 	LESSON_SIZE=$(LESSON_SIZE) LESSON_STEPS=$(LESSON_STEPS) $(VENV)/bin/python examples/lesson.py
 	$(VENV)/bin/python examples/lesson.py one_pass.ipynb
+	$(VENV)/bin/python examples/lesson.py adversaries.ipynb
 
 bench: $(ready)
 	$(VENV)/bin/python benchmarks/bench.py bench.md
@@ -56,6 +57,12 @@ painted: $(ready)
 one-pass: $(ready)
 	$(run) pip install --quiet --editable ".[bench]"
 	$(VENV)/bin/python benchmarks/one_pass.py
+
+# The figures and tables of docs/adversaries.md. The networks need a folder of photos: PHOTOS=...
+adversaries: $(ready)
+	$(VENV)/bin/python benchmarks/adversaries.py ring failures patches \
+		$(if $(PHOTOS),networks --photos "$(PHOTOS)") sheets
+	$(if $(PHOTOS),,@echo "the one-pass networks are left out: give a folder of photos, PHOTOS=...")
 
 reconstruction: $(ready)
 	$(VENV)/bin/python benchmarks/reconstruction.py

@@ -1,10 +1,10 @@
-"""Execute all cells of a lesson: lesson.ipynb or one_pass.ipynb, beside this script.
+"""Execute all cells of a lesson: lesson.ipynb, one_pass.ipynb or adversaries.ipynb.
 
     python examples/lesson.py [OUTPUT]
 
-The lesson is the one that OUTPUT is called after (by default lesson.ipynb); the executed notebook
-goes to OUTPUT. The environment variable LESSON_SIZE sets the size of the pictures in pixels;
-LESSON_STEPS the steps of lesson.ipynb, and TRAINING_STEPS those of one_pass.ipynb.
+The lesson, beside this script, is the one that OUTPUT is called after (by default lesson.ipynb);
+the executed notebook goes to OUTPUT. The environment variable LESSON_SIZE sets the size of the
+pictures in pixels; LESSON_STEPS the steps of lesson.ipynb, and TRAINING_STEPS those of the others.
 """
 
 from __future__ import annotations

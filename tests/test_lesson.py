@@ -20,7 +20,7 @@ import impasto
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-LESSONS = pytest.mark.parametrize("name", ["lesson.ipynb", "one_pass.ipynb"])
+LESSONS = pytest.mark.parametrize("name", ["lesson.ipynb", "one_pass.ipynb", "adversaries.ipynb"])
 
 
 def cells(path: Path, kind: str) -> list[Any]:
@@ -64,6 +64,7 @@ def test_it_shows_its_pictures_as_it_is(name: str) -> None:
     [
         ("lesson.ipynb", "ContentLoss StyleLoss Film gram lbfgs load_encoder stylize"),
         ("one_pass.ipynb", "Architecture Network train sample"),
+        ("adversaries.ipynb", "Gan WganGp PatchCritic duel generate gradient_penalty"),
     ],
 )
 def test_it_uses_public_names_only(name: str, parts: str) -> None:

@@ -129,7 +129,6 @@ def test_clipped_weights_stay_in_bounds() -> None:
         (10.0, torch.cat([points(128, 1, 1) * 0.2 + 1, points(128, 1, 2) + 2])),
         (30.0, points(256, 1, 3) * 0.5 + 3),
         (30.0, torch.cat([points(128, 1, 1) * 0.2 + 3, points(128, 1, 2) - 3])),
-        (30.0, points(256, 1, 5) * 3),
     ],
 )
 def test_the_estimate_is_the_wasserstein_distance(penalty: float, fake: Tensor) -> None:
@@ -178,11 +177,11 @@ def test_an_opponent_goes_on_where_it_was(name: str) -> None:
 
 
 def test_the_generator_gets_the_gradient_of_its_loss() -> None:
-    opponent, fake = Opponent(Gan(), small(2)), points(5, 2)
+    opponent, fake = Opponent(Gan(), small(2).double()), points(5, 2).double()
     loss, gradient = opponent.judge(fake)
-    nudge = 1e-3 * gradient
+    nudge = 1e-4 * gradient / gradient.norm()
     higher, _ = opponent.judge(fake + nudge)
-    assert higher - loss == pytest.approx((gradient * nudge).sum().item(), rel=0.02)
+    assert higher - loss == pytest.approx((gradient * nudge).sum().item(), rel=0.01)
 
 
 def test_a_balanced_gradient_has_the_norm_that_was_asked_for() -> None:

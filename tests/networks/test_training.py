@@ -389,3 +389,56 @@ def test_a_photo_that_breaks_later_is_left_out(
 def test_losses_are_finite(photos: Path) -> None:
     for step in tiny([WAVE], photos, steps=3, style_loss="wasserstein", style_layers=["relu1_1"]):
         assert all(map(math.isfinite, step.losses))
+
+
+@pytest.mark.parametrize("adversary", ["gan", "wgan", "wgan-gp"])
+def test_a_critic_learns_beside_a_network(adversary: str, photos: Path) -> None:
+    """Its crops are the painting's, each style has a score, and the columns are there."""
+    training = tiny([WAVE, CAFE], photos, adversary=adversary, steps=3)
+    steps = list(training)
+    assert all(step.round and math.isfinite(step.round.estimate) for step in steps)
+    assert training.opponent
+    assert training.opponent.steps == 3
+    head = pages.table(training).splitlines()[0].split(",")
+    assert head[2:8] == ["content", "style", "total", "generator", "critic", "estimate"]
+    assert pages.adversaries(training)
+    assert not pages.adversaries(tiny([WAVE], photos))
+    settings = training.network.styles[0].settings
+    assert settings["adversary"] == adversary
+
+
+def test_a_critic_changes_what_is_learned_by_its_weight(photos: Path) -> None:
+    plain, none, some = (
+        {n: w.clone() for n, w in learned(tiny([WAVE], photos, **chosen)).items()}
+        for chosen in ({}, {"adversary": "gan", "adversary_weight": 0.0}, {"adversary": "gan"})
+    )
+    assert all(torch.equal(plain[name], none[name]) for name in plain)
+    assert any(not torch.equal(plain[name], some[name]) for name in plain)
+
+
+def learned(training: Training) -> dict[str, torch.Tensor]:
+    training.advance()
+    return training.learned
+
+
+@pytest.mark.parametrize("base", [False, True])
+def test_a_training_with_a_critic_goes_on_where_it_was(
+    base: bool, photos: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "a.checkpoint"
+    files.write(random_network(2), tmp_path / "base.safetensors")
+    course = start(
+        [WAVE],
+        photos,
+        base=tmp_path / "base.safetensors" if base else None,
+        checkpoint=kept,
+        **(QUICK | {"steps": 5, "adversary": "wgan-gp"}),
+    )
+    losses = []
+    for step in course:
+        losses.append((step.losses, step.round))
+        if step.step == 2:
+            course.keep()
+            kept.rename(tmp_path / "b.checkpoint")
+    again = start_again(tmp_path / "b.checkpoint")
+    assert [(step.losses, step.round) for step in again] == losses[2:]

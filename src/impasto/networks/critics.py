@@ -192,27 +192,39 @@ class PatchCritic(nn.Module):
     normalised, so that it can be penalised, and nothing padded, so that no border gives a picture
     away. Every style has a score of its own, of the same features.
 
-    widths: the channels at strides 2, 4, 8, ...
+    widths: the channels at strides 2, 4, 8, ...; only the first of them for images of a `side` that
+    is too small for all.
     """
 
     KERNEL = 4
 
     def __init__(
-        self, styles: int = 1, widths: tuple[int, ...] = (32, 64, 128), seed: int = 0
+        self,
+        styles: int = 1,
+        widths: tuple[int, ...] = (32, 64, 128),
+        seed: int = 0,
+        side: float = math.inf,
     ) -> None:
         super().__init__()
         random = torch.Generator("cpu").manual_seed(seed)
+        while self._seen(len(widths)) > side and len(widths) > 1:
+            widths = widths[:-1]
+        self.seen = self._seen(len(widths))
         self.layers = nn.ModuleList(
             nn.Conv2d(before, width, self.KERNEL, 2)
             for before, width in zip((3, *widths), widths, strict=False)
         )
         self.score = nn.Conv2d(widths[-1], styles, 3)
-        self.seen = 3
-        for _ in widths:
-            self.seen = 2 * self.seen + self.KERNEL - 2
         for layer in [*self.layers, self.score]:
             nn.init.kaiming_normal_(layer.weight, 0.2, generator=random)
             nn.init.zeros_(layer.bias)
+
+    def _seen(self, layers: int) -> int:
+        """The pixels that a score sees, a side."""
+        seen = 3
+        for _ in range(layers):
+            seen = 2 * seen + self.KERNEL - 2
+        return seen
 
     def forward(self, images: Tensor, styles: Tensor) -> Tensor:
         """Score the patches of images."""

@@ -106,8 +106,9 @@ class Growth(Learning):
 
     def _face(self, adversary: Adversary) -> None:
         self.adversary = adversary
-        critic = PatchCritic(len(self.paintings), seed=self.settings.seed).to(self.device)
-        self.opponent = Opponent(adversary, critic, self.rate, self.settings.seed)
+        size, seed = self.settings.size, self.settings.seed
+        critic = PatchCritic(len(self.paintings), seed=seed, side=size).to(self.device)
+        self.opponent = Opponent(adversary, critic, self.rate, seed)
         self.columns += Round._fields
 
     @property

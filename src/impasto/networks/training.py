@@ -102,11 +102,11 @@ class Training(Learning):
 
     def _face(self, adversary: Adversary) -> None:
         """Let a critic learn beside the network, from crops of the paintings."""
-        critic = PatchCritic(len(self.paintings), seed=self.settings.seed).to(self.device)
-        self.opponent = Opponent(adversary, critic, HASTE * adversary.rate, self.settings.seed)
+        size, seed = self.settings.size, self.settings.seed
+        critic = PatchCritic(len(self.paintings), seed=seed, side=size).to(self.device)
+        self.opponent = Opponent(adversary, critic, HASTE * adversary.rate, seed)
         self.columns += Round._fields
-        longer = self.judge.longer
-        self.crops = PaintingCrops(self.paintings, longer, self.settings.size, self.settings.seed)
+        self.crops = PaintingCrops(self.paintings, self.judge.longer, size, seed)
 
     def _optimizer(self, weights: Sequence[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.Adam(weights, self.settings.rate, betas=(0.9, 0.99))
