@@ -16,8 +16,8 @@ from PIL import Image
 from impasto import Generator, read_record, sample
 from impasto.apps.cli.main import main
 from tests.apps.conftest import files
+from tests.networks.conftest import random_network
 from tests.networks.test_generators import random_generator
-from tests.networks.test_network import random_network
 
 WAVE, CAFE = str(sample("great_wave")), str(sample("night_cafe"))
 QUICK = ["--size", "32", "--batch", "2", "--style-layer", "relu1_1", "--painting-size", "64",
@@ -80,7 +80,7 @@ def test_a_walk_becomes_a_film(generator: str, capsys: Captured) -> None:
         (["broken.safetensors"], "is no network, or it is damaged"),
         (["gen.safetensors"], "name one of: style0, style1"),
         (["gen.safetensors", "--style", "style9"], "did you mean"),
-        (["gen.safetensors", "--style", "style0", "--size", "wide"], "size is 'wide'"),
+        (["gen.safetensors", "--style", "style0", "--size", "wide"], "width is 'wide'"),
         (["gen.safetensors", "--style", "style0", "--size", "0x50"], "width is 0"),
         (["gen.safetensors", "--style", "style0", "--seed", "-1"], "seed is -1"),
         (["gen.safetensors", "--style", "style0", "--count", "0"], "count is 0"),

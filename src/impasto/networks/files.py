@@ -36,13 +36,14 @@ _BUNDLED = {**{name: name for name in catalog.NETWORKS}, **catalog.GENERATORS}
 _KEY = "impasto"  # of the description in the file's header
 _FOLDER = Path(__file__).parent / "weights"
 
+_NUMBERS = "F32", "F16"  # halves are made by `halved`, and read as floats
 _TRANSFORMER, _GENERATOR = "transformer", "generator"
 _SHAPES: Mapping[str, type[Architecture | Pyramid]] = {
     _TRANSFORMER: Architecture,
     _GENERATOR: Pyramid,
 }
 
-Weights = Mapping[str, npt.NDArray[np.float32]]
+Weights = Mapping[str, npt.NDArray[Any]]
 Styles = str | Mapping[str, float] | Sequence[tuple[str, float]] | None
 """A style's name; several, each with its share; or None for the only style of a network."""
 
@@ -223,7 +224,10 @@ def read(name: str | os.PathLike[str]) -> NetworkFile:
                 )
             network = _described(path, described)
             _check_shapes(path, network, file)
-            weights = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
+            weights = {
+                each: file.get_tensor(each).astype(np.float32)
+                for each in file.keys()  # noqa: SIM118
+            }
     except (SafetensorError, OSError) as error:
         raise ImpastoError(
             f"{path} is no network, or it is damaged or cut short ({error}); get a whole copy of "
@@ -248,7 +252,7 @@ def _described(path: Path, text: str) -> NetworkFile:
             "impasto that wrote it, or train it anew"
         )
     kind = about.pop("kind", _TRANSFORMER)
-    if kind not in (_TRANSFORMER, _GENERATOR):
+    if kind not in _SHAPES:
         raise ImpastoError(f"{path} is a network of kind {kind!r}; use the impasto that wrote it")
     try:
         architecture = _SHAPES[kind].of(about.pop("architecture"))
@@ -275,7 +279,9 @@ def _check_shapes(path: Path, network: NetworkFile, file: Any) -> None:
     wanted = network.architecture.tensors(len(network.styles))
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     found = {
-        name: tuple(each.get_shape()) for name, each in slices.items() if each.get_dtype() == "F32"
+        name: tuple(each.get_shape())
+        for name, each in slices.items()
+        if each.get_dtype() in _NUMBERS
     }
     wrong = sorted(each for each in wanted.keys() | slices if wanted.get(each) != found.get(each))
     if wrong:
@@ -294,6 +300,19 @@ def write(network: NetworkFile, path: Path, *, force: bool = False) -> Path:
     arrays = {name: np.ascontiguousarray(each) for name, each in network.weights.items()}
     data = save(arrays, {_KEY: json.dumps(network.description)})
     return files.write_whole(data, path, force)
+
+
+def halved(network: NetworkFile) -> NetworkFile:
+    """A network whose file is half as large: its weights have half precision.
+
+    Raises:
+        ImpastoError: a weight is too large for that.
+    """
+    with np.errstate(over="ignore"):
+        weights = {name: each.astype(np.float16) for name, each in network.weights.items()}
+    if not all(np.isfinite(each).all() for each in weights.values()):
+        raise ImpastoError("the network has weights that are too large for half precision")
+    return dataclasses.replace(network, weights=weights)
 
 
 def named(paintings: Iterable[str], base: NetworkFile | None = None) -> list[str]:
