@@ -12,6 +12,7 @@ Pictures go to docs/adversaries/, tables to standard output.
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import json
 import math
@@ -241,6 +242,8 @@ PATCHES: dict[str, dict[str, Any]] = {
     "both": {"adversary": "wgan-gp"},
 }
 MEASURED = 24
+TRAINED_ON, AVERAGED = 100, 40
+"""Steps of a critic for an estimate, and how many of them, the last ones, it is the mean of."""
 
 
 def patches(only: list[str], minutes: float) -> None:
@@ -260,10 +263,10 @@ def patches(only: list[str], minutes: float) -> None:
         for step in growth:
             if step.done < shares[len(measured)] - 1e-9:
                 continue
-            made = current(growth, CROPS)
+            made = current(growth, CROPS, 10**6)
             told = {"step": step.step, "seconds": growth.seconds, "apart": judge.apart(made, real)}
             if growth.opponent:
-                told["estimate"] = estimated(growth, made, crops([0] * CROPS, 1 + step.step))
+                told["estimate"] = estimated(growth, crops)
             measured.append(told)
             print(f"{name}: {told}", flush=True)
             growth.rest()  # measuring is no training
@@ -283,20 +286,29 @@ def made_whole(network: Path, kept: Path, about: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def current(growth: Growth, count: int) -> Tensor:
+def current(growth: Growth, count: int, number: int) -> Tensor:
     """Pictures of the generator as it is now, which is what its critic knows."""
-    noise = sampled(growth.pyramid, count, SIZE, np.random.default_rng(1))
+    noise = sampled(growth.pyramid, count, SIZE, np.random.default_rng([1, number]))
     made: Tensor = growth.student(noise, torch.ones(count, 1))
     return made
 
 
-@torch.no_grad()
-def estimated(growth: Growth, made: Tensor, real: Tensor) -> float:
-    """The critic's estimate of many crops."""
+def estimated(growth: Growth, crops: PaintingCrops) -> float:
+    """The estimate of a copy of the critic that has been trained on, while the generator waits.
+
+    The theory is that of the best critic; the one that learns in turns is always a little behind.
+    """
     assert growth.opponent
-    styles = torch.zeros(len(made), dtype=torch.long)
-    ours, theirs = (growth.opponent.critic(x, styles) for x in (real, made))
-    return growth.opponent.adversary.estimate(ours, theirs).item()
+    batch, seed = growth.settings.batch, growth.step
+    opponent = Opponent(
+        growth.opponent.adversary, copy.deepcopy(growth.opponent.critic), growth.rate, seed
+    )
+    styles, found = torch.zeros(batch, dtype=torch.long), []
+    for number in range(TRAINED_ON):
+        made = current(growth, batch, number)
+        real = crops([0] * batch, 1 + number, seed)
+        found.append(opponent.learn(real, made, styles)[1])
+    return float(np.mean(found[-AVERAGED:]))
 
 
 def curve() -> None:

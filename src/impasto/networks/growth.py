@@ -149,6 +149,7 @@ class Growth(Learning):
                 f"than {self.rate:g}"
             )
         self.optimizer.step()
+        self.student.smooth()
         self._average()
         round_ = Round(loss[1], *paid) if self.opponent else None
         return Learned(GrowthLosses(loss[0]), round_)

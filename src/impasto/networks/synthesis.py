@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.networks.pyramid import EPSILON, SLOPE, Pyramid, Step
-from impasto.networks.transform import Bounded
+from impasto.networks.transform import Bounded, make_blind
 
 Noise = Mapping[int, Tensor]
 """Noise in place by stride, [N, channels, rows, columns]; under 0 what is the same everywhere."""
@@ -91,6 +91,10 @@ class Synthesizer(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Its weights by the names of `Pyramid.tensors`; changing these changes it."""
         return {name.removeprefix("layers."): each for name, each in self.named_parameters()}
+
+    def smooth(self) -> None:
+        """Make the last kernels blind to waves of two pixels; see `Transformer.smooth`."""
+        make_blind(self.weights()["picture.weight"])
 
     @torch.no_grad()
     def settled(self, side: int, random: np.random.Generator) -> dict[str, Tensor]:

@@ -109,15 +109,20 @@ class Transformer(nn.Module):
         is too faint to be seen is too faint for the losses, and yet a peak in a spectrum.
         """
         kernels = self.weights()[f"{self.architecture.layers[-1].name}.weight"]
-        side = kernels.shape[-1]
-        if side == 1 or not kernels.requires_grad:
-            return
-        even = torch.ones(side)
-        odd = 1 - 2 * (torch.arange(side) % 2)
-        waves = [torch.outer(even, odd), torch.outer(odd, even), torch.outer(odd, odd)]
-        basis, _ = torch.linalg.qr(torch.stack(waves).reshape(3, -1).T)
-        basis = basis.to(kernels)
-        kernels -= (kernels.flatten(2) @ basis @ basis.T).reshape(kernels.shape)
+        if kernels.shape[-1] > 1 and kernels.requires_grad:
+            make_blind(kernels)
+
+
+@torch.no_grad()
+def make_blind(kernels: Tensor) -> None:
+    """Make kernels [N, channels, side, side] blind to waves of two pixels, in place."""
+    side = kernels.shape[-1]
+    even = torch.ones(side, dtype=torch.float32)
+    odd = 1 - 2 * (torch.arange(side) % 2)
+    waves = [torch.outer(even, odd), torch.outer(odd, even), torch.outer(odd, odd)]
+    basis, _ = torch.linalg.qr(torch.stack(waves).reshape(3, -1).T)
+    basis = basis.to(kernels)
+    kernels -= (kernels.flatten(2) @ basis @ basis.T).reshape(kernels.shape)
 
 
 class Bounded(torch.autograd.Function):

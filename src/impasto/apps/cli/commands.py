@@ -333,6 +333,7 @@ def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
         "networks": "; ".join(
             f"{name}: {' '.join(Network.load(name).styles)}" for name in catalog.NETWORKS
         ),
+        "imagine": " ".join(catalog.GENERATORS),
         "onnx": f"ONNX Runtime {onnxruntime.__version__} on {Network.load().device}",
     }
     lines = "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
