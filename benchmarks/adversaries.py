@@ -2,7 +2,7 @@
 
     python benchmarks/adversaries.py PART ... [--photos FOLDER] [--only RUN ...] [--minutes N]
 
-The parts are ring and failures (points in the plane), patches (generators of one painting), times,
+The parts are ring and failures (points in the plane), patches (generators of one painting),
 networks (which trains two networks on the photos in FOLDER) and sheets (pictures and tables of all
 that the runs left). What a run of patches or networks has learned and measured is kept in
 training/adversaries/, so that a part begins where it was left; delete the folder to begin anew.
@@ -49,6 +49,7 @@ from impasto import (
     sample_names,
     texture,
 )
+from impasto.catalog import GENERATORS
 from impasto.networks import files
 from impasto.networks.crops import PaintingCrops
 from impasto.networks.photos import Photos
@@ -235,14 +236,14 @@ def failures() -> None:
 # Generators of one painting.
 
 PATCHES: dict[str, dict[str, Any]] = {
-    "gan": {"adversary": "gan", "style_loss": None},
-    "wgan": {"adversary": "wgan", "style_loss": None},
-    "wgan-gp": {"adversary": "wgan-gp", "style_loss": None},
-    "gram": {"adversary": None},
-    "both": {"adversary": "wgan-gp"},
+    "gan": {"adversary": "gan", "critic_steps": 1, "rate": 1e-3},
+    "wgan": {"adversary": "wgan"},
+    "wgan-gp": {"adversary": "wgan-gp"},
+    "gram": {"adversary": None, "style_loss": "gram"},
+    "both": {"adversary": "wgan-gp", "style_loss": "gram"},
 }
-MEASURED = 24
-TRAINED_ON, AVERAGED = 100, 40
+MEASURED = 16
+TRAINED_ON, AVERAGED = 100, 60
 """Steps of a critic for an estimate, and how many of them, the last ones, it is the mean of."""
 
 
@@ -267,6 +268,7 @@ def patches(only: list[str], minutes: float) -> None:
             told = {"step": step.step, "seconds": growth.seconds, "apart": judge.apart(made, real)}
             if growth.opponent:
                 told["estimate"] = estimated(growth, crops)
+                told["own"] = float(np.mean([row[-1] for row in growth.course[-30:]]))
             measured.append(told)
             print(f"{name}: {told}", flush=True)
             growth.rest()  # measuring is no training
@@ -373,13 +375,24 @@ def cut(picture: Image.Image, real: Tensor, judge: Judge) -> float:
     return judge.apart(made, real)
 
 
+def shipped() -> None:
+    """Every painting beside what the generator in the package makes of noise."""
+    gap, height, width = 8, 256, 768
+    page = Image.new("RGB", (340 + gap + width, len(GENERATORS) * (height + gap) - gap), "white")
+    for row, name in enumerate(GENERATORS):
+        painting = images.cover(images.read(sample(name)).image, (340, height))
+        page.paste(painting, (0, row * (height + gap)))
+        page.paste(Generator.load(name)((width, height), seed=3), (340 + gap, row * (height + gap)))
+    page.save(PICTURES / "generators.jpg", quality=85)
+
+
 # One-pass networks with and without a critic.
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "without": {},
     "with": {"adversary": "wgan-gp", "adversary_weight": 0.5},
 }
-STEPS = 1200
+STEPS = 700
 
 
 def networks(folder: Path, only: list[str], steps: int) -> None:
@@ -456,7 +469,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=known)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -473,6 +486,7 @@ def main() -> None:
         if part == "sheets":
             curve()
             textures()
+            shipped()
             if all((KEPT / f"network-{name}.safetensors").exists() for name in NETWORKS):
                 table()
         else:

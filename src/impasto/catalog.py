@@ -79,5 +79,14 @@ NETWORKS: dict[str, str] = {
 }
 """The networks in `networks/weights`, by the names of their files, and what they paint."""
 
-GENERATORS: dict[str, str] = {}
+GENERATORS: dict[str, str] = {
+    name: f"generator-{name}"
+    for name in (
+        "cafe_terrace_at_night",
+        "church_at_auvers",
+        "composition_viii",
+        "great_wave",
+        "night_cafe",
+    )
+}
 """The generators in `networks/weights`: a painting's name, and the file that knows it."""

@@ -413,15 +413,16 @@ class GenerateSettings(EncoderSettings):
         batch: how many pictures a step makes.
         painting_size: the longer side that the paintings are resized to; the smaller it is, the
             more of a painting a crop shows.
-        adversary: what pairs the generator and its critic; none to learn by the style loss alone.
+        adversary: what the critic and the generator pay; none to learn by a style loss alone.
         adversary_weight: how strong the critic's gradient is, relative to that of the style loss.
         critic_steps: the steps of the critic for one of the generator; none for as many as were
-            published with the adversary.
-        style_loss: what is compared as style; none to learn from the critic alone.
+            published with the adversary (5 by Wasserstein, else 1).
+        style_loss: what is compared as style, beside the critic or instead of it; none to learn
+            from the critic alone.
         style_layers: the layers whose style is compared, with their shares (equal if not given).
             None for the encoder's own.
         rate: the learning rate, of the critic as well; it falls to zero in the last third. None
-            for 5 times the one that was published with the adversary.
+            for 10 times the one that was published with the adversary, or without one for 0.003.
         licence: the text under which others may use the generator; it is kept in its file.
     """
 
@@ -429,11 +430,11 @@ class GenerateSettings(EncoderSettings):
     steps: Annotated[int, Ge(1)] | None = None
     size: Annotated[int, Interval(ge=32, le=1024)] = 64
     batch: Annotated[int, Interval(ge=1, le=256)] = 16
-    painting_size: Pixels = 384
+    painting_size: Pixels = 256
     adversary: AdversaryName | None = "wgan-gp"
     adversary_weight: Weight = 1.0
-    critic_steps: Annotated[int, Interval(ge=1, le=100)] | None = None
-    style_loss: StyleName | None = "gram"
+    critic_steps: Annotated[int, Interval(ge=1, le=100)] | None = 2
+    style_loss: StyleName | None = None
     style_layers: Layers | None = None
     rate: Annotated[float, Interval(ge=1e-6, le=1)] | None = None
     licence: str = ""
@@ -442,8 +443,8 @@ class GenerateSettings(EncoderSettings):
         super().__post_init__()
         if self.style_loss is None and self.adversary is None:
             raise ImpastoError(
-                "a generator learns by a critic, by a style loss, or by both; leave one of "
-                "adversary and style_loss as it is"
+                "a generator learns by a critic, by a style loss, or by both; give an adversary or "
+                "a style loss"
             )
         if self.style_loss:
             _check_needs_no_photo(self.style_loss)

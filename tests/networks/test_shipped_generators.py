@@ -34,7 +34,7 @@ def cut(picture: torch.Tensor) -> torch.Tensor:
 
 
 def test_there_is_one_for_every_sample_painting() -> None:
-    assert NAMES == sample_names()["paintings"]
+    assert sample_names()["paintings"] == NAMES
     folder = Path(files.located(NAMES[0])).parent
     assert sum(path.stat().st_size for path in folder.glob("generator-*")) <= 3e6
     assert all("Apache-2.0" in files.read(name).licence for name in NAMES)

@@ -26,7 +26,7 @@ Score = Callable[[Tensor], Tensor]
 """A critic whose other inputs, such as the style, are given already."""
 
 
-HASTE = 5
+HASTE = 10
 """Where nobody gives a rate, networks learn this many times faster than was published: those
 experiments took days."""
 

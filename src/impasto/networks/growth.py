@@ -47,6 +47,7 @@ FRAMES, SHEET = 48, 8
 LOOKED = 256
 """The side of the pictures that are looked at, in pixels."""
 
+_STYLE, _PICTURES, _SHOWN, _SAMPLES, _SETTLING = range(1, 6)  # what random numbers are for
 _FIRST = 1e-3  # share of the training at the first look
 
 
@@ -100,7 +101,7 @@ class Growth(Learning):
             self.teach(Synthesizer(self.pyramid, len(paintings), seed).to(self.device))
         side = max(LOOKED, self.pyramid.stride)
         self.shown = sampled(
-            self.pyramid, 1, side - side % self.pyramid.stride, self._random(0), self.device
+            self.pyramid, 1, side - side % self.pyramid.stride, self._random(_SHOWN, 1), self.device
         )
         """The noise of the pictures that are looked at."""
 
@@ -129,6 +130,10 @@ class Growth(Learning):
         return MINUTES_A_STYLE * len(self.paintings)
 
     def _random(self, *numbers: int) -> np.random.Generator:
+        """Random numbers for a purpose, and for a step and a turn of it.
+
+        The purpose comes first: NumPy takes numbers that differ by zeros at the end for the same.
+        """
         return np.random.default_rng([self.settings.seed, 5, *numbers])
 
     def _learn(self) -> Learned:
@@ -137,9 +142,9 @@ class Growth(Learning):
         for optimizer in [self.optimizer, *([self.opponent.optimizer] if self.opponent else [])]:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        style = int(self._random(self.step).integers(len(self.paintings)))
+        style = int(self._random(_STYLE, self.step).integers(len(self.paintings)))
         paid = self._critic(style) if self.opponent else (0.0, 0.0)
-        pictures = self._made(style, self._random(self.step, 0))
+        pictures = self._made(style, self._random(_PICTURES, self.step, 1))
         loss, gradient = self._judged(pictures.detach(), style)
         self.optimizer.zero_grad()
         pictures.backward(gradient)  # type: ignore[no-untyped-call]
@@ -161,7 +166,7 @@ class Growth(Learning):
         styles, paid = [style] * self.settings.batch, (0.0, 0.0)
         for number in range(steps):
             with torch.no_grad():
-                made = self._made(style, self._random(self.step, 1 + number))
+                made = self._made(style, self._random(_PICTURES, self.step, 2 + number))
             real = self.crops(styles, self.step, number).to(self.device)
             paid = self.opponent.learn(real, made, self._number(style))
         return paid
@@ -198,7 +203,7 @@ class Growth(Learning):
     @torch.no_grad()
     def samples(self, style: int, count: int, seed: int = 0) -> Tensor:
         """Pictures in one style by the running mean, [count, 3, size, size]."""
-        random = self._random(0, seed)
+        random = self._random(_SAMPLES, 1 + seed)
         with self.showing():
             noise = sampled(self.pyramid, count, self.settings.size, random, self.device)
             return self._from(noise, style)
@@ -212,7 +217,7 @@ class Growth(Learning):
 
     def _settle(self) -> dict[str, Tensor]:
         side = -(-128 // self.pyramid.stride) * self.pyramid.stride
-        settled: dict[str, Tensor] = self.student.settled(side, self._random(0, 0))
+        settled: dict[str, Tensor] = self.student.settled(side, self._random(_SETTLING, 1))
         return settled
 
     def _show(self) -> None:
