@@ -60,8 +60,8 @@ one-pass: $(ready)
 
 # The figures and tables of docs/adversaries.md. The networks need a folder of photos: PHOTOS=...
 adversaries: $(ready)
-	$(VENV)/bin/python benchmarks/adversaries.py ring failures patches \
-		$(if $(PHOTOS),networks --photos "$(PHOTOS)") sheets
+	$(VENV)/bin/python benchmarks/adversaries.py $(if $(PHOTOS),--photos "$(PHOTOS)") \
+		ring failures patches $(if $(PHOTOS),networks) sheets
 	$(if $(PHOTOS),,@echo "the one-pass networks are left out: give a folder of photos, PHOTOS=...")
 
 reconstruction: $(ready)

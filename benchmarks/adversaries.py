@@ -376,13 +376,17 @@ def cut(picture: Image.Image, real: Tensor, judge: Judge) -> float:
 
 
 def shipped() -> None:
-    """Every painting beside what the generator in the package makes of noise."""
-    gap, height, width = 8, 256, 768
-    page = Image.new("RGB", (340 + gap + width, len(GENERATORS) * (height + gap) - gap), "white")
+    """Every painting beside what the generator in the package makes of two seeds."""
+    gap, height, width = 8, 256, 376
+    page = Image.new(
+        "RGB", (340 + 2 * (gap + width), len(GENERATORS) * (height + gap) - gap), "white"
+    )
     for row, name in enumerate(GENERATORS):
         painting = images.cover(images.read(sample(name)).image, (340, height))
         page.paste(painting, (0, row * (height + gap)))
-        page.paste(Generator.load(name)((width, height), seed=3), (340 + gap, row * (height + gap)))
+        for n, seed in enumerate((2, 0)):
+            picture = Generator.load(name)((width, height), seed=seed)
+            page.paste(picture, (340 + gap + n * (width + gap), row * (height + gap)))
     page.save(PICTURES / "generators.jpg", quality=85)
 
 
@@ -392,7 +396,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "without": {},
     "with": {"adversary": "wgan-gp", "adversary_weight": 0.5},
 }
-STEPS = 700
+STEPS = 500
 
 
 def networks(folder: Path, only: list[str], steps: int) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from impasto import blurred
-from judge import Judge, band_likeness, edges, fine, shape, weave
+from judge import Judge, band_likeness, edges, fine, shape, sliced_wasserstein, weave
 from tests.conftest import sample_tensor
 
 
@@ -75,3 +77,28 @@ def test_the_judges_layers(judge: Judge) -> None:
     first, second = judge.features(torch.rand(1, 3, 45, 70))
     assert first.shape == (24, 12 * 18)
     assert second.shape == (40, 6 * 9)
+
+
+def test_sliced_wasserstein_is_scipys_on_a_line() -> None:
+    random = np.random.default_rng(0)
+    ours, theirs = random.standard_normal((50, 1)), 2 * random.standard_normal((50, 1)) + 1
+    exact = wasserstein_distance(ours[:, 0], theirs[:, 0])
+    # In one dimension every direction is the line itself, forwards or backwards.
+    assert sliced_wasserstein(ours, theirs) == pytest.approx(exact)
+    plane = random.standard_normal((200, 2))
+    assert sliced_wasserstein(plane, plane[::-1]) == pytest.approx(0)
+    # The mean of |cos| over all directions is 2 / pi.
+    assert sliced_wasserstein(plane, plane + np.array([3, 0])) == pytest.approx(6 / np.pi, rel=0.05)
+
+
+def test_crops_are_apart_as_far_as_they_differ(judge: Judge) -> None:
+    wave, cafe = (sample_tensor(name, 160) for name in ("great_wave", "night_cafe"))
+    cuts = {
+        name: torch.cat([x[..., n : n + 64, m : m + 64] for n in (0, 20) for m in (0, 40, 80)])
+        for name, x in (("wave", wave[..., :100, :]), ("cafe", cafe[..., :100, :]))
+    }
+    same = judge.apart(cuts["wave"], cuts["wave"])
+    mixed = judge.apart(0.5 * cuts["wave"] + 0.5 * cuts["cafe"], cuts["wave"])
+    other = judge.apart(cuts["cafe"], cuts["wave"])
+    assert same == 0
+    assert 0 < mixed < other

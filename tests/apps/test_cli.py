@@ -272,7 +272,7 @@ BAD = {
     "PHOTO -o nowhere/out.png": "there is no folder nowhere",
     "PHOTO -o /proc/out.png": "/proc/out.png cannot be written",
     "PHOTO PHOTO -o file": "file is a file and no folder",
-    "PHOTO PHOTO -o out.png": "out.png is a file, and 2 photos need a folder",
+    "PHOTO PHOTO -o out.png": "out.png is a file, and 2 pictures need a folder",
     "PHOTO -o file/": "file/ is a file and no folder",
     "PHOTO -o LONG.png": "cannot be written (File name too long)",
     "PHOTO --size 3000000000": "give a whole number from 1 to 65535",
@@ -304,7 +304,7 @@ BAD = {
     "PHOTO --format gif -o out.png": "out.png does not end in .gif",
     "PHOTO --format xyz": "there is no format 'xyz'; use one of png",
     "PHOTO -o -": "standard output needs a format",
-    "PHOTO PHOTO -o - --format png": "standard output is a file, and 2 photos need a folder",
+    "PHOTO PHOTO -o - --format png": "standard output is a file, and 2 pictures need a folder",
     "PHOTO -o - --format png --stills 1": "stills lie beside a picture",
 }
 

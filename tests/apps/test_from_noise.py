@@ -65,7 +65,7 @@ def test_styles_mix(generator: str) -> None:
 def test_a_walk_becomes_a_film(generator: str, capsys: Captured) -> None:
     words = ["imagine", generator, "--size", "32x32", "--style", "style0", "--seed", "1"]
     assert main([*words, "--to", "2", "--film", "walk.gif"]) == 0
-    assert capsys.readouterr().out == "walk.gif  (from seed 1 to 2)\n"
+    assert capsys.readouterr().out == "walk.gif  (from seed 1 to 2, 96 pictures)\n"
     with Image.open("walk.gif") as film:
         assert getattr(film, "n_frames", 1) > 20
     assert files() == ["gen.safetensors", "walk.gif"]
@@ -84,6 +84,13 @@ def test_a_walk_becomes_a_film(generator: str, capsys: Captured) -> None:
         (["gen.safetensors", "--style", "style0", "--size", "0x50"], "width is 0"),
         (["gen.safetensors", "--style", "style0", "--seed", "-1"], "seed is -1"),
         (["gen.safetensors", "--style", "style0", "--count", "0"], "count is 0"),
+        (["gen.safetensors", "--style", "style0", "--count", "1.5"], "count is 1.5"),
+        (["gen.safetensors", "--style", "style0", "--count", "100000000"], "from 1 to 10000"),
+        (
+            ["gen.safetensors", "--style", "style0", "--count", "2", "--seed", str(2**63 - 1)],
+            "seed is 9223372036854775808",
+        ),
+        (["gen.safetensors", "--style", "style0", "--film", "a.mp4", "--to", "-1"], "seed is -1"),
         (["gen.safetensors", "--style", "style0", "--size", "50x50", "--tileable"], "give 48x48"),
         (["gen.safetensors", "--style", "style0", "--to", "3"], "give --to and --film"),
         (["gen.safetensors", "--style", "style0", "--film", "a.mp4"], "give --to and --film"),

@@ -338,8 +338,7 @@ def balanced(gradient: Tensor, other: Tensor, weight: float) -> Tensor:
     layer. So a weight means the same for every adversary, however steep its critic is.
     """
     norm = gradient.norm()
-    scale: Tensor = weight * other.norm() / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-    return gradient * scale
+    return gradient * (weight * other.norm() / norm) if norm.item() > 0 else gradient
 
 
 def learned(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -372,6 +371,8 @@ def learn_on(
             for moment in _MOMENTS
             if f"{moment} {name}" in tensors
         }
+        if any(value.ndim and value.shape != each.shape for value in moments.values()):
+            raise ValueError(name)
         if moments:
             optimizer.state[each] = {
                 moment: value if moment == "step" else value.to(each.device)

@@ -252,7 +252,7 @@ def _described(path: Path, text: str) -> NetworkFile:
             "impasto that wrote it, or train it anew"
         )
     kind = about.pop("kind", _TRANSFORMER)
-    if kind not in _SHAPES:
+    if not isinstance(kind, str) or kind not in _SHAPES:
         raise ImpastoError(f"{path} is a network of kind {kind!r}; use the impasto that wrote it")
     try:
         architecture = _SHAPES[kind].of(about.pop("architecture"))

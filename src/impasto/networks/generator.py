@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +32,9 @@ Noise = Mapping[int, Array]
 
 LIBRARIES = 300 * 2**20
 """Bytes that Python, its libraries and a generator's weights take."""
+
+FILM, FILM_A_PIXEL = 300 * 2**20, 40
+"""Bytes that torch and an encoder of films take, and those for each pixel of a frame."""
 
 TILE = 512
 """The side of a tile in pixels, if there is memory for it."""
@@ -143,20 +146,35 @@ class Generator:
         Both kinds of noise go along a quarter of a circle, on which they keep their spread.
         """
         check_count("frames", frames, 2)
-        chosen = {"size": size, "seed": seeds[0], "tileable": tileable}
-        settings = choose(ImagineSettings, None, chosen)
-        choose(ImagineSettings, None, {"seed": seeds[1]})
+        if not isinstance(seeds, Sequence) or len(seeds) != 2:
+            raise ImpastoError(f"seeds is {seeds!r}; give two, such as (0, 1)")
+        settings, _ = (
+            choose(ImagineSettings, None, {"size": size, "seed": seed, "tileable": tileable})
+            for seed in seeds
+        )
         shares = self.shares(style)
         self.check(settings.size, settings.tileable, seeds=2)
+        return self._walked(settings, shares, seeds, frames)
+
+    def _walked(
+        self, settings: ImagineSettings, shares: Array, seeds: Sequence[int], frames: int
+    ) -> Iterator[Image.Image]:
         first, last = (self.noise(settings.size, seed, settings.tileable) for seed in seeds)
         for number in range(frames):
             angle = number / (frames - 1) * math.pi / 2
             near, far = np.float32(math.cos(angle)), np.float32(math.sin(angle))
             noise = {stride: near * each + far * last[stride] for stride, each in first.items()}
-            yield Image.fromarray(self._made(settings.size, noise, shares))
+            yield Image.fromarray(self._made(settings.size, noise, shares, seeds=2))
 
-    def check(self, size: tuple[int, int], tileable: bool = False, seeds: int = 1) -> None:
-        """Check, before the work begins, that a picture of this size can be made.
+    def check(
+        self,
+        size: tuple[int, int],
+        tileable: bool = False,
+        *,
+        seeds: int = 1,
+        is_film: bool = False,
+    ) -> None:
+        """Check, before the work begins, that a picture of this size can be made, or a film.
 
         Raises:
             ImpastoError: it cannot.
@@ -168,7 +186,9 @@ class Generator:
                 f"a tileable picture has sides that are multiples of {stride}; give {near} instead "
                 f"of {size[0]}x{size[1]}"
             )
-        needed = self._held(size, seeds) + self._tile_needs(1)
+        needed = self._held(size, 2 if is_film else seeds) + self._tile_needs(1)
+        if is_film:
+            needed += FILM + FILM_A_PIXEL * math.prod(size)
         if needed > self.memory:
             raise ImpastoError(
                 f"a picture of {size[0]} x {size[1]} pixels cannot be made in "
@@ -215,12 +235,19 @@ class Generator:
     def _run(self) -> Run:
         return self.sessions.start(graph.grown(self.file))
 
-    def _made(self, size: tuple[int, int], noise: Noise, shares: Array, tile: int = TILE) -> Array:
+    def _made(
+        self,
+        size: tuple[int, int],
+        noise: Noise,
+        shares: Array,
+        tile: int = TILE,
+        seeds: int = 1,
+    ) -> Array:
         """The picture uint8 [height, width, 3] of some noise."""
         width, height = size
         result = np.empty((height, width, 3), np.uint8)
         stride = self.pyramid.stride
-        free = self.memory - self._held(size, 1)
+        free = self.memory - self._held(size, seeds)
         positions = max(1, tile // stride)
         while positions > 1 and self._tile_needs(positions) > free:
             positions -= 1

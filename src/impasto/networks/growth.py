@@ -52,7 +52,7 @@ _FIRST = 1e-3  # share of the training at the first look
 
 
 class GrowthLosses(NamedTuple):
-    """The mean style loss of the pictures of a step; 0 if nobody asked for one."""
+    """The mean style loss of the pictures of a step, if there is a style loss."""
 
     style: float
 
@@ -94,7 +94,7 @@ class Growth(Learning):
                 self.judge.device if self.judge else machine.choose_device(settings.device)
             )
             self.adversary: Adversary | None = None
-            self.columns: tuple[str, ...] = GrowthLosses._fields
+            self.columns: tuple[str, ...] = GrowthLosses._fields if self.judge else ()
             if settings.adversary:
                 self._face(catalog.ADVERSARIES[settings.adversary].load()())
                 self.crops = PaintingCrops(paintings, longer, settings.size, seed)
@@ -123,6 +123,11 @@ class Growth(Learning):
         if self.adversary:
             return self.adversary.optimizer(weights, self.rate)
         return torch.optim.Adam(weights, self.rate, betas=(0.5, 0.9))
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether there is a network to save after an error."""
+        return self.step > 1
 
     @property
     def usual_minutes(self) -> float:
@@ -157,7 +162,7 @@ class Growth(Learning):
         self.student.smooth()
         self._average()
         round_ = Round(loss[1], *paid) if self.opponent else None
-        return Learned(GrowthLosses(loss[0]), round_)
+        return Learned(GrowthLosses(loss[0]) if self.judge else (), round_)
 
     def _critic(self, style: int) -> tuple[float, float]:
         """The critic's steps; returns the loss and the estimate of the last one."""

@@ -109,6 +109,11 @@ class Learning(ABC):
         return [*self.names]
 
     @property
+    def is_worth_keeping(self) -> bool:
+        """Whether there is a network to save after an error."""
+        return bool(self.best)
+
+    @property
     def done(self) -> float:
         """The share of the training that is done, 0..1."""
         minutes, steps = self.settings.minutes, self.settings.steps

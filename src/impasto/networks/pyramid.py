@@ -85,10 +85,10 @@ class Pyramid:
         numbers = [*self.widths, *self.noise, self.shared, self.depth]
         whole = all(type(n) is int and 0 <= n <= _MOST for n in numbers)
         fits = 1 <= len(self.widths) == len(self.noise) <= 8 and 1 <= self.depth <= 16
-        if not (whole and fits and min(self.widths) > 0 and self.noise[0] + self.shared > 0):
+        if not (whole and fits and min(self.widths) > 0 and self.noise[0] > 0):
             raise ImpastoError(
-                f"{self} describes no generator; give 1 to 8 widths, as many channels of noise, "
-                "and a depth of 1 to 16"
+                f"{self} describes no generator; give 1 to 8 widths, as many channels of noise (at "
+                "least one at the largest stride), and a depth of 1 to 16"
             )
 
     @classmethod

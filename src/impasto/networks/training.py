@@ -184,7 +184,8 @@ class Training(Learning):
             parts.append(self.judge(pictures, photos, styles).losses)
             counts.append(len(photos))
         measured = Losses(*np.average(parts, axis=0, weights=counts).tolist())
-        if measured.total <= self._least():
+        # What a critic asks for, the losses do not see: with one, the latest mean is kept.
+        if self.opponent or measured.total <= self._least():
             self.best = {name: each.clone() for name, each in self.mean.items()}
         self._count_seconds()
         self.validation.append((self.step, self.seconds, *measured))
@@ -264,6 +265,7 @@ class Training(Learning):
         """What is known of the training, as values that JSON can hold."""
         least = self._least()
         best = next((row for row in self.validation if row[-1] == least), ())
+        best = self.validation[-1] if self.opponent and self.validation else best
         return {
             **super().record,
             "kept step": int(best[0]) if best else self.step,

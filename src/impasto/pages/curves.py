@@ -38,8 +38,8 @@ def curves(
 ) -> Image.Image:
     """Losses of several runs against what is counted and against seconds.
 
-    On a logarithmic scale, losses that are not positive and finite are left out; a linear one shows
-    all but the most extreme hundredth. Returns a PIL image of mode RGB.
+    On a logarithmic scale, losses that are not positive and finite are left out; on a linear one,
+    the most extreme hundredth is drawn at the border. Returns a PIL image of mode RGB.
 
     Raises:
         ImpastoError: matplotlib cannot be imported.

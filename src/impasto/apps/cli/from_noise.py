@@ -28,6 +28,9 @@ from impasto.settings import GenerateSettings, ImagineSettings, choose
 if TYPE_CHECKING:
     from impasto.networks.generator import Generator
 
+MOST = 10_000
+"""The most pictures that one command makes."""
+
 FRAMES = 96
 """The pictures of a walk from one seed to another."""
 
@@ -111,15 +114,16 @@ def imagine(
     from impasto.networks.generator import Generator
 
     settings = choose(ImagineSettings, None, choices)
-    if count < 1:
-        raise ImpastoError(f"count is {count}; give a whole number of at least 1")
+    if not isinstance(count, int) or not 1 <= count <= MOST:
+        raise ImpastoError(f"count is {count}; give a whole number from 1 to {MOST}")
+    choose(ImagineSettings, settings, {"seed": settings.seed + count - 1 if to is None else to})
     if (to is None) != (out.film is None):
         raise ImpastoError("a walk goes to another seed and becomes a film; give --to and --film")
     path = files.located(generator)
     ready = Generator.load(generator, device=settings.device, memory=settings.memory)
     shares = zip(ready.styles, ready.shares(style or None).tolist(), strict=True)
     chosen = {name: share for name, share in shares if share}
-    ready.check(settings.size, settings.tileable, seeds=1 if to is None else 2)
+    ready.check(settings.size, settings.tileable, is_film=to is not None)
     if to is not None:
         if count > 1 or out.output:
             raise ImpastoError("a walk makes a film and no pictures; leave --count and -o out")
@@ -151,7 +155,6 @@ def _pictures(
         "network": {"name": path.name, "sha256": sha256_of(path)},
         "styles": styles,
         "onnxruntime": onnxruntime.__version__,
-        "device": ready.device,
     }
     told: list[dict[str, Any]] = []
     try:
@@ -161,7 +164,7 @@ def _pictures(
             image = ready(settings.size, styles, seed=seed, tileable=settings.tileable)
             seconds = time.monotonic() - began
             with interruptions.get().held():
-                record = {**about, "settings": made}
+                record = {**about, "device": ready.device, "settings": made}
                 written = images.write(
                     image, target, record=record, force=out.force, format=out.format
                 )
@@ -194,9 +197,17 @@ def _walk(
     walk = ready.walk(
         settings.size, style, seeds=(settings.seed, to), frames=FRAMES, tileable=settings.tileable
     )
-    with Film(out.film, FRAMES - 1, force=out.force) as film:
-        for number, image in enumerate(walk):
-            film.add(Step(number, 0, 0.0, {}, images.to_tensor(image)))
-    width, height = settings.size
-    out.tell(f"{film.written}  (from seed {settings.seed} to {to})")
-    return out.finish({"film": str(film.written), "size": [width, height]})
+    frames, watch = 0, interruptions.get()
+    # Ctrl-C waits for a frame, so that the film becomes whole.
+    with watch.held(), Film(out.film, FRAMES - 1, force=out.force) as film:
+        for image in walk:
+            film.add(Step(frames, 0, 0.0, {}, images.to_tensor(image)))
+            frames += 1
+            if watch.asked:
+                break
+    out.tell(f"{film.written}  (from seed {settings.seed} to {to}, {frames} pictures)")
+    if frames < FRAMES:
+        say("impasto: interrupted; the film ends where it was")
+    about = {"size": list(settings.size), "seeds": [settings.seed, to], "frames": frames}
+    stopped = "finished" if frames == FRAMES else "interrupted"
+    return out.finish({"film": str(film.written), **about, "stopped": stopped})

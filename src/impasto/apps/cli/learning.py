@@ -102,7 +102,7 @@ def trained(course: Course[Any], target: Path, out: Reported) -> int:
                 if watch.asked:
                     break
         except ImpastoError as error:
-            if not training.best:  # of a generator nobody knows which is the best
+            if not training.is_worth_keeping:
                 raise
             written = write(training.network, target, force=_is_ours(target))
             raise ImpastoError(f"{error}; the best network so far is in {written}") from None

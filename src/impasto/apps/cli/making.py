@@ -111,7 +111,7 @@ class Output(Reported):
                 return [folder]
             if self.is_standard or folder.suffix:
                 raise ImpastoError(
-                    f"{_called(folder)} is a file, and {len(names)} photos need a folder; "
+                    f"{_called(folder)} is a file, and {len(names)} pictures need a folder; "
                     "end it with a /"
                 )
         try:
