@@ -15,6 +15,8 @@ from PIL import Image
 
 from impasto import Generator, read_record, sample
 from impasto.apps.cli.main import main
+from impasto.settings import parse_memory
+from memory import run
 from tests.apps.conftest import files
 from tests.networks.conftest import random_network
 from tests.networks.test_generators import random_generator
@@ -189,3 +191,16 @@ def test_ctrl_c_saves_and_resume_goes_on(capsys: Captured) -> None:
     assert next(iter(course)).step == steps + 1
     assert main(["resume", "g.safetensors", "-o", "b.safetensors"]) == 2
     assert "leave --output out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "bound"),
+    [(["--size", "2400x1600"], "420M"), (["--size", "160x96", "--to", "2"], "640M")],
+)
+def test_it_keeps_to_the_memory_allowed(words: list[str], bound: str, tmp_path: Path) -> None:
+    """The whole process, from the start of the interpreter, as the system counts it."""
+    film = ["--film", "a.gif"] if "--to" in words else ["-o", "a.png"]
+    command = ["imagine", "great_wave", *words, *film, "--memory", bound]
+    peak, _, _ = run(command, str(tmp_path))
+    assert peak <= parse_memory(bound)
+    assert len([*tmp_path.iterdir()]) == 2  # with what it told

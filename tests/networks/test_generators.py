@@ -36,6 +36,7 @@ from tests.networks.conftest import random_network
 
 WAVE, CAFE = sample("great_wave"), sample("night_cafe")
 TINY = Pyramid(widths=(6, 6, 4), noise=(4, 2, 0), shared=3, depth=2)
+BAD: Any = 5
 QUICK: dict[str, Any] = {"size": 64, "batch": 2, "style_layers": ["relu1_1"], "steps": 5,
                          "painting_size": 128, "critic_steps": 1}  # fmt: skip
 
@@ -189,7 +190,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
             lambda file: [*Generator(file).walk((9, 9), "style0", seeds=(0, 1), frames=1)],
             "frames is 1",
         ),
-        (lambda file: Generator(file).walk((9, 9), "style0", seeds=5, frames=2), "give two"),
+        (lambda file: Generator(file).walk((9, 9), "style0", seeds=BAD, frames=2), "give two"),
         (lambda file: Generator(file).walk((9, 9), "no", seeds=(0, 1), frames=2), "no style"),
         (lambda _: Pyramid(widths=(4, 4), noise=(1,)), "describes no generator"),
         (lambda _: Pyramid(widths=(4, 4), noise=(0, 2)), "at least one at the largest stride"),
