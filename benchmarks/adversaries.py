@@ -396,7 +396,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "without": {},
     "with": {"adversary": "wgan-gp", "adversary_weight": 0.5},
 }
-STEPS = 500
+STEPS = 400
 
 
 def networks(folder: Path, only: list[str], steps: int) -> None:
