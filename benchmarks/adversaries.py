@@ -317,23 +317,24 @@ def curve() -> None:
     """The estimate beside a measure that nobody optimises, along training."""
     figure = Figure((14, 4.2), layout="constrained")
     panels = figure.subplots(1, 3)
-    print("| adversary | steps | rank correlation | measure at the end | of the mean |")
+    print("| adversary | steps | rank correlation | of its own estimate | measure, begin and end |")
     print("| --- | --- | --- | --- | --- |")
     for name, panel in zip(("gan", "wgan", "wgan-gp"), panels, strict=True):
         told = json.loads((KEPT / f"{name}.json").read_text())
-        steps, apart, estimate = (
-            [row[key] for row in told["measured"]] for key in ("step", "apart", "estimate")
+        steps, apart, estimate, own = (
+            [row[key] for row in told["measured"]] for key in ("step", "apart", "estimate", "own")
         )
-        rank = float(spearmanr(estimate, apart)[0])
+        rank, of_own = (float(spearmanr(each, apart)[0]) for each in (estimate, own))
         panel.plot(steps, apart, color="#d55e00", label="sliced Wasserstein, EfficientNet")
         panel.set(xlabel="steps of the generator", ylabel="measure", ylim=(0, None))
         other = panel.twinx()
-        other.plot(steps, estimate, color="#0072b2", label="the critic's estimate")
+        other.plot(steps, estimate, color="#0072b2", label="estimate of a critic that learned on")
         other.set_ylabel("estimate")
         panel.set_title(f"{name}: rank correlation {rank:.2f}")
         lines = [*panel.get_lines(), *other.get_lines()]
         panel.legend(lines, [line.get_label() for line in lines], fontsize=8)
-        print(f"| `{name}` | {steps[-1]} | {rank:.2f} | {apart[-1]:.3f} | {told['mean']:.3f} |")
+        ends = f"{apart[0]:.2f}, {apart[-1]:.2f}"
+        print(f"| `{name}` | {steps[-1]} | {rank:.2f} | {of_own:.2f} | {ends} |")
     saved(figure, "estimate.png")
 
 

@@ -63,9 +63,10 @@ def generate(
 ) -> int:
     """Train a generator that makes pictures of the kind of these paintings, from noise.
 
-    Beside it lie its losses (.csv) and their curves, a contact sheet and a film of what
-    it makes of one noise as it learns. Ctrl-C saves what has been learned, and
-    impasto resume goes on. impasto imagine then makes pictures of any size.
+    Beside it lie its losses (.csv) and their curves, and a contact sheet and a
+    film of what it makes of one noise as it learns. Ctrl-C saves what has been
+    learned, and impasto resume goes on. impasto imagine then makes pictures of
+    any size.
 
     Args:
         paintings: the paintings; a style is called by the name of its file.
