@@ -225,7 +225,7 @@ def test_a_renamed_checkpoint_and_a_taken_name(
     mine = Path("a.safetensors").read_bytes()
     Path("a-2.safetensors").write_bytes(mine)
     assert main(["resume", "backup.checkpoint", "--film", "a.mp4"]) == 2
-    assert "no film" in capsys.readouterr().err
+    assert "leave --film and --stills out" in capsys.readouterr().err
     assert main(["resume", "backup.checkpoint"]) == 0
     assert "a-3.safetensors is written instead" in capsys.readouterr().err
     assert Path("a.safetensors").read_bytes() == Path("a-2.safetensors").read_bytes() == mine
