@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from impasto import catalog
 from impasto.errors import ImpastoError, fitting
 from impasto.networks import files, graph
 from impasto.networks.files import NetworkFile, Styles
-from impasto.networks.sessions import Run, Sessions
+from impasto.networks.sessions import Ready, Run
 from impasto.pictures.files import is_file
 from impasto.settings import ImagineSettings, amount, check_count, choose, parse_memory
 
@@ -42,7 +41,7 @@ TILE = 512
 _FLOAT = 4  # bytes
 
 
-class Generator:
+class Generator(Ready):
     """A generator that makes pictures of any size from noise, by ONNX Runtime.
 
     Args:
@@ -64,9 +63,9 @@ class Generator:
         style: Styles = None,
     ) -> None:
         settings = choose(ImagineSettings, None, {"device": device, "memory": memory})
-        self.file, self.memory, self.style = file, parse_memory(settings.memory), style
+        super().__init__(file, settings.device)
+        self.memory, self.style = parse_memory(settings.memory), style
         self.pyramid = file.pyramid
-        self.sessions = Sessions(settings.device)
 
     @classmethod
     def load(cls, name: str | os.PathLike[str], **choices: Any) -> Self:
@@ -80,26 +79,6 @@ class Generator:
         if named in catalog.GENERATORS and not is_file(named):
             choices = {"style": named, **choices}
         return cls(file, **choices)
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write its file whole or not at all; returns the path that it got.
-
-        An existing file is replaced only with `force`; otherwise `-2`, `-3`, ... is added.
-
-        Raises:
-            ImpastoError: it cannot be written.
-        """
-        return files.write(self.file, Path(path), force=force)
-
-    @property
-    def device(self) -> str:
-        """Where it computes: cpu or cuda."""
-        return self.sessions.device
-
-    @property
-    def styles(self) -> list[str]:
-        """The names of its styles."""
-        return [style.name for style in self.file.styles]
 
     def shares(self, style: Styles = None) -> Array:
         """The share of each style in a picture; see `NetworkFile.shares`."""

@@ -8,10 +8,8 @@ Jetchev, Bergmann & Vollgraf 2016 (arXiv:1611.08207) learn from a critic alone, 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +20,8 @@ from impasto import catalog, device as machine
 from impasto.device import ordinary
 from impasto.errors import ImpastoError, fitting
 from impasto.networks import files
-from impasto.networks.critics import HASTE, Adversary, Opponent, PatchCritic, Round, balanced
-from impasto.networks.crops import PaintingCrops
-from impasto.networks.files import NetworkFile, Style
+from impasto.networks.critics import HASTE, Adversary, Round, balanced
+from impasto.networks.files import NetworkFile
 from impasto.networks.judge import StyleJudge
 from impasto.networks.learning import Learned, Learning
 from impasto.networks.pyramid import Pyramid
@@ -96,21 +93,14 @@ class Growth(Learning):
             self.adversary: Adversary | None = None
             self.columns: tuple[str, ...] = GrowthLosses._fields if self.judge else ()
             if settings.adversary:
-                self._face(catalog.ADVERSARIES[settings.adversary].load()())
-                self.crops = PaintingCrops(paintings, longer, settings.size, seed)
+                self.adversary = catalog.ADVERSARIES[settings.adversary].load()()
+                self.face(self.adversary, self.rate, longer)
             self.teach(Synthesizer(self.pyramid, len(paintings), seed).to(self.device))
         side = max(LOOKED, self.pyramid.stride)
         self.shown = sampled(
             self.pyramid, 1, side - side % self.pyramid.stride, self._random(_SHOWN, 1), self.device
         )
         """The noise of the pictures that are looked at."""
-
-    def _face(self, adversary: Adversary) -> None:
-        self.adversary = adversary
-        size, seed = self.settings.size, self.settings.seed
-        critic = PatchCritic(len(self.paintings), seed=seed, side=size).to(self.device)
-        self.opponent = Opponent(adversary, critic, self.rate, seed)
-        self.columns += Round._fields
 
     @property
     def rate(self) -> float:
@@ -220,13 +210,9 @@ class Growth(Learning):
             made = [self._from(self.shown, style) for style in range(len(self.paintings))]
         return (torch.cat(made) * 255).round().byte().cpu()
 
-    def _settle(self) -> dict[str, Tensor]:
-        side = -(-128 // self.pyramid.stride) * self.pyramid.stride
-        settled: dict[str, Tensor] = self.student.settled(side, self._random(_SETTLING, 1))
-        return settled
-
     def _show(self) -> None:
-        self.student.take(self._settle())
+        side = -(-128 // self.pyramid.stride) * self.pyramid.stride
+        self.student.take(self.student.settled(side, self._random(_SETTLING, 1)))
 
     @property
     def network(self) -> NetworkFile:
@@ -236,15 +222,7 @@ class Growth(Learning):
                 name: each.detach().cpu().numpy().copy()
                 for name, each in self.student.weights().items()
             }
-        settings = dataclasses.asdict(self.settings)
-        del settings["licence"]
-        if settings["weights"] is not None:
-            settings["weights"] = Path(settings["weights"]).name
-        styles = tuple(
-            Style(name, picture.sha256, files.thumbnail(picture.image), settings, self.record)
-            for name, picture in zip(self.names, self.paintings, strict=True)
-        )
-        return NetworkFile(self.pyramid, styles, arrays, self.settings.licence)
+        return NetworkFile(self.pyramid, self.told_styles(), arrays, self.settings.licence)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +18,11 @@ from torch import Tensor
 
 from impasto.device import ordinary
 from impasto.errors import fitting
-from impasto.networks import critics
-from impasto.networks.critics import Opponent, Round
-from impasto.networks.files import NetworkFile
+from impasto.networks import critics, files
+from impasto.networks.critics import Adversary, Opponent, PatchCritic, Round
+from impasto.networks.crops import PaintingCrops
+from impasto.networks.files import NetworkFile, Style
+from impasto.pictures.images import Picture
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Learning(ABC):
     looks: Sequence[float]
     columns: tuple[str, ...]
     settings: Any
+    paintings: Sequence[Picture]
     names: Sequence[str]
     device: torch.device
     averaged: float
@@ -81,6 +86,28 @@ class Learning(ABC):
         self.mean = {name: each.detach().clone() for name, each in self.learned.items()}
         self.best = {}
         self.optimizer = self._optimizer(list(self.learned.values()))
+
+    def face(self, adversary: Adversary, rate: float, longer: int) -> None:
+        """Let a critic learn beside the student, from crops of the paintings.
+
+        rate: of the critic. longer: the longer side of the paintings in pixels.
+        """
+        size, seed = self.settings.size, self.settings.seed
+        critic = PatchCritic(len(self.paintings), seed=seed, side=size).to(self.device)
+        self.opponent = Opponent(adversary, critic, rate, seed)
+        self.crops = PaintingCrops(self.paintings, longer, size, seed)
+        self.columns += Round._fields
+
+    def told_styles(self) -> tuple[Style, ...]:
+        """What a network file says of each painting, and of how it was learned."""
+        settings = dataclasses.asdict(self.settings)
+        del settings["licence"]
+        if settings["weights"] is not None:
+            settings["weights"] = Path(settings["weights"]).name
+        return tuple(
+            Style(name, picture.sha256, files.thumbnail(picture.image), settings, self.record)
+            for name, picture in zip(self.names, self.paintings, strict=True)
+        )
 
     @abstractmethod
     def _optimizer(self, weights: Sequence[Tensor]) -> torch.optim.Optimizer: ...

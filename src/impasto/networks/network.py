@@ -6,7 +6,6 @@ import functools
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +17,7 @@ from impasto.networks import files, graph
 from impasto.networks.architecture import IMAGES
 from impasto.networks.files import NetworkFile, Styles
 from impasto.networks.finish import Finish
-from impasto.networks.sessions import Run, Sessions
+from impasto.networks.sessions import Ready, Run
 from impasto.networks.tiling import Sweeps
 from impasto.pictures import images
 from impasto.pictures.images import Picture
@@ -35,7 +34,7 @@ CACHED = 200_000
 """On a CPU, pictures are painted together up to this many pixels."""
 
 
-class Network:
+class Network(Ready):
     """A network that repaints pictures in one pass, by ONNX Runtime.
 
     Args:
@@ -53,9 +52,9 @@ class Network:
         self, file: NetworkFile, *, device: str = "auto", memory: int | str = "2G"
     ) -> None:
         settings = choose(ApplySettings, None, {"device": device, "memory": memory})
-        self.file, self.memory = file, parse_memory(settings.memory)
+        super().__init__(file, settings.device)
+        self.memory = parse_memory(settings.memory)
         self.architecture = file.transformer
-        self.sessions = Sessions(settings.device)
 
     @classmethod
     def load(cls, name: str | os.PathLike[str] = "samples", **choices: Any) -> Self:
@@ -65,26 +64,6 @@ class Network:
             ImpastoError: there is no such network, or the file is damaged or of another format.
         """
         return cls(files.read(name), **choices)
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write its file whole or not at all; returns the path that it got.
-
-        An existing file is replaced only with `force`; otherwise `-2`, `-3`, ... is added.
-
-        Raises:
-            ImpastoError: it cannot be written.
-        """
-        return files.write(self.file, Path(path), force=force)
-
-    @property
-    def device(self) -> str:
-        """Where it computes: cpu or cuda."""
-        return self.sessions.device
-
-    @property
-    def styles(self) -> list[str]:
-        """The names of its styles."""
-        return [style.name for style in self.file.styles]
 
     def shares(self, style: Styles) -> Array:
         """The share of each style, float32 [styles], which sum up to 1.

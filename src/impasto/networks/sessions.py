@@ -1,8 +1,10 @@
-"""Where ONNX Runtime computes, and how it is started there. Imports no torch."""
+"""Where ONNX Runtime computes, and networks that are ready for it. Imports no torch."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from impasto.errors import ImpastoError, notice
+from impasto.networks import files
+from impasto.networks.files import NetworkFile
 
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
 """Runs a graph: inputs by name -> its output."""
@@ -49,3 +53,30 @@ class Sessions:
             self.device = "cpu"
             return self.start(model)
         return lambda inputs: session.run(None, dict(inputs))[0]
+
+
+class Ready:
+    """A network that is ready for use: its file, and where it computes."""
+
+    def __init__(self, file: NetworkFile, device: str) -> None:
+        self.file, self.sessions = file, Sessions(device)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write its file whole or not at all; returns the path that it got.
+
+        An existing file is replaced only with `force`; otherwise `-2`, `-3`, ... is added.
+
+        Raises:
+            ImpastoError: it cannot be written.
+        """
+        return files.write(self.file, Path(path), force=force)
+
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu or cuda."""
+        return self.sessions.device
+
+    @property
+    def styles(self) -> list[str]:
+        """The names of its styles."""
+        return [style.name for style in self.file.styles]

@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,8 @@ from impasto.device import ordinary
 from impasto.errors import ImpastoError, fitting
 from impasto.networks import files
 from impasto.networks.architecture import Architecture
-from impasto.networks.critics import HASTE, Adversary, Opponent, PatchCritic, Round, balanced
-from impasto.networks.crops import PaintingCrops
-from impasto.networks.files import NetworkFile, Style
+from impasto.networks.critics import HASTE, Round, balanced
+from impasto.networks.files import NetworkFile
 from impasto.networks.judge import Judge, Losses
 from impasto.networks.learning import Learned, Learning
 from impasto.networks.photos import Photos
@@ -98,15 +96,8 @@ class Training(Learning):
         self.teach(student)
         self.columns: tuple[str, ...] = Losses._fields
         if settings.adversary:
-            self._face(catalog.ADVERSARIES[settings.adversary].load()())
-
-    def _face(self, adversary: Adversary) -> None:
-        """Let a critic learn beside the network, from crops of the paintings."""
-        size, seed = self.settings.size, self.settings.seed
-        critic = PatchCritic(len(self.paintings), seed=seed, side=size).to(self.device)
-        self.opponent = Opponent(adversary, critic, HASTE * adversary.rate, seed)
-        self.columns += Round._fields
-        self.crops = PaintingCrops(self.paintings, self.judge.longer, size, seed)
+            adversary = catalog.ADVERSARIES[settings.adversary].load()()
+            self.face(adversary, HASTE * adversary.rate, self.judge.longer)
 
     def _optimizer(self, weights: Sequence[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.Adam(weights, self.settings.rate, betas=(0.9, 0.99))
@@ -240,14 +231,7 @@ class Training(Learning):
             name: kept.get(name, each).detach().cpu().numpy().copy()
             for name, each in self.student.weights().items()
         }
-        settings = dataclasses.asdict(self.settings)
-        del settings["licence"]
-        if settings["weights"] is not None:
-            settings["weights"] = Path(settings["weights"]).name
-        styles = tuple(
-            Style(name, picture.sha256, files.thumbnail(picture.image), settings, self.record)
-            for name, picture in zip(self.names, self.paintings, strict=True)
-        )
+        styles = self.told_styles()
         if self.base is None:
             shape, licence = self.student.architecture, self.settings.licence
             return NetworkFile(shape, styles, arrays, licence)
