@@ -74,3 +74,11 @@ def reason_of(error: BaseException) -> str:
     said = str(error) if isinstance(error, ImpastoError) else f"{type(error).__name__}: {error}"
     line = said.splitlines()[0]
     return line if len(line) <= 200 else line[:199] + "…"
+
+
+def told_of(name: str, error: Exception) -> str:
+    """A sentence about an error that one of several pictures met with."""
+    if isinstance(error, ImpastoError):
+        return str(error)
+    reason = f"{name} failed ({type(error).__name__}: {error}); that is a defect of impasto, "
+    return reason + "please report it"

@@ -470,6 +470,51 @@ class ImagineSettings(AnySettings):
     memory: Annotated[int | str, Parsed(parse_memory)] = "2G"
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkSettings(AnySettings):
+    """How much work a server, a page or a batch takes on at once, and when it says no.
+
+    Args:
+        workers: how many processes paint in one pass.
+        painters: how many processes paint by optimisation, each one picture at a time.
+        queue: the most jobs that wait, and as many pictures for one pass; more are refused.
+        megapixels: the most pixels of a picture, in millions, of those that come in and of results.
+        upload: the most bytes of a request, as a number or as text like 32M.
+        seconds: how long a job may paint; then it ends with the picture so far.
+        kept: the most finished jobs that are kept; the oldest go first.
+        kept_size: the most bytes that finished jobs may take.
+        kept_days: how many days a finished job is kept.
+        device: where to compute; auto takes the best that this machine has.
+        memory: the most memory that a process may use, in bytes or as text like 2G or 800M. None
+            for 2G in one pass, and for three quarters of the free memory otherwise.
+    """
+
+    workers: Annotated[int, Interval(ge=1, le=256)] = 1
+    painters: Annotated[int, Interval(ge=1, le=256)] = 1
+    queue: Annotated[int, Interval(ge=1, le=1_000_000)] = 100
+    megapixels: Annotated[float, Interval(ge=0.01, le=1000)] = 50.0
+    upload: Annotated[int | str, Parsed(parse_memory)] = "32M"
+    seconds: Annotated[float, Interval(ge=1, le=1e6)] = 3600.0
+    kept: Annotated[int, Ge(1)] = 1000
+    kept_size: Annotated[int | str, Parsed(parse_memory)] = "10G"
+    kept_days: Annotated[float, Interval(ge=0.001, le=36500)] = 7.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: Annotated[int | str, Parsed(parse_memory)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(WorkSettings):
+    """How to serve; see also `WorkSettings`.
+
+    Args (beside those of `WorkSettings`):
+        host: the address to listen on. Other machines reach 0.0.0.0, which needs a token.
+        port: the port to listen on; 0 for any that is free.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8000
+
+
 # Both presets start from white noise, at the final size only, and have no prior on the picture.
 _PLAIN = {
     "style_loss": "gram",

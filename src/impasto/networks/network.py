@@ -6,6 +6,7 @@ import functools
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +35,15 @@ CACHED = 200_000
 """On a CPU, pictures are painted together up to this many pixels."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A picture to repaint, a PIL image or one that was read; its style, and how to finish it."""
+
+    picture: Image.Image | Picture
+    style: Styles = None
+    finish: Finish = field(default_factory=Finish)
+
+
 class Network(Ready):
     """A network that repaints pictures in one pass, by ONNX Runtime.
 
@@ -43,16 +53,22 @@ class Network(Ready):
             those that ONNX Runtime has here.
         memory: the most memory that the process may use, in bytes or as text like 2G. Pictures
             that would need more are painted in tiles, with the same result.
+        threads: how many threads compute on a CPU; None for one a core.
 
     Raises:
         ImpastoError: ONNX Runtime cannot use the device, or `memory` is no amount.
     """
 
     def __init__(
-        self, file: NetworkFile, *, device: str = "auto", memory: int | str = "2G"
+        self,
+        file: NetworkFile,
+        *,
+        device: str = "auto",
+        memory: int | str = "2G",
+        threads: int | None = None,
     ) -> None:
         settings = choose(ApplySettings, None, {"device": device, "memory": memory})
-        super().__init__(file, settings.device)
+        super().__init__(file, settings.device, threads)
         self.memory = parse_memory(settings.memory)
         self.architecture = file.transformer
 
@@ -98,10 +114,10 @@ class Network(Ready):
         settings, shares = choose(ApplySettings, None, chosen), self.shares(style)
         finish = Finish(settings.strength, settings.kept_colours)
         if isinstance(images, Image.Image):
-            (result,) = self._pictures([images], shares, finish)
+            (result,) = self.each([Asked(images, style, finish)])
             return result
         if isinstance(images, Sequence) and not isinstance(images, str):
-            return self._pictures(images, shares, finish)
+            return self.each([Asked(image, style, finish) for image in images])
         is_tensor = hasattr(images, "detach")  # torch's, without importing torch
         if is_tensor:
             known = images.detach().cpu()
@@ -122,20 +138,24 @@ class Network(Ready):
             raise ImpastoError(f"images are of type {array.dtype}; give floats in 0..1, or uint8")
         photos = array if array.dtype == np.uint8 else np.nan_to_num(array).clip(0, 1)
         photos = np.asarray(photos, np.uint8 if array.dtype == np.uint8 else np.float32)
-        painted = finish(self._batch(photos, shares), photos)
+        rows = np.repeat(shares[None], len(photos), 0)
+        painted = finish(self._batch(photos, rows), photos)
         if is_tensor:
             return images.new_empty(images.shape).copy_(_tensor(painted))
         return painted.astype(array.dtype, copy=False)
 
-    def _pictures(
-        self, pictures: Sequence[Any], shares: Array, finish: Finish
-    ) -> list[Image.Image]:
-        """Repaint PIL images; those of one size in batches."""
-        for picture in pictures:
-            if not isinstance(picture, Image.Image | Picture):
-                kind = type(picture).__name__
+    def each(self, asked: Sequence[Asked]) -> list[Image.Image]:
+        """Repaint pictures, each in its own style; those of one size are painted together.
+
+        Raises:
+            ImpastoError: see `__call__`.
+        """
+        for each in asked:
+            if not isinstance(each.picture, Image.Image | Picture):
+                kind = type(each.picture).__name__
                 raise ImpastoError(f"a picture of type {kind} is no PIL image; open it first")
-        read = [images.read_visible(picture) for picture in pictures]
+        read = [images.read_visible(each.picture) for each in asked]
+        rows = [self.shares(each.style) for each in asked]
         by_size: dict[tuple[int, int], list[int]] = {}
         for number, picture in enumerate(read):
             by_size.setdefault(picture.image.size, []).append(number)
@@ -146,13 +166,18 @@ class Network(Ready):
                 some = numbers[first : first + together]
                 several = [_pixels(read[number].colours) for number in some]
                 photos = np.stack(several) if len(several) > 1 else several[0][None]
-                painted = finish(self._batch(photos, shares), photos)
-                for number, pixels in zip(some, painted, strict=True):
+                painted = self._batch(photos, np.stack([rows[number] for number in some]))
+                for place, number in enumerate(some):
+                    own = slice(place, place + 1)
+                    (pixels,) = asked[number].finish(painted[own], photos[own])
                     results[number] = _image(pixels, read[number].alpha)
-        return [results[number] for number in range(len(pictures))]
+        return [results[number] for number in range(len(asked))]
 
     def _batch(self, images: Array, shares: Array) -> Array:
-        """Repaint images [N, 3, height, width]; uint8 and float32 stay what they are."""
+        """Repaint images [N, 3, height, width] by shares [N, styles].
+
+        uint8 and float32 stay what they are.
+        """
         free = self.memory - LIBRARIES - 2 * images.nbytes
         if free <= 0:
             height, width = images.shape[-2:]
@@ -168,8 +193,10 @@ class Network(Ready):
         """Repaint images within some bytes, apart from the images and what is painted of them."""
         each = self._needs(images.shape[-2:])
         if each > free:
-            sweeps = Sweeps(self.file, shares, self.sessions.start, most=0.45 * free)
-            one_by_one = [sweeps.repaint(image) for image in images]
+            one_by_one = [
+                Sweeps(self.file, row, self.sessions.start, most=0.45 * free).repaint(image)
+                for image, row in zip(images, shares, strict=True)
+            ]
             return np.stack(one_by_one) if len(one_by_one) > 1 else one_by_one[0][None]
         result = np.empty_like(images)
         # A CPU is busy with a single picture, and a batch would leave its caches.
@@ -180,7 +207,7 @@ class Network(Ready):
         for first in range(0, len(images), count):
             some = images[first : first + count]
             x = some.astype(np.float32) / np.float32(255) if some.dtype == np.uint8 else some
-            rows = np.repeat(shares[None], len(some), 0)
+            rows = shares[first : first + count]
             painted = self.run({IMAGES: x, graph.SHARES: rows})
             if some.dtype == np.uint8:
                 painted = np.rint(painted * 255)

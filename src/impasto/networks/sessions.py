@@ -24,11 +24,14 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 class Sessions:
     """Starts graphs on a device: `"cpu"`, `"cuda"`, or `"auto"` for the better one that is there.
 
+    threads: how many compute on a CPU; None for one a core.
+
     Raises:
         ImpastoError: ONNX Runtime cannot use the device.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, threads: int | None = None) -> None:
+        self.threads = threads
         there = onnxruntime.get_available_providers()
         usable = [name for name, provider in _PROVIDERS.items() if provider in there]
         if device not in ("auto", *usable):
@@ -43,6 +46,7 @@ class Sessions:
         """A session for a graph; on the CPU, with a notice, if `auto` has found no other."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = self.threads or 0
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=[_PROVIDERS[self.device]]
         )
@@ -58,8 +62,8 @@ class Sessions:
 class Ready:
     """A network that is ready for use: its file, and where it computes."""
 
-    def __init__(self, file: NetworkFile, device: str) -> None:
-        self.file, self.sessions = file, Sessions(device)
+    def __init__(self, file: NetworkFile, device: str, threads: int | None = None) -> None:
+        self.file, self.sessions = file, Sessions(device, threads)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write its file whole or not at all; returns the path that it got.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -21,17 +22,20 @@ from torch import Tensor
 
 from impasto import device as machine
 from impasto.device import ordinary
-from impasto.errors import fitting
+from impasto.errors import ImpastoError, fitting
 from impasto.kernels import ops
 from impasto.losses.base import Loss
 from impasto.losses.objective import Objective
 from impasto.losses.smoothness import TotalVariationLoss
 from impasto.optimise.base import Beyond, Callback, Descent, Optimiser, Spectrum, State, Step
+from impasto.paint import checkpoints
 from impasto.paint.artworks import Artwork, Interrupted, Stopped
 from impasto.paint.checkpoints import Checkpoint, Keeper, Progress
 from impasto.paint.levels import Level, enlarged
 from impasto.paint.studio import Studio
 from impasto.pictures import images
+from impasto.pictures.images import PathLike
+from impasto.settings import CHECKPOINT_EVERY
 
 _LEARNED = "learned."
 
@@ -124,6 +128,23 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
         self._progress, self._image = saved.progress, tensors.pop("image")
         self._begun = tensors.pop("begun", None)
         self._learned = {name.removeprefix(_LEARNED): each for name, each in tensors.items()}
+        return self
+
+    def kept_at(self, path: PathLike, every: float = CHECKPOINT_EVERY) -> Self:
+        """Keep checkpoints at `path`, and go on from the one there if the same run left it.
+
+        Unlike `resume`, this needs the run begun again with its inputs. A checkpoint of any other
+        run, or a damaged one, is replaced. To be called before the first step.
+        """
+        run = json.loads(json.dumps(self._problem.record, default=str))
+        begun = Checkpoint({}, {}, [], [], {"run": run})
+        self._keeper = Keeper(Path(path), begun, every)
+        with contextlib.suppress(ImpastoError):
+            record, tensors = checkpoints.read_parts(path)
+            with checkpoints.of_this_version(path):
+                if record["note"].get("run") == run and "image" in tensors:
+                    progress = Progress(**record["progress"])
+                    self.go_on_from(dataclasses.replace(begun, progress=progress, tensors=tensors))
         return self
 
     def __next__(self) -> Step:

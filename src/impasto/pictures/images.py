@@ -54,6 +54,7 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_lzw"},
 }
+_ORIENTATION = 0x0112  # in EXIF; from 5 on, width and height change places
 _STANDARD_OUTPUT = Path(files.STANDARD)
 UNNAMED = "the picture"  # the name of one that comes from no file
 
@@ -98,12 +99,37 @@ def read(source: Source, background: str = "white") -> Picture:
         data = repr(rgb.size).encode() + rgb.tobytes() + (alpha.tobytes() if alpha else b"")
     else:
         name, data = files.read_whole(source)
-        rgb, alpha = decoding.decode(data, name)
+        return read_bytes(data, name, background)
+    return _composed(rgb, alpha, name, data, background)
+
+
+def read_bytes(data: bytes, name: str, background: str = "white") -> Picture:
+    """`read` the bytes of a file; `name` is for messages."""
+    return _composed(*decoding.decode(data, name), name, data, background)
+
+
+def _composed(
+    rgb: Image.Image, alpha: Image.Image | None, name: str, data: bytes, background: str
+) -> Picture:
     sha256 = hashlib.sha256(data).hexdigest()
     if alpha is None or alpha.getextrema()[0] == 255:
         return Picture(rgb, name, sha256, rgb)
     shown = Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
     return Picture(shown, name, sha256, _spread(rgb, alpha), alpha)
+
+
+def measured(data: bytes, name: str) -> tuple[int, int]:
+    """The (width, height) of a file's picture once it is upright, from its header alone.
+
+    Raises:
+        ImpastoError: it is not a picture, or claims too many pixels.
+    """
+    if not data:
+        raise ImpastoError(f"{name} is empty; give a picture file")
+    with decoding.opened(data, name) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    return (height, width) if turned else (width, height)
 
 
 def named(picture: Picture) -> dict[str, str]:
@@ -321,6 +347,15 @@ def _kind(path: Path, format: str | None) -> str:  # noqa: A002
     if asked and asked != kind:
         raise ImpastoError(f"{path} does not end in .{format}; change its name, or the format")
     return kind
+
+
+def encoded(image: Image.Image, format: str, record: Mapping[str, Any] | None = None) -> bytes:  # noqa: A002
+    """A picture as the bytes of a file in a `format` such as `"png"`; a PNG carries `record`.
+
+    Raises:
+        ImpastoError: there is no such format, or it cannot hold the picture.
+    """
+    return _encode(image, _STANDARD_OUTPUT, _kind(_STANDARD_OUTPUT, format), record)
 
 
 def _encode(image: Image.Image, path: Path, kind: str, record: Mapping[str, Any] | None) -> bytes:

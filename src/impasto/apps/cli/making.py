@@ -275,14 +275,6 @@ class PictureOutput(Output):
         return written
 
 
-def told_of(name: str, error: Exception) -> str:
-    """A sentence about an error that one of several photos met with."""
-    if isinstance(error, ImpastoError):
-        return str(error)
-    reason = f"{name} failed ({type(error).__name__}: {error}); that is a defect of impasto, "
-    return reason + "please report it"
-
-
 def _called(path: Path) -> str:
     return "standard output" if str(path) == STANDARD else str(path)
 

@@ -9,13 +9,11 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from impasto import __version__
 from impasto.apps.cli import texts
 from impasto.apps.cli.commands import PAGE, Photos, Seconds, app
 from impasto.apps.cli.console import interruptions, say
@@ -26,13 +24,12 @@ from impasto.apps.cli.making import (
     NetworkOutput,
     Output,
     free_names,
-    told_of,
 )
 from impasto.apps.cli.options import File, settings_of, several
 from impasto.apps.cli.series import kept_beside, name_of, stem_of
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, told_of
 from impasto.pictures.files import STANDARD
-from impasto.settings import FULL, ApplySettings, TrainSettings, choose
+from impasto.settings import ApplySettings, TrainSettings, choose
 
 if TYPE_CHECKING:  # loading these takes long, and `impasto --help` must not wait for them
     from PIL.Image import Image
@@ -92,25 +89,11 @@ class _Series:
     def __init__(
         self, network: Network, path: Path, style: Any, settings: ApplySettings, out: Output
     ) -> None:
-        import onnxruntime
-
-        from impasto.pictures.files import sha256_of
+        from impasto.networks.applied import file_of, finish_of, record_of
 
         self.network, self.style, self.settings, self.out = network, style or None, settings, out
-        self.finish: dict[str, Any] = {
-            "strength": settings.strength,
-            "keep_colors": settings.kept_colours,
-        }
-        shares = network.shares(self.style).tolist()
-        self.record = {
-            "impasto": __version__,
-            "command": "apply",
-            "network": {"name": path.name, "sha256": sha256_of(path)},
-            "styles": {n: share for n, share in zip(network.styles, shares, strict=True) if share},
-            "onnxruntime": onnxruntime.__version__,
-            "device": network.device,
-            "settings": {"size": settings.size, **self.finish},
-        }
+        self.finish = finish_of(settings)
+        self.record = record_of(network, file_of(path), self.style, settings)
         self.results: list[dict[str, Any]] = []
         self.waiting: list[tuple[str, Path, Picture]] = []
         self.alone = True
@@ -137,16 +120,10 @@ class _Series:
 
     def _read(self, photo: str) -> Picture:
         """A photo, resized; its transparency, too."""
+        from impasto.networks.applied import at_size
         from impasto.pictures import images
 
-        picture = images.read_visible(photo)
-        if self.settings.size == FULL:
-            return picture
-        size = images.fitted_size(picture.image.size, int(self.settings.size))
-        images.tell_if_enlarged(picture, size, "to")
-        image, alpha = images.resize(picture.colours, size), picture.alpha
-        alpha = images.resize(alpha, size) if alpha else None
-        return replace(picture, image=image, colours=image, alpha=alpha)
+        return at_size(images.read_visible(photo), self.settings.size)
 
     def _paint_waiting(self) -> None:
         """Paint the photos that wait, together; if that fails, one by one."""
@@ -169,8 +146,9 @@ class _Series:
                 self._save(*each, image, seconds)
 
     def _painted(self, pictures: Sequence[Picture]) -> list[Image]:
-        painted: list[Image] = self.network(pictures, self.style, **self.finish)
-        return painted
+        from impasto.networks.network import Asked
+
+        return self.network.each([Asked(each, self.style, self.finish) for each in pictures])
 
     def _save(
         self, photo: str, target: Path, picture: Picture, image: Image, seconds: float

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impasto.apps.cli.console import interruptions, say
-from impasto.apps.cli.making import INTERRUPTED, PictureOutput, told_of
-from impasto.errors import ImpastoError, notice
+from impasto.apps.cli.making import INTERRUPTED, PictureOutput
+from impasto.errors import ImpastoError, notice, told_of
 from impasto.pictures.files import STANDARD, numbered
 
 if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
