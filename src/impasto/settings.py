@@ -475,7 +475,7 @@ class WorkSettings(AnySettings):
     """How much work a server, a page or a batch takes on at once, and when it says no.
 
     Args:
-        workers: how many processes paint in one pass.
+        workers: how many processes paint in one pass; none for one a core, or one on a GPU.
         painters: how many processes paint by optimisation, each one picture at a time.
         queue: the most jobs that wait, and as many pictures for one pass; more are refused.
         megapixels: the most pixels of a picture, in millions, of those that come in and of results.
@@ -489,7 +489,7 @@ class WorkSettings(AnySettings):
             for 2G in one pass, and for three quarters of the free memory otherwise.
     """
 
-    workers: Annotated[int, Interval(ge=1, le=256)] = 1
+    workers: Annotated[int, Interval(ge=1, le=256)] | None = None
     painters: Annotated[int, Interval(ge=1, le=256)] = 1
     queue: Annotated[int, Interval(ge=1, le=1_000_000)] = 100
     megapixels: Annotated[float, Interval(ge=0.01, le=1000)] = 50.0

@@ -264,7 +264,7 @@ class _State(Collector):
         devices = GaugeMetricFamily(
             "impasto_workers", "Workers, by device and queue", labels=["device", "queue"]
         )
-        devices.add_metric([batcher.limits.device, "apply"], batcher.limits.workers)
+        devices.add_metric([batcher.limits.device, "apply"], len(batcher.workers))
         devices.add_metric([jobs.limits.device, "jobs"], jobs.limits.painters)
         yield from (waiting, running, deaths, memory, ended, devices)
 
@@ -315,7 +315,7 @@ def guarded(app: App, door: Door, settings: ServeSettings, token: str | None) ->
     return Guard(
         app,
         upload=parse_memory(settings.upload),
-        most=settings.queue + 16 * settings.workers,
+        most=2 * settings.queue + 64,
         token=token,
         refused=door.refused,
     )

@@ -7,6 +7,7 @@ next one is painted at once.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from impasto.jobs.orders import check_picture, check_pixels
 from impasto.jobs.queue import DEATHS, Full
 from impasto.jobs.workers import Defect, Died, Runs
 from impasto.networks.network import TOGETHER
+from impasto.networks.sessions import Sessions
 from impasto.pictures import images
 from impasto.settings import FULL, ApplySettings, WorkSettings, choose
 
@@ -60,6 +62,20 @@ class _Waiting:
                 self.future.set_result(result)
 
 
+def worker_count(limits: WorkSettings) -> int:
+    """How many workers paint in one pass: one a core is fastest, each with one thread."""
+    if limits.workers is not None:
+        return limits.workers
+    return 1 if Sessions(limits.device).device == "cuda" else machine_cores()
+
+
+def machine_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
 class Batcher:
     """Paints pictures in one pass by workers, several at once.
 
@@ -86,7 +102,7 @@ class Batcher:
         self._workers: list[Runs] = []
         self._threads = [
             threading.Thread(target=self._paint_batches, name=f"batcher-{number}", daemon=True)
-            for number in range(limits.workers)
+            for number in range(worker_count(limits))
         ]
         for thread in self._threads:
             thread.start()

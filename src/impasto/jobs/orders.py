@@ -82,7 +82,7 @@ class Order:
     or `sample:NAME`. paintings: the same, each with its share. regions: pairs of a mask and a
     painting. style: styles of a network, or a generator, with their shares. vary: the values of
     one or two settings, for compare. film: whether to film the steps. network: the network of
-    apply, by the name that it is served under.
+    apply, by the name that it is served under. label: what the sender calls it, for himself.
     """
 
     command: str
@@ -94,6 +94,7 @@ class Order:
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     film: bool = False
     network: str = "samples"
+    label: str = ""
 
     @property
     def text(self) -> str:
@@ -156,7 +157,7 @@ def chosen(order: Order) -> AnySettings:
     choices = dict(order.settings)
     for name in _OURS:
         if name in choices:
-            raise ImpastoError(f"{name} is chosen by whoever runs this server; leave it out")
+            raise ImpastoError(f"{name} is not a job's to choose; leave it out")
     if "init" in choices and choices["init"] not in STARTS:
         raise ImpastoError(f"init is {choices['init']!r}; give one of: {', '.join(STARTS)}")
     for name, value in choices.items():

@@ -106,17 +106,15 @@ class Worker:
         """Make a call; see `Runs.run`."""
         if self._closed:
             raise Died("the worker is closed")
-        if self._connection is None:
-            self._start()
-        assert self._connection
+        connection = self._connection or self._start()
         self._number += 1
         until = None if seconds is None else time.monotonic() + seconds
         told: Wish = ""
         try:
-            self._connection.send((self._number, call, arguments))
+            connection.send((self._number, call, arguments))
             while True:
-                if self._connection.poll(_PAUSE):
-                    number, kind, value, notices = self._connection.recv()
+                if connection.poll(_PAUSE):
+                    number, kind, value, notices = connection.recv()
                     if number != self._number:
                         continue
                     if kind == "event":
@@ -127,10 +125,10 @@ class Worker:
                     raise (ImpastoError if kind == "refused" else Defect)(value)
                 if (wished := wish()) != told:
                     told = wished
-                    self._connection.send((self._number, told, ()))
+                    connection.send((self._number, told, ()))
                 if until is not None and time.monotonic() > until:
                     break
-        except (EOFError, OSError):
+        except (EOFError, OSError):  # it died, or another thread has closed it
             pass
         reason = "it took too long" if until and time.monotonic() > until else "it died"
         self._end()
@@ -141,7 +139,7 @@ class Worker:
         self._closed = True
         self._end()
 
-    def _start(self) -> None:
+    def _start(self) -> Connection:
         ours, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
             target=_serve, args=(theirs, self._threads), name="impasto-worker", daemon=True
@@ -151,6 +149,7 @@ class Worker:
         util.Finalize(self, _killed, (self._process,), exitpriority=10)
         theirs.close()
         self._connection = ours
+        return ours
 
     def _end(self) -> None:
         process, self._process = self._process, None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from impasto.apps.cli.commands import app
 from impasto.apps.cli.console import say
@@ -17,6 +18,8 @@ from impasto.settings import ServeSettings, WorkSettings, choose
 if TYPE_CHECKING:  # they need extras, and `impasto --help` must not wait for them
     from impasto.apps.serve import Door
     from impasto.jobs.workers import Runs
+
+_Work = TypeVar("_Work", bound=WorkSettings)
 
 TOKEN = "IMPASTO_TOKEN"  # the name of the variable
 
@@ -103,9 +106,9 @@ def opened(
     from impasto.jobs.queue import Jobs
 
     known = _named(networks)
-    start = worker_of(cluster, settings)
-    jobs = Jobs(_folder(folder, name), settings, start, known)
-    door = Door(jobs, Batcher(settings, start, list(known.values())))
+    settings, staff = staffed(cluster, settings)
+    jobs = Jobs(_folder(folder, name), settings, staff.painter, known)
+    door = Door(jobs, Batcher(settings, staff.worker, list(known.values())))
     try:
         yield door
     finally:
@@ -113,19 +116,35 @@ def opened(
         door.close()
 
 
-def worker_of(cluster: str | None, settings: WorkSettings) -> Callable[[], Runs]:
-    """What begins a worker: a process here, or one on a cluster."""
+@dataclass(frozen=True)
+class Staff:
+    """How workers begin: those that optimise pictures, and those that paint in one pass."""
+
+    painter: Callable[[], Runs]
+    worker: Callable[[], Runs]
+
+
+def staffed(cluster: str | None, settings: _Work) -> tuple[_Work, Staff]:
+    """Settings that say how many workers there are, and how they begin, here or on a cluster."""
+    from impasto.jobs.batcher import machine_cores, worker_count
+
     if cluster is None:
         from impasto.jobs.workers import Worker
 
-        # Painters rarely run beside one another, so each gets all cores; small pictures do not.
-        threads = None
-        if settings.workers > 1:
-            threads = max(1, (os.cpu_count() or 1) // settings.workers)
-        return lambda: Worker(threads)
+        count, cores = worker_count(settings), machine_cores()
+        own = replace(settings, workers=count)
+        staff = Staff(
+            lambda: Worker(max(1, cores // settings.painters)),
+            lambda: Worker(max(1, cores // count)),
+        )
+        return own, staff
     from impasto.jobs.cluster import Cluster
 
-    return Cluster(cluster).start
+    joined = Cluster(cluster)
+    workers = settings.workers or joined.count
+    painters = max(settings.painters, joined.count)
+    own = replace(settings, workers=workers, painters=painters)
+    return own, Staff(joined.start, joined.start)
 
 
 def _named(networks: tuple[str, ...]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from typing import Any, get_args
 from cyclopts import Argument, ArgumentCollection, CycloptsError, exceptions
 from cyclopts.utils import UNSET
 
-from impasto.apps.cli import console, doors, from_noise, one_pass  # noqa: F401 # commands join the app
+from impasto.apps.cli import batch, console, doors, from_noise, one_pass  # noqa: F401 # commands join the app
 from impasto.apps.cli.commands import app
 from impasto.apps.cli.console import Interruptions, Notices, print_out, say
 from impasto.apps.cli.making import INTERRUPTED

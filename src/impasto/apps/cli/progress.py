@@ -52,6 +52,10 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         told += " on held-out photos" if step.validation else ""
         self._show(title, int(100 * step.done), 100, step.done, told, unit="percent")
 
+    def counted(self, title: str, number: int, planned: int, told: str) -> None:
+        """Show how many pictures of several are finished."""
+        self._show(title, number, planned, number / max(1, planned), told, unit="picture")
+
     def _show(
         self,
         title: str,

@@ -1,0 +1,133 @@
+"""A form made from the annotations of settings; see `impasto.settings`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+import gradio as gr
+
+from impasto import settings
+from impasto.apps.cli.options import meaning
+from impasto.settings import STARTS, AnySettings, Parsed, hints, options, words_of
+
+AUTOMATIC = "automatic"
+"""The word for None in a list of choices."""
+
+_FEW = 4  # so many choices are shown at once, more in a list
+_SHORT = 10.0  # the widest range that has a slider
+_NAMES = {"tv": "Smoothness", "evaluations": "Most evaluations", "steps": "Most steps"}
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control of the page, and the value that it begins with."""
+
+    name: str
+    annotation: Any
+    component: Any
+    first: Any
+
+    def meant(self, value: Any) -> Any:
+        """The value of the setting that the control's stands for."""
+        if value in (AUTOMATIC, "") or value is None:
+            return None
+        if isinstance(value, str) and not words_of(self.annotation) and self.name != "init":
+            return meaning(self.annotation, [value])
+        return value
+
+
+class Form:
+    """Controls for the settings of a kind, but for those to be left out; built where it is made."""
+
+    def __init__(self, kind: type[AnySettings], without: Collection[str]) -> None:
+        told = explained(kind)
+        chosen = {n: a for n, a in hints(kind).items() if n not in without}  # type: ignore[arg-type]
+        self.controls = [
+            _control(name, annotation, getattr(kind, name), told.get(name, ""))
+            for name, annotation in chosen.items()
+            if len(words_of(annotation)) != 1
+        ]
+
+    @property
+    def components(self) -> list[Any]:
+        """The controls, in order."""
+        return [control.component for control in self.controls]
+
+    def changed(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The settings whose controls no longer show what they began with."""
+        pairs = zip(self.controls, values, strict=True)
+        return {
+            control.name: control.meant(value)
+            for control, value in pairs
+            if value != control.first and not (value in (None, "") and control.first in (None, ""))
+        }
+
+
+def explained(kind: type[AnySettings]) -> dict[str, str]:
+    """The help text of each setting, from the docstrings of its class and of the base classes."""
+    told: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
+        told |= re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE)
+    return {
+        name: re.sub(r"`(\w+)`", lambda word: titled(word[1]).lower(), " ".join(text.split()))
+        for name, text in told.items()
+    }
+
+
+def titled(name: str) -> str:
+    """What a control is called."""
+    return _NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def _control(name: str, annotation: Any, default: Any, text: str) -> Control:
+    label, info = titled(name), f"{text[:1].upper()}{text[1:]}"
+    members = options(annotation)
+    words = dict.fromkeys(STARTS) if name == "init" else words_of(annotation)
+    if annotation is bool:
+        component = gr.Checkbox(default, label=label, info=info)
+        return Control(name, annotation, component, default)
+    if words:
+        choices = [*([AUTOMATIC] if NoneType in members else []), *words]
+        first = AUTOMATIC if default is None else default
+        told = [f"{word}: {row.help}" for word, row in words.items() if hasattr(row, "help")]
+        info = " ".join([info, *([f"({'; '.join(told)})"] if told else [])])
+        kind: Any = gr.Radio if len(choices) <= _FEW else gr.Dropdown
+        return Control(name, annotation, kind(choices, value=first, label=label, info=info), first)
+    for member in members:
+        base, extras = getattr(member, "__origin__", member), getattr(member, "__metadata__", ())
+        if base in (int, float) and not any(isinstance(each, Parsed) for each in extras):
+            component = _number(base, extras, default, label, info)
+            return Control(name, annotation, component, default)
+    shares = any(
+        isinstance(each, Parsed) and each.parse is settings.shares_of
+        for member in members
+        for each in getattr(member, "__metadata__", ())
+    )
+    hint = "relu3_1, relu4_1=2" if shares else "relu4_2"
+    component = gr.Textbox(default or "", label=label, info=info, placeholder=hint, max_length=500)
+    return Control(name, annotation, component, default or "")
+
+
+def _number(base: type, extras: Sequence[Any], default: Any, label: str, info: str) -> Any:
+    """A slider where the range is short, and else a field; the settings check the value."""
+    least = next((each.ge for each in extras if getattr(each, "ge", None) is not None), None)
+    most = next((each.le for each in extras if getattr(each, "le", None) is not None), None)
+    if default is not None and least is not None and most is not None and most - least <= _SHORT:
+        return gr.Slider(least, most, default, step=0.01, label=label, info=info)
+    # A range up to billions says nothing.
+    between = f"From {least:g} to {most:g}." if most is not None and most < 1e6 else None
+    allowed = between or (f"At least {least:g}." if least is not None else "")
+    return gr.Number(
+        default,
+        label=label,
+        info=f"{info} {allowed}".strip(),
+        placeholder=AUTOMATIC if default is None else None,
+        precision=0 if base is int else None,
+        step=1 if base is int else 0.1,
+    )
