@@ -106,7 +106,7 @@ class _Job:
     def __init__(self, order: Order, folder: Path, limits: WorkSettings, tell: Tell) -> None:
         self.order, self.folder, self.limits, self.tell = order, folder, limits, tell
         self.choices = arguments(order)
-        self.began = time.monotonic()
+        self.began: float | None = None  # to paint
         self.told = 0.0  # when
         self.remaining = Remaining()
         self.ending = ""
@@ -138,6 +138,7 @@ class _Job:
     def should_end(self, step: Any, title: str = "") -> bool:
         """Tell of a step; whether to end now, which `ending` then has the reason of."""
         now = time.monotonic()
+        self.began = self.began or now
         event = None
         if now - self.told >= _TOLD_EVERY:
             self.told = now
@@ -153,7 +154,8 @@ class _Job:
 
 def _preview(step: Any) -> bytes:
     image = images.composed(images.to_image(step.image))
-    size = images.fitted_size(step.size or image.size, PREVIEW)
+    whole = step.size or image.size
+    size = images.fitted_size(whole, min(PREVIEW, max(whole)))
     buffer = io.BytesIO()
     images.resize(image, size).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -113,19 +113,17 @@ class Worker:
         try:
             connection.send((self._number, call, arguments))
             while True:
-                if connection.poll(_PAUSE):
-                    number, kind, value, notices = connection.recv()
-                    if number != self._number:
-                        continue
-                    if kind == "event":
-                        hear(value)
-                        continue
-                    if kind == "done":
-                        return value, notices
-                    raise (ImpastoError if kind == "refused" else Defect)(value)
                 if (wished := wish()) != told:
                     told = wished
                     connection.send((self._number, told, ()))
+                if connection.poll(_PAUSE):
+                    number, kind, value, notices = connection.recv()
+                    if number == self._number and kind == "event":
+                        hear(value)
+                    elif number == self._number and kind == "done":
+                        return value, notices
+                    elif number == self._number:
+                        raise (ImpastoError if kind == "refused" else Defect)(value)
                 if until is not None and time.monotonic() > until:
                     break
         except (EOFError, OSError):  # it died, or another thread has closed it

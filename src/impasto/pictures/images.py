@@ -128,7 +128,9 @@ def measured(data: bytes, name: str) -> tuple[int, int]:
         raise ImpastoError(f"{name} is empty; give a picture file")
     with decoding.opened(data, name) as image:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        # A PNG may have its EXIF at the end, and Pillow would decode all of it to get there.
+        is_late = image.format == "PNG" and "exif" not in image.info
+        turned = not is_late and image.getexif().get(_ORIENTATION, 1) >= 5
     return (height, width) if turned else (width, height)
 
 

@@ -1,0 +1,131 @@
+"""A worker makes calls in a process of its own, and its death is an exception here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from impasto.errors import ImpastoError
+from impasto.jobs.workers import Defect, Died, Wish, Worker
+from tests.jobs.conftest import until
+
+CALLS = "tests.jobs.calls:"
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker(1)
+    yield worker
+    worker.close()
+
+
+def test_a_call_tells_events_and_returns(worker: Worker) -> None:
+    heard: list[int] = []
+    result, notices = worker.run(f"{CALLS}count", 3, 0.0, hear=heard.append)
+    assert result == heard == [0, 1, 2]
+    assert notices == ["counted to 3"]
+    assert worker.run(f"{CALLS}count", 1, 0.0)[1] == ["counted to 1"]  # its own only
+
+
+@pytest.mark.parametrize("wish", ["cancel", "stop"])
+def test_a_wish_reaches_a_running_call(worker: Worker, wish: Wish) -> None:
+    heard: list[int] = []
+    result, _ = worker.run(
+        f"{CALLS}count", 2000, 0.01, hear=heard.append, wish=lambda: wish if heard else ""
+    )
+    assert result[-1] == wish
+    assert len(result) < 100
+    assert worker.run(f"{CALLS}count", 2, 0.0)[0] == [0, 1]  # the wish was for that call
+
+
+def test_errors_come_back_as_sentences(worker: Worker) -> None:
+    with pytest.raises(ImpastoError, match="this is wrong; do that"):
+        worker.run(f"{CALLS}refuse")
+    with pytest.raises(Defect, match=r"KeyError.*report it"):
+        worker.run(f"{CALLS}break_down")
+
+
+def test_after_a_death_there_is_a_new_process(worker: Worker) -> None:
+    before = worker.pid
+    with pytest.raises(Died):
+        worker.run(f"{CALLS}die")
+    assert worker.run(f"{CALLS}count", 1, 0.0)[0] == [0]
+    assert worker.pid != before
+
+
+def test_a_call_that_hangs_is_ended(worker: Worker) -> None:
+    with pytest.raises(Died, match="too long"):
+        worker.run(f"{CALLS}count", 1000, 1.0, seconds=0.3)
+
+
+def test_signals_to_the_whole_group_are_the_parents_to_answer(worker: Worker) -> None:
+    assert worker.run(f"{CALLS}ignores_signals")[0]
+
+
+def test_a_worker_is_spawned_not_forked(worker: Worker) -> None:
+    worker.run(f"{CALLS}count", 1, 0.0)
+    assert worker.pid
+    assert any("spawn" in word for word in psutil.Process(worker.pid).cmdline())
+
+
+def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import threading, time
+            from impasto.jobs.workers import Worker
+
+            if __name__ == "__main__":
+                worker = Worker(1)
+                args = ("tests.jobs.calls:count", 1000, 1.0)
+                threading.Thread(target=worker.run, args=args, daemon=True).start()
+                while worker.pid is None:
+                    time.sleep(0.01)
+                time.sleep(0.5)
+                print(worker.pid, flush=True)
+                time.sleep(60)
+            """
+        )
+    )
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert parent.stdout
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.communicate()
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 10)
+
+
+def test_closing_from_another_thread_ends_a_call() -> None:
+    import threading
+
+    worker, died = Worker(1), []
+
+    def call() -> None:
+        try:
+            worker.run(f"{CALLS}count", 1000, 0.1)
+        except Died:
+            died.append(True)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    until(lambda: worker.pid is not None)
+    time.sleep(0.2)
+    worker.close()
+    thread.join(10)
+    assert died
