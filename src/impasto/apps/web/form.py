@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -100,34 +100,46 @@ def _control(name: str, annotation: Any, default: Any, text: str) -> Control:
         kind: Any = gr.Radio if len(choices) <= _FEW else gr.Dropdown
         return Control(name, annotation, kind(choices, value=first, label=label, info=info), first)
     for member in members:
-        base, extras = getattr(member, "__origin__", member), getattr(member, "__metadata__", ())
-        if base in (int, float) and not any(isinstance(each, Parsed) for each in extras):
-            component = _number(base, extras, default, label, info)
+        base = getattr(member, "__origin__", member)
+        # Gradio shows an empty field for numbers as 0, so that one which may be empty is for text.
+        if base in (int, float) and default is not None:
+            component = _number(member, default, label, info)
             return Control(name, annotation, component, default)
     shares = any(
         isinstance(each, Parsed) and each.parse is settings.shares_of
         for member in members
         for each in getattr(member, "__metadata__", ())
     )
-    hint = "relu3_1, relu4_1=2" if shares else "relu4_2"
+    hint = "such as relu3_1, relu4_1:2" if shares else AUTOMATIC
+    info = f"{info} {_range(members[0])}".strip()
     component = gr.Textbox(default or "", label=label, info=info, placeholder=hint, max_length=500)
     return Control(name, annotation, component, default or "")
 
 
-def _number(base: type, extras: Sequence[Any], default: Any, label: str, info: str) -> Any:
+def _number(annotation: Any, default: Any, label: str, info: str) -> Any:
     """A slider where the range is short, and else a field; the settings check the value."""
-    least = next((each.ge for each in extras if getattr(each, "ge", None) is not None), None)
-    most = next((each.le for each in extras if getattr(each, "le", None) is not None), None)
-    if default is not None and least is not None and most is not None and most - least <= _SHORT:
+    least, most = _bounds(annotation)
+    if least is not None and most is not None and most - least <= _SHORT:
         return gr.Slider(least, most, default, step=0.01, label=label, info=info)
-    # A range up to billions says nothing.
-    between = f"From {least:g} to {most:g}." if most is not None and most < 1e6 else None
-    allowed = between or (f"At least {least:g}." if least is not None else "")
+    is_whole = get_args(annotation)[0] is int
     return gr.Number(
         default,
         label=label,
-        info=f"{info} {allowed}".strip(),
-        placeholder=AUTOMATIC if default is None else None,
-        precision=0 if base is int else None,
-        step=1 if base is int else 0.1,
+        info=f"{info} {_range(annotation)}".strip(),
+        precision=0 if is_whole else None,
+        step=1 if is_whole else 0.1,
     )
+
+
+def _bounds(annotation: Any) -> tuple[float | None, float | None]:
+    extras = getattr(annotation, "__metadata__", ())
+    least = next((each.ge for each in extras if getattr(each, "ge", None) is not None), None)
+    most = next((each.le for each in extras if getattr(each, "le", None) is not None), None)
+    return least, most
+
+
+def _range(annotation: Any) -> str:
+    least, most = _bounds(annotation)
+    if most is not None and most < 1e6:  # a range up to billions says nothing
+        return f"From {least:g} to {most:g}."
+    return "" if least is None else f"At least {least:g}."

@@ -64,6 +64,7 @@ class Guard:
 
 
 _ELSEWHERE = (b"cross-site", b"same-site")
+_OF_FILES = {"path", "url", "meta", "orig_name", "_type"}  # the fields of Gradio's files
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -95,7 +96,7 @@ def _names_files(body: bytes) -> bool:
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
-            if "meta" in part or "_type" in part or "orig_name" in part:
+            if not part.keys().isdisjoint(_OF_FILES):
                 return True
             parts += part.values()
         elif isinstance(part, list):

@@ -47,8 +47,8 @@ class Photos:
                 image = images.resize(image, images.fitted_size(image.size, PREVIEW))
             preview = images.encoded(image, "jpg")
         id_ = secrets.token_urlsafe(16)
-        files.write_whole(preview, self.folder / f"{id_}.jpg")
-        files.write_whole(data, self.folder / id_)
+        files.write_whole(preview, self.folder / f"{id_}.jpg", force=True)
+        files.write_whole(data, self.folder / id_, force=True)
         self._tidy()
         return id_
 

@@ -22,7 +22,6 @@ from impasto.apps.web.photos import Forgotten, Photos
 from impasto.errors import ImpastoError
 from impasto.jobs.batcher import Batcher
 from impasto.jobs.one_pass import Painted, Repaint
-from impasto.jobs.orders import SAMPLE
 from impasto.jobs.queue import Full, Jobs
 from impasto.jobs.store import Gone, Job, Unknown
 from impasto.jobs.workers import Defect
@@ -160,11 +159,18 @@ def told(jobs: Jobs, job: Job) -> dict[str, Any]:
         "words": _words(jobs, job),
         "step": job.step,
         "done": round(job.done, 4),
+        "hasPreview": jobs.preview(job.id) is not None,
         "hasPicture": job.has_result,
         "hasFilm": job.has_result and "film" in job.result,
         "failed": _failure(job),
         "notices": list(job.notices),
     }
+
+
+def sentence(text: str) -> str:
+    """The text of an error as a sentence; one that begins with a file's name keeps it."""
+    first, _, _ = text.partition(" ")
+    return f"{text if '.' in first else text[:1].upper() + text[1:]}."
 
 
 def _words(jobs: Jobs, job: Job) -> str:
@@ -177,7 +183,7 @@ def _words(jobs: Jobs, job: Job) -> str:
         left = f", {_duration(job.left)} left" if job.left is not None else ""
         return f"Step {job.step} of {job.planned}{left}."
     steps = f" after {job.step} steps" if job.step else ""
-    message = f" {job.message[:1].upper()}{job.message[1:]}." if job.message else ""
+    message = f" {sentence(job.message)}" if job.message else ""
     return {
         "done": f"Done{steps}.{message}",
         "cancelled": f"Stopped{steps}. The picture so far is kept."
@@ -189,7 +195,7 @@ def _words(jobs: Jobs, job: Job) -> str:
 
 
 def _failure(job: Job) -> str:
-    return f"{job.message[:1].upper()}{job.message[1:]}." if job.state == "failed" else ""
+    return sentence(job.message) if job.state == "failed" else ""
 
 
 def _duration(seconds: float) -> str:
@@ -248,11 +254,7 @@ def _size(text: str) -> int | str:
 
 def _refused(_: Request, error: Exception) -> Response:
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), None)
-    sentence = f"{str(error)[:1].upper()}{str(error)[1:]}."
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Full) else {}
-    text = json.dumps({"error": sentence})
+    text = json.dumps({"error": sentence(str(error))})
     code = status or HTTPStatus.UNPROCESSABLE_ENTITY
     return Response(text, code, headers | _NEVER, media_type="application/json")
-
-
-__all__ = ["SAMPLE", "STYLES", "app", "told"]
