@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_one_bad_picture_does_not_spoil_a_batch(batcher: Batcher, photo: bytes) 
     ],
 )
 def test_bad_input_is_refused_at_once(
-    batcher: Batcher, photo: bytes, data: bytes | None, settings: dict[str, object], told: str
+    batcher: Batcher, photo: bytes, data: bytes | None, settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ImpastoError, match=told):
         batcher.submit(ask(photo if data is None else data, **settings))

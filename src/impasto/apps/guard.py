@@ -10,6 +10,8 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from impasto.errors import ImpastoError
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +22,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/healthz", "/readyz")
 """What answers without a token: it says nothing but that the server is there."""
+
+_DISCARDED = 2**28  # bytes; then the connection is closed
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
@@ -41,8 +45,11 @@ def check_host(host: str, token: str | None) -> None:
         )
 
 
-class _TooLarge(Exception):
+class TooLarge(HTTPException):
     """A request sent more bytes than it may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"a request may have {most / 2**20:g} MiB; send smaller pictures")
 
 
 class Guard:
@@ -101,7 +108,10 @@ class Guard:
             message = await receive()
             count += len(message.get("body", b""))
             if count > self.upload:
-                raise _TooLarge
+                self.refused("bytes")
+                if message.get("more_body"):
+                    await _discard(receive)
+                raise TooLarge(self.upload)
             return message
 
         async def begun(message: Message) -> None:
@@ -111,13 +121,13 @@ class Guard:
 
         try:
             if told.isdigit() and int(told) > self.upload:
-                raise _TooLarge
+                self.refused("bytes")
+                await _discard(receive)
+                raise TooLarge(self.upload)
             await self.app(scope, counted, begun)
-        except _TooLarge:
-            self.refused("bytes")
-            sentence = f"a request may have {self.upload / 2**20:g} MiB; send smaller pictures"
+        except TooLarge as error:
             if not is_begun:
-                await _answer(send, 413, sentence, {"connection": "close"})
+                await _answer(send, 413, error.detail, {"connection": "close"})
 
     def _is_welcome(self, scope: Scope) -> bool:
         if scope["path"] in OPEN:
@@ -144,6 +154,16 @@ class Guard:
             host = _headers(scope).get("host", "")
             sentence = f"this server answers to localhost only, and not to {host[:80]!r} or pages "
             await _answer(send, 403, sentence + "of another site; start it with a --token", {})
+
+
+async def _discard(receive: Receive) -> None:
+    """Read the rest of a request: a client that is still sending may never see an answer."""
+    left = _DISCARDED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 def _has_port(headers: dict[str, str]) -> bool:

@@ -12,6 +12,8 @@ import contextlib
 import dataclasses
 import html
 import json
+import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -834,6 +836,7 @@ def listen(
     Raises:
         ImpastoError: the port is taken, or the address is not this machine's.
     """
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # clients are told
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -844,8 +847,9 @@ def listen(
         timeout_graceful_shutdown=int(DRAIN),
     )
     try:
-        listening = config.bind_socket()
-    except SystemExit:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.create_server((settings.host, settings.port), family=family)
+    except OSError:
         raise ImpastoError(
             f"{settings.host}:{settings.port} cannot be listened on; give another --port or --host"
         ) from None

@@ -164,7 +164,7 @@ def _killed(process: Any) -> None:
         process.join(10)
 
 
-class _Collected(logging.Handler):
+class Collected(logging.Handler):
     """Collects notices, which are the caller's to show."""
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ def _serve(connection: Connection, threads: int | None) -> None:
     if threads:  # before torch is imported
         os.environ["OMP_NUM_THREADS"] = str(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    collected = _Collected()
+    collected = Collected()
     LOGGER.addHandler(collected)
     LOGGER.propagate = False
     while True:
@@ -195,7 +195,7 @@ def _serve(connection: Connection, threads: int | None) -> None:
         if call in ("", "cancel", "stop"):  # a wish that came too late
             continue
         collected.notices = []
-        kind, value = _made(call, arguments, _Ear(connection, number))
+        kind, value = made(call, arguments, _Ear(connection, number))
         connection.send((number, kind, value, collected.notices))
 
 
@@ -206,7 +206,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _made(call: str, arguments: tuple[Any, ...], tell: Tell) -> tuple[str, Any]:
+def made(call: str, arguments: tuple[Any, ...], tell: Tell) -> tuple[str, Any]:
+    """Make a call; how it went ("done", "refused" or "defect"), and its result or a sentence."""
     try:
         return "done", pkgutil.resolve_name(call)(*arguments, tell)
     except ImpastoError as error:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -84,6 +85,9 @@ def web(
     """
     with _needing("web"):
         from impasto.apps import serve as own, web as page
+
+        if find_spec("gradio") is None:  # `build` imports it, after it has set its environment
+            raise ModuleNotFoundError("no gradio", name="gradio")
     choices.setdefault("port", 7860)
     settings = choose(ServeSettings, None, choices)
     token = _token(settings, token)

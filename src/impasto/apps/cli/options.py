@@ -116,8 +116,18 @@ def _options(kind: type[AnySettings], names: Mapping[str, str]) -> dict[str, Any
         is_file = Path in settings.options(annotation)
         hint = Literal[tuple(words)] if words else Path if is_file else tuple[str, ...]
         parse = functools.partial(meaning, annotation)
-        options[name] = Annotated[hint, converted(parse, show_choices=False, **about)]
+        options[name] = Annotated[hint, converted(parse, show_choices=False, **about), _ANY]
     return options
+
+
+class _Any:
+    """Tells pydantic to accept any value. Where a program has loaded it, cyclopts calls it."""
+
+    def __get_pydantic_core_schema__(self, *_: Any) -> dict[str, str]:
+        return {"type": "any"}
+
+
+_ANY = _Any()
 
 
 def _annotations(kind: Any) -> dict[str, Any]:
