@@ -1,4 +1,5 @@
 # make demo   paint the kingfisher after the café terrace, by optimisation and in one pass
+# make web    open a page to paint on, at http://127.0.0.1:7860
 # make test   lint, types and tests
 # Both set up what they need in $(VENV) first, once. More targets: CONTRIBUTING.md.
 
@@ -14,9 +15,10 @@ LESSON_STEPS ?= 40
 
 run := $(VENV)/bin/python -m
 ready := $(VENV)/.impasto-ready
+browser := $(VENV)/.impasto-browser
 samples := src/impasto/pictures/samples
 
-.PHONY: demo test lint format lesson bench painted one-pass adversaries reconstruction gallery answers parts clean
+.PHONY: demo web cluster serving test lint format lesson bench painted one-pass adversaries reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -25,8 +27,11 @@ demo: $(ready)
 	$(VENV)/bin/impasto apply $(samples)/photos/kingfisher.jpg --style cafe_terrace_at_night \
 		--output demo-one-pass.png --force
 
+web: $(ready)
+	$(VENV)/bin/impasto web
+
 # A thread for each process: pictures in tests are small, and threads would wait for each other.
-test: lint
+test: lint $(browser)
 	OMP_NUM_THREADS=1 $(run) pytest --numprocesses auto --maxprocesses 4
 
 lint: $(ready)
@@ -47,6 +52,16 @@ lesson: $(ready)
 	LESSON_SIZE=$(LESSON_SIZE) LESSON_STEPS=$(LESSON_STEPS) $(VENV)/bin/python examples/lesson.py
 	$(VENV)/bin/python examples/lesson.py one_pass.ipynb
 	$(VENV)/bin/python examples/lesson.py adversaries.ipynb
+
+# Workers on a cluster, with a real Ray (some hundred megabytes, so that it is no part of `test`).
+cluster: $(ready)
+	$(run) pip install --quiet --editable ".[cluster]"
+	OMP_NUM_THREADS=1 $(run) pytest cluster_tests
+
+# The tables of docs/serving.md.
+serving: $(ready)
+	$(VENV)/bin/python benchmarks/serve.py
+	$(VENV)/bin/python benchmarks/batch.py
 
 bench: $(ready)
 	$(VENV)/bin/python benchmarks/bench.py bench.md
@@ -84,4 +99,10 @@ $(ready): pyproject.toml
 	$(run) pip --version >/dev/null
 	$(run) pip show --quiet torch 2>/dev/null || $(run) pip install --quiet "$(TORCH)"
 	$(run) pip install --quiet --editable ".[dev]"
+	touch $@
+
+# The page is tested in Chromium; where it is missing and apt-get is there, it is installed.
+$(browser): $(ready)
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y chromium >/dev/null; }
 	touch $@

@@ -95,7 +95,8 @@ def sky(photo: Image.Image) -> Image.Image:
     """A soft mask of the blue parts near the top of a photo, and of its uppermost tenth."""
     red, _, blue = (np.asarray(band, dtype=np.float64) for band in photo.split())
     height = np.linspace(0, 1, photo.height)[:, None]
-    mask = Image.fromarray(np.uint8(255 * ((blue > red + 12) | (height < 0.1)) * (height < 0.42)))
+    area = ((blue > red + 12) | (height < 0.1)) * (height < 0.42)
+    mask = Image.fromarray(255 * area.astype(np.uint8))
     return mask.filter(ImageFilter.MedianFilter(9)).filter(ImageFilter.GaussianBlur(3))
 
 

@@ -177,11 +177,11 @@ def _way(
 
     if style:
         path = str(networks.located(network))
-        limits, staff = staffed(cluster, limits)
+        limits, staff = staffed(cluster, limits, kinds=1)
         batcher = Batcher(limits, staff.worker, [path])
         return folders.OnePass(batcher, path, dict(style), choices, out.format)
     paintings = [(files.read_whole(name)[1], share) for name, share in paint]
-    limits, staff = staffed(cluster, limits)
+    limits, staff = staffed(cluster, limits, kinds=1)
     hidden = Path(str(out.output)) / folders.HIDDEN
     if out.force:
         shutil.rmtree(hidden, ignore_errors=True)

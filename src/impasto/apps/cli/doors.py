@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -128,8 +129,12 @@ class Staff:
     worker: Callable[[], Runs]
 
 
-def staffed(cluster: str | None, settings: _Work) -> tuple[_Work, Staff]:
-    """Settings that say how many workers there are, and how they begin, here or on a cluster."""
+def staffed(cluster: str | None, settings: _Work, kinds: int = 2) -> tuple[_Work, Staff]:
+    """Settings that say how many workers there are, and how they begin, here or on a cluster.
+
+    kinds: 2 if both kinds work at once, 1 if only one of them does. On a cluster they share the
+    cores of each machine.
+    """
     from impasto.jobs.batcher import machine_cores, worker_count
 
     if cluster is None:
@@ -147,8 +152,9 @@ def staffed(cluster: str | None, settings: _Work) -> tuple[_Work, Staff]:
     joined = Cluster(cluster)
     workers = settings.workers or joined.count
     painters = max(settings.painters, joined.count)
+    each = max(1, -(-max(workers, painters) // joined.count)) * kinds
     own = replace(settings, workers=workers, painters=painters)
-    return own, Staff(joined.start, joined.start)
+    return own, Staff(partial(joined.start, each), partial(joined.start, each))
 
 
 def _named(networks: tuple[str, ...]) -> dict[str, str]:

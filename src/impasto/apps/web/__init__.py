@@ -6,6 +6,7 @@ that nothing is cached twice and no address is fetched for anybody.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ def build(jobs: Jobs, batcher: Batcher, settings: ServeSettings) -> FastAPI:
     from impasto.apps.web import page, routes
     from impasto.apps.web.photos import Photos
 
-    photos = Photos(jobs.store.folder / "photos", settings)
-    app = routes.app(jobs, batcher, photos, settings)
-    return page.mounted(app, jobs, photos, settings)
+    async def built() -> FastAPI:
+        photos = Photos(jobs.store.folder / "photos", settings)
+        app = routes.app(jobs, batcher, photos, settings)
+        return page.mounted(app, jobs, photos, settings)
+
+    return asyncio.run(built())  # where no event loop runs, Gradio makes some and leaves them open

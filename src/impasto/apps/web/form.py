@@ -88,14 +88,15 @@ def titled(name: str) -> str:
 def _control(name: str, annotation: Any, default: Any, text: str) -> Control:
     label, info = titled(name), f"{text[:1].upper()}{text[1:]}"
     members = options(annotation)
-    words = dict.fromkeys(STARTS) if name == "init" else words_of(annotation)
+    component: Any
+    words: dict[str, Any] = dict.fromkeys(STARTS) if name == "init" else words_of(annotation)
     if annotation is bool:
         component = gr.Checkbox(default, label=label, info=info)
         return Control(name, annotation, component, default)
     if words:
         choices = [*([AUTOMATIC] if NoneType in members else []), *words]
         first = AUTOMATIC if default is None else default
-        told = [f"{word}: {row.help}" for word, row in words.items() if hasattr(row, "help")]
+        told = [f"{word}: {row.help}" for word, row in words.items() if row and row.help]
         info = " ".join([info, *([f"({'; '.join(told)})"] if told else [])])
         kind: Any = gr.Radio if len(choices) <= _FEW else gr.Dropdown
         return Control(name, annotation, kind(choices, value=first, label=label, info=info), first)

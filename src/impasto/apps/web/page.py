@@ -62,7 +62,7 @@ def mounted(app: FastAPI, jobs: Jobs, photos: Photos, settings: ServeSettings) -
         font=_SYSTEM,
         font_mono=("ui-monospace", "monospace"),
     )
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         _Page(jobs, photos, settings).blocks,
         "/",
@@ -78,6 +78,7 @@ def mounted(app: FastAPI, jobs: Jobs, photos: Photos, settings: ServeSettings) -
         show_error=True,
         max_file_size=parse_memory(settings.upload),
     )
+    return app
 
 
 class _Page:
@@ -130,7 +131,9 @@ class _Page:
                     )
                     with gr.Accordion("Mix with a second style", open=False):
                         others = [("None", ""), *((title(name), name) for name in STYLES)]
-                        self.other = gr.Radio(others, value="", label="Second style")
+                        self.other = gr.Radio(
+                            others, value="", label="Second style", elem_id="second"
+                        )
                         self.share = gr.Slider(
                             0, 1, 0.5, step=0.05, label="Share of the second style"
                         )
@@ -206,6 +209,7 @@ class _Page:
         for styles in (self.styles, self.textures):
             styles.painting(self.brought, [self.now, *quick], shown, **ways)
             styles.style(self.chose, [self.now, *quick], shown, **ways)
+        control: Any
         for control in quick:
             happened = control.release if control in (self.quick, self.share) else control.input
             happened(self.turned, [self.now, *quick], shown, trigger_mode="always_last", **ways)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -213,9 +214,14 @@ class _Thumbs:
     def __init__(self, batcher: Batcher, photos: Photos) -> None:
         self.batcher, self.photos = batcher, photos
         self.kept: OrderedDict[str, dict[str, Future[Painted]]] = OrderedDict()
+        self._lock = threading.Lock()  # a browser asks for all five at once
 
     def of(self, id: str) -> dict[str, Future[Painted]]:  # noqa: A002
         """The five of a photo, asked for at once."""
+        with self._lock:
+            return self._found(id)
+
+    def _found(self, id: str) -> dict[str, Future[Painted]]:  # noqa: A002
         found = self.kept.get(id)
         if found is None or any(each.done() and each.exception() for each in found.values()):
             data = self.photos.preview(id)
