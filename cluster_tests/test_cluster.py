@@ -21,7 +21,7 @@ from tests.jobs.conftest import over, small, stylize, until
 
 from impasto.errors import ImpastoError
 from impasto.jobs.batcher import Batcher
-from impasto.jobs.cluster import CHOICES, CHOICES_HERE, Cluster, RemoteWorker
+from impasto.jobs.cluster import CHOICES, CHOICES_HERE, CHOICES_LOOPBACK, Cluster, RemoteWorker
 from impasto.jobs.one_pass import Repaint
 from impasto.jobs.queue import Jobs
 from impasto.jobs.workers import Defect, Died, Wish, Worker
@@ -63,7 +63,13 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
-    own = {**CHOICES, **CHOICES_HERE, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
+    own = {
+        **CHOICES,
+        **CHOICES_HERE,
+        **CHOICES_LOOPBACK,
+        "PYTHONPATH": str(ROOT),
+        "http_proxy": "http://127.0.0.1:9",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in own.items():
             patch.setenv(name, value)

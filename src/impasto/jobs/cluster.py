@@ -52,6 +52,10 @@ CHOICES = {
 CHOICES_HERE = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
+# And where the cluster is on loopback: Ray would look for its head at this machine's other address.
+CHOICES_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
 @dataclass(frozen=True)
 class Machine:
     """A machine of the cluster, with the CPUs and GPUs that Ray counts there."""
@@ -407,6 +411,9 @@ def _joined(address: str) -> Any:
     for name, value in CHOICES.items():
         os.environ.setdefault(name, value)
     ways: dict[str, Any] = {"address": address}
+    if address == LOCAL or address.startswith(("127.", "localhost:")):
+        for name, value in CHOICES_LOOPBACK.items():
+            os.environ.setdefault(name, value)
     if address == LOCAL:
         for name, value in CHOICES_HERE.items():
             os.environ.setdefault(name, value)
