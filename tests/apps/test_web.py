@@ -110,6 +110,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def browser() -> Iterator[Browser]:
     assert CHROMIUM, "there is no Chromium; make installs it where apt-get does, else install it"
     with sync_playwright() as playwright:
+        expect.set_options(timeout=20_000)
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
         chromium.close()
@@ -143,8 +144,8 @@ def visit(site: Site, browser: Browser) -> Iterator[Visit]:
         page.on("request", asked)
         page.on("websocket", lambda socket: wrong.append(socket.url))
         page.goto(site.url)
-        page.wait_for_selector("#stage .stage")
-        page.wait_for_selector("#styles .tile")
+        page.wait_for_selector("#stage .stage:not([inert])")
+        page.wait_for_selector("#styles .tiles:not([inert])")
         return page
 
     yield open_page
@@ -401,10 +402,15 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
                 return
         raise AssertionError(f"Tab does not reach {selector}")
 
+    choosers: list[FileChooser] = []
+    page.on("filechooser", choosers.append)
     tab_to("#stage .drop .choose")
-    with page.expect_file_chooser() as chooser:
+    until = time.monotonic() + 20
+    while not choosers:
+        assert time.monotonic() < until
         page.keyboard.press("Enter")
-    chooser.value.set_files(payload(small()))
+        page.wait_for_timeout(1000)
+    choosers[0].set_files(payload(small()))
     expect(page.locator("#styles .tile[data-photo]")).to_have_count(5)
     tab_to("#styles input[type=radio]")
     page.keyboard.press("Space")

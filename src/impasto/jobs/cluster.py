@@ -238,15 +238,16 @@ class RemoteWorker:
                 told = wished
                 actor.wish.remote(number, told)
             ready, _ = ray.wait([events, result], timeout=_PAUSE)
-            if events in ready:
-                for event in ray.get(events):
-                    hear(event)
-                events = actor.listen.remote(number, _LISTENED)
-            elif result in ready:
+            # `wait` gives one of them, and once the call is over, `listen` answers at once.
+            if ray.wait([result], timeout=0)[0]:
                 answer: tuple[str, Any, Notices] = ray.get(result)
                 for event in ray.get(events):  # the last ones
                     hear(event)
                 return answer
+            if events in ready:
+                for event in ray.get(events):
+                    hear(event)
+                events = actor.listen.remote(number, _LISTENED)
         raise Died("it took too long")
 
     def _start(self, wish: Callable[[], Wish]) -> Any:

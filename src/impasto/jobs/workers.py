@@ -89,6 +89,7 @@ class Worker:
         self._connection: Connection | None = None
         self._number = 0
         self._closed = False
+        self._changing = threading.Lock()  # another thread may close it as it begins
 
     @property
     def pid(self) -> int | None:
@@ -138,24 +139,29 @@ class Worker:
         self._end()
 
     def _start(self) -> Connection:
-        ours, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(
-            target=_serve, args=(theirs, self._threads), name="impasto-worker", daemon=True
-        )
-        self._process.start()
-        # Python would end it by SIGTERM at exit, which it leaves to its parent, and wait for ever.
-        util.Finalize(self, _killed, (self._process,), exitpriority=10)
-        theirs.close()
-        self._connection = ours
-        return ours
+        with self._changing:
+            if self._closed:
+                raise Died("the worker is closed")
+            ours, theirs = _CONTEXT.Pipe()
+            self._process = _CONTEXT.Process(
+                target=_serve, args=(theirs, self._threads), name="impasto-worker", daemon=True
+            )
+            self._process.start()
+            # Python would end it by SIGTERM at exit, which it leaves to its parent, and wait for
+            # ever.
+            util.Finalize(self, _killed, (self._process,), exitpriority=10)
+            theirs.close()
+            self._connection = ours
+            return ours
 
     def _end(self) -> None:
-        process, self._process = self._process, None
-        connection, self._connection = self._connection, None
-        if connection:
-            connection.close()
-        if process:
-            _killed(process)
+        with self._changing:
+            process, self._process = self._process, None
+            connection, self._connection = self._connection, None
+            if connection:
+                connection.close()
+            if process:
+                _killed(process)
 
 
 def _killed(process: Any) -> None:

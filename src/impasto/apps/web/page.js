@@ -274,6 +274,7 @@ window.impasto ??= (() => {
     });
     watch("value", update);
     update();
+    root.inert = false; // what is chosen before would be lost
   };
 
   const styles = (element, trigger, props, watch) => {
@@ -338,6 +339,7 @@ window.impasto ??= (() => {
     });
     watch("value", update);
     update();
+    element.querySelector(".tiles").inert = false;
   };
 
   const cards = (element, trigger, props, watch) => {

@@ -452,7 +452,7 @@ def _styles(name: str, label: str, most: int) -> Any:
 
 
 _TILES = """
-<fieldset class="tiles"><legend>{label}</legend><div class="strip">{tiles}
+<fieldset class="tiles" inert><legend>{label}</legend><div class="strip">{tiles}
 <label class="tile own" hidden><input type="radio" name="{name}" value="own">
 <img alt="Your painting"><span>Your painting</span></label>
 <label class="tile add"><input type="file" accept="image/*,.heic,.heif,.avif,.tif,.tiff">
@@ -461,7 +461,7 @@ _TILES = """
 """
 
 _STAGE = """
-<section class="stage is-empty" aria-label="Picture">
+<section class="stage is-empty" aria-label="Picture" inert>
 <div class="frame">
 <img class="picture" alt="" hidden>
 <video class="film" controls playsinline muted hidden aria-label="The film of this picture"></video>
