@@ -22,6 +22,7 @@ from PIL import Image
 from playwright.sync_api import (
     Browser,
     BrowserContext,
+    FileChooser,
     FilePayload,
     Page,
     Request,
@@ -403,7 +404,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
         raise AssertionError(f"Tab does not reach {selector}")
 
     choosers: list[FileChooser] = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     tab_to("#stage .drop .choose")
     until = time.monotonic() + 20
     while not choosers:
