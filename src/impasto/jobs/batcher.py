@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, told_of
 from impasto.jobs.one_pass import Painted, Repaint
 from impasto.jobs.orders import check_picture, check_pixels
 from impasto.jobs.queue import DEATHS, Full
@@ -212,9 +212,10 @@ class Batcher:
             painted, _ = worker.run(f"{_WHERE}painted", asked, self.limits, seconds=SECONDS)
         except Died:
             self._died(batch)
-        except ImpastoError as error:
+        except Exception as error:
+            failure = error if isinstance(error, ImpastoError) else Defect(told_of("it", error))
             for entry in batch:
-                entry.settle(error)
+                entry.settle(failure)
         else:
             seconds = time.monotonic() - began
             self.seconds += 0.2 * (seconds / len(batch) - self.seconds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -219,12 +221,14 @@ class Jobs:
             try:
                 self._paint(job, live, worker)
             except Exception as error:  # a full disk, say: the queue goes on
-                self._end(job, "failed", message=f"it could not be kept ({error}); try again")
+                with contextlib.suppress(Exception):  # not even that: it runs again at next start
+                    self._end(job, "failed", message=f"it could not be kept ({error}); try again")
             finally:
                 with self._changed:
                     self._live.pop(job.id, None)
                     self._changed.notify_all()
-            self.store.tidy(self.limits)
+            with contextlib.suppress(OSError, sqlite3.Error):
+                self.store.tidy(self.limits)
 
     def _paint(self, job: Job, live: _Live, worker: Runs) -> None:
         """Paint one job, and note on disk how it ended."""
