@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# From some version after 1.27 on, ONNX Runtime reports its use to its makers, even on Linux.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from impasto.api import *  # noqa: F403

@@ -49,8 +49,11 @@ FLAGS = [
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 TABS = ("Paint", "Take apart", "My pictures")
 
-# The server runs in this process, and Gradio uses what pandas warns of.
-pytestmark = pytest.mark.filterwarnings("default")
+# The server runs in this process, and Gradio's queue uses what pandas warns of.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting':DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated:DeprecationWarning"),
+]
 
 
 @dataclass
@@ -225,7 +228,8 @@ def test_a_photo_becomes_a_picture_at_a_tap(visit: Visit, tmp_path: Path) -> Non
     with page.expect_download() as download:
         page.click("#stage .save-jpg")
     download.value.save_as(tmp_path / "it.jpg")
-    assert Image.open(tmp_path / "it.jpg").format == "JPEG"
+    with Image.open(tmp_path / "it.jpg") as image:
+        assert image.format == "JPEG"
 
 
 def test_a_painting_grows_survives_a_reload_and_is_stopped(

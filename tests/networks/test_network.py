@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -287,3 +288,14 @@ assert "torch" not in sys.modules, "torch was imported"
     words = ["apply", str(tmp_path / "photo.png"), "--network", str(path), "--style", "style0"]
     words += ["--keep-colors", "histogram", "-o", str(tmp_path / "b.png"), "--size", "64"]
     subprocess.run([sys.executable, "-c", program, *words], check=True)
+
+
+def test_onnx_runtime_is_told_to_report_to_nobody() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import impasto, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"},
+    )
+    assert told.stdout.strip() == "1"
