@@ -165,6 +165,7 @@ window.impasto ??= (() => {
       const mine = reset();
       root.classList.remove("is-empty");
       offer("stop");
+      words("Starting…");
       const base = `pictures/${view.id}`;
       let step = -1;
       if (photo) await put(`photos/${photo}/preview.jpg`, "Your photo, before it is painted");
@@ -225,7 +226,11 @@ window.impasto ??= (() => {
       const { photo = "", view = {}, error = "", hint = "" } = props.value || {};
       says(error);
       const key = JSON.stringify([photo, view, hint]);
-      if (error || (view.kind === "job" && key !== current && current)) part("frame").scrollIntoView({ block: "nearest" });
+      const isNews = error || (view.kind === "job" && current && key !== current);
+      if (isNews) {
+        const news = part(error ? "says" : "words");
+        requestAnimationFrame(() => news.scrollIntoView({ block: "nearest" }));
+      }
       if (key === current) return;
       current = key;
       if (view.kind === "job") job(view, photo);
