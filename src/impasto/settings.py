@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 import types
@@ -583,6 +584,18 @@ def hints(kind: type[AnySettings]) -> dict[str, Any]:
     """The annotation of each setting of a kind."""
     found = get_type_hints(kind, include_extras=True)
     return {setting.name: found[setting.name] for setting in fields(kind)}
+
+
+def explained(kind: type[AnySettings]) -> dict[str, str]:
+    """The meaning of each setting, from the docstrings of its class and of the base classes.
+
+    Names of other settings are in backquotes. Python -OO has no docstrings, and so none of it.
+    """
+    told: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
+        told |= re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in told.items()}
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
@@ -25,7 +26,7 @@ OPEN = ("/healthz", "/readyz")
 
 _DISCARDED = 2**28  # bytes; then the connection is closed
 
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
@@ -135,14 +136,9 @@ class Guard:
         headers = _headers(scope)
         if self.token:
             return _knows(headers.get("authorization", ""), self.token)
-        host = (
-            headers.get("host", "").rsplit(":", 1)[0]
-            if _has_port(headers)
-            else headers.get("host", "")
-        )
         origin = headers.get("origin", "")
         is_own = not origin or origin.partition("://")[2] == headers.get("host", "")
-        return host in _LOCAL and is_own
+        return _host_of(headers.get("host", "")) in _LOCAL and is_own
 
     async def _refuse_entry(self, scope: Scope, send: Send) -> None:
         self.refused("entry")
@@ -166,8 +162,12 @@ async def _discard(receive: Receive) -> None:
             return
 
 
-def _has_port(headers: dict[str, str]) -> bool:
-    return headers.get("host", "").rpartition(":")[2].isdigit()
+def _host_of(header: str) -> str:
+    """The name in a Host header, without its port; empty if there is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _headers(scope: Scope) -> dict[str, str]:

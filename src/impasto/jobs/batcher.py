@@ -7,7 +7,6 @@ next one is painted at once.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections import deque
@@ -18,8 +17,8 @@ from dataclasses import dataclass, field
 from impasto.errors import ImpastoError, told_of
 from impasto.jobs.one_pass import Painted, Repaint
 from impasto.jobs.orders import check_picture, check_pixels
-from impasto.jobs.queue import DEATHS, Full
-from impasto.jobs.workers import Defect, Died, Runs
+from impasto.jobs.queue import DEATHS, ENDING, Full
+from impasto.jobs.workers import Defect, Died, Runs, machine_cores
 from impasto.networks.network import TOGETHER
 from impasto.networks.sessions import Sessions
 from impasto.pictures import images
@@ -69,13 +68,6 @@ def worker_count(limits: WorkSettings) -> int:
     return 1 if Sessions(limits.device).device == "cuda" else machine_cores()
 
 
-def machine_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
 class Batcher:
     """Paints pictures in one pass by workers, several at once.
 
@@ -91,7 +83,7 @@ class Batcher:
         observe: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
         self.limits, self.networks, self.observe = limits, networks, observe
-        self.deaths = self.refused = self.ready = 0
+        self.deaths = self.ready = 0
         self.seconds = 1.0  # that a picture takes, by the last ones
         self.together = MOST
         self._start = start
@@ -118,12 +110,8 @@ class Batcher:
         with self._changed:
             waiting = len(self._waiting)
             if not self._is_open or waiting >= self.limits.queue:
-                self.refused += 1
-                after = max(1, min(600, round(self.seconds * (waiting + 1) / len(self._threads))))
-                why = "this server is ending"
-                if self._is_open:
-                    why = f"{waiting} pictures wait already"
-                raise Full(f"{why}; try again in {after} seconds", after)
+                why = f"{waiting} pictures wait already" if self._is_open else ENDING
+                raise Full(why, self.seconds * (waiting + 1) / len(self._threads))
             entry = _Waiting(asked, size, time.monotonic())
             self._waiting.append(entry)
             self._changed.notify()

@@ -27,8 +27,7 @@ from typing import Any
 
 from impasto import __version__
 from impasto.errors import LOGGER, ImpastoError, notice, reason_of, told_of
-from impasto.jobs.batcher import machine_cores
-from impasto.jobs.workers import Collected, Defect, Died, Notices, Wish, made
+from impasto.jobs.workers import Collected, Defect, Died, Hung, Notices, Wish, machine_cores, made
 
 LOCAL = "local"
 """In place of an address: begin Ray on this machine alone."""
@@ -248,7 +247,7 @@ class RemoteWorker:
                 for event in ray.get(events):
                     hear(event)
                 events = actor.listen.remote(number, _LISTENED)
-        raise Died("it took too long")
+        raise Hung("it took too long")
 
     def _start(self, wish: Callable[[], Wish]) -> Any:
         """Begin a process; it waits for as long as no machine has room."""

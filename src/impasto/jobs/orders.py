@@ -15,7 +15,6 @@ from impasto.errors import ImpastoError, nearest
 from impasto.pictures import images
 from impasto.pictures.samples import sample_names
 from impasto.settings import (
-    FULL,
     STARTS,
     AnySettings,
     ApplySettings,
@@ -269,4 +268,3 @@ def _check_result(
     elif isinstance(size, int):
         for photo in photos or [(1, 1)]:
             check_pixels("the result", images.fitted_size(photo, size), limits)
-    assert size is None or size == FULL or isinstance(size, int | tuple)

@@ -96,7 +96,8 @@ def work_elsewhere(
         for name, data in given.items():
             (Path(folder) / name).write_bytes(data)
         told = work(order_text, folder, limits, tell)
-        made = {n: path.read_bytes() for n in KEPT if (path := Path(folder) / n).exists()}
+        names = (CHECKPOINT,) if told["stopped"] == "later" else KEPT
+        made = {n: path.read_bytes() for n in names if (path := Path(folder) / n).exists()}
         return told, made
 
 

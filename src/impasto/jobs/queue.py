@@ -16,12 +16,14 @@ from impasto.errors import ImpastoError
 from impasto.jobs.orders import Order, checked
 from impasto.jobs.painting import FILM, KEPT, Progress
 from impasto.jobs.store import Gone, Job, Store, Unknown, result_of
-from impasto.jobs.workers import Died, Runs, Wish
+from impasto.jobs.workers import Died, Hung, Runs, Wish
 from impasto.pictures import files
 from impasto.settings import WorkSettings
 
 DEATHS = 2
 """How many workers a job may take with it before it fails."""
+
+ENDING = "this server is ending"
 
 _GRACE = 60.0  # seconds beyond the limit after which a worker that does not end itself is ended
 
@@ -29,9 +31,9 @@ _GRACE = 60.0  # seconds beyond the limit after which a worker that does not end
 class Full(ImpastoError):
     """The queue is full; `retry_after` is when to try again, in seconds."""
 
-    def __init__(self, sentence: str, retry_after: int) -> None:
-        super().__init__(sentence)
-        self.retry_after = retry_after
+    def __init__(self, why: str, seconds: float) -> None:
+        self.retry_after = max(1, min(3600, round(seconds)))
+        super().__init__(f"{why}; try again in {self.retry_after} seconds")
 
 
 @dataclass
@@ -64,7 +66,6 @@ class Jobs:
         self.networks = networks or {"samples": "samples"}
         self.store.tidy(limits)
         self.deaths = 0  # of workers, since the start
-        self.refused = 0
         self.ended: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0}
         self.seconds = 60.0  # that a job takes, by the last ones
         self._start = start
@@ -95,10 +96,8 @@ class Jobs:
         with self._changed:
             waiting = self.store.count("waiting") + self._arriving
             if not self._is_open or waiting >= self.limits.queue:
-                self.refused += 1
-                after = max(1, min(3600, int(self.seconds * (waiting + 1) / len(self._threads))))
-                why = f"{waiting} jobs wait already" if self._is_open else "this server is ending"
-                raise Full(f"{why}; try again in {after} seconds", after)
+                why = f"{waiting} jobs wait already" if self._is_open else ENDING
+                raise Full(why, self.seconds * (waiting + 1) / len(self._threads))
             self._arriving += 1
         try:
             job = self.store.add(order, given)
@@ -242,7 +241,7 @@ class Jobs:
         try:
             told, notices = self._call(job, worker, hear, lambda: live.wish, seconds)
         except Died as death:
-            self._died(job, live, str(death))
+            self._died(job, live, death)
             return
         except ImpastoError as error:
             state = "cancelled" if live.wish == "cancel" else "failed"
@@ -296,7 +295,7 @@ class Jobs:
             files.write_whole(data, folder / name, force=True)
         return told, tuple(notices)
 
-    def _died(self, job: Job, live: _Live, reason: str) -> None:
+    def _died(self, job: Job, live: _Live, death: Died) -> None:
         """The worker ended: the job waits again, or fails if it was the second."""
         with self._changed:
             if not self._is_open:  # it was ended by `close`
@@ -306,14 +305,13 @@ class Jobs:
         deaths = self.store.get(job.id).deaths + 1
         if live.wish == "cancel":
             self._end(job, "cancelled", message="its worker ended before it could stop")
-        elif deaths >= DEATHS or "too long" in reason:
-            sentence = (
-                f"it painted longer than {self.limits.seconds:g} seconds and did not stop; choose "
-                "a smaller size or fewer steps"
-                if "too long" in reason
-                else f"it ended {deaths} workers, perhaps for lack of memory; choose a smaller size"
-            )
-            self._end(job, "failed", message=sentence, deaths=deaths)
+        elif isinstance(death, Hung):
+            limit = f"it painted longer than {self.limits.seconds:g} seconds and did not stop"
+            message = f"{limit}; choose a smaller size or fewer steps"
+            self._end(job, "failed", message=message, deaths=deaths)
+        elif deaths >= DEATHS:
+            message = f"it ended {deaths} workers, perhaps for lack of memory"
+            self._end(job, "failed", message=f"{message}; choose a smaller size", deaths=deaths)
         else:
             self.store.change(job.id, state="waiting", deaths=deaths)
 

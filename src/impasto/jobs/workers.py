@@ -39,6 +39,10 @@ class Died(Exception):
     """A worker ended in the middle of a call."""
 
 
+class Hung(Died):
+    """A call took longer than it may, and its worker was ended."""
+
+
 class Defect(ImpastoError):
     """A call failed in a way that nobody foresaw; the text says so."""
 
@@ -73,6 +77,13 @@ class Runs(Protocol):
     def close(self) -> None:
         """End the worker at once."""
         ...
+
+
+def machine_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
 
 
 class Worker:
@@ -129,9 +140,10 @@ class Worker:
                     break
         except (EOFError, OSError):  # it died, or another thread has closed it
             pass
-        reason = "it took too long" if until and time.monotonic() > until else "it died"
         self._end()
-        raise Died(reason)
+        if until is not None and time.monotonic() > until:
+            raise Hung("it took too long")
+        raise Died("it died")
 
     def close(self) -> None:
         """End the process at once."""

@@ -135,10 +135,10 @@ def staffed(cluster: str | None, settings: _Work, kinds: int = 2) -> tuple[_Work
     kinds: 2 if both kinds work at once, 1 if only one of them does. On a cluster they share the
     cores of each machine.
     """
-    from impasto.jobs.batcher import machine_cores, worker_count
+    from impasto.jobs.batcher import worker_count
 
     if cluster is None:
-        from impasto.jobs.workers import Worker
+        from impasto.jobs.workers import Worker, machine_cores
 
         count, cores = worker_count(settings), machine_cores()
         own = replace(settings, workers=count)

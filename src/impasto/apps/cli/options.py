@@ -8,7 +8,6 @@ that cannot be parsed is passed on, and the settings say in their error what the
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -136,14 +135,14 @@ def _annotations(kind: Any) -> dict[str, Any]:
 
 
 def _explained(kind: type[AnySettings]) -> dict[str, str]:
-    """The help text of each setting, from the docstrings of its class and of the base classes."""
-    told = {"preset": "settings as published, instead of impasto's own."}
-    for base in reversed(kind.__mro__):
-        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
-        told |= re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE)
+    """The help text of each setting, with other settings as options."""
+    told = {
+        "preset": "settings as published, instead of impasto's own.",
+        **settings.explained(kind),
+    }
     known = {name: f"--{_option(name)}" for name in told}
     return {
-        name: re.sub(r"`(\w+)`", lambda word: known.get(word[1], word[1]), " ".join(text.split()))
+        name: re.sub(r"`(\w+)`", lambda word: known.get(word[1], word[1]), text)
         for name, text in told.items()
     }
 

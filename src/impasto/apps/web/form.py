@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -69,14 +68,10 @@ class Form:
 
 
 def explained(kind: type[AnySettings]) -> dict[str, str]:
-    """The help text of each setting, from the docstrings of its class and of the base classes."""
-    told: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nArgs")
-        told |= re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", listed, re.MULTILINE)
+    """The help text of each setting, with other settings as they are called here."""
     return {
-        name: re.sub(r"`(\w+)`", lambda word: titled(word[1]).lower(), " ".join(text.split()))
-        for name, text in told.items()
+        name: re.sub(r"`(\w+)`", lambda word: titled(word[1]).lower(), text)
+        for name, text in settings.explained(kind).items()
     }
 
 
