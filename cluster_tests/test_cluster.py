@@ -15,13 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from tests.jobs.conftest import over, small, stylize, until
 
 from impasto.errors import ImpastoError
 from impasto.jobs.batcher import Batcher
-from impasto.jobs.cluster import CHOICES, CHOICES_HERE, CHOICES_LOOPBACK, Cluster, RemoteWorker
+from impasto.jobs.cluster import (
+    CHOICES,
+    CHOICES_HERE,
+    CHOICES_LOOPBACK,
+    Cluster,
+    RemoteWorker,
+)
 from impasto.jobs.one_pass import Repaint
 from impasto.jobs.queue import Jobs
 from impasto.jobs.workers import Defect, Died, Wish, Worker
@@ -375,3 +382,43 @@ def test_a_cluster_that_cannot_be_reached_is_a_sentence() -> None:
         Cluster("127.0.0.1:9")
     with pytest.raises(ImpastoError, match="give host:port"):
         Cluster("nonsense")
+
+
+def test_a_folder_is_painted_on_a_cluster(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        (photos / f"{number}.jpg").write_bytes(small("owl", 96 + number, "JPEG"))
+    (photos / "bad.jpg").write_text("no picture")
+    command = [sys.executable, "-m", "impasto", "batch", str(photos), "--cluster", "local"]
+    for way in (["--style", "great_wave"], ["--paint", str(photos / "1.jpg"), "--steps", "3"]):
+        out = tmp_path / way[0]
+        own = subprocess.run(
+            [*command, "-o", str(out), "--size", "64", *way], capture_output=True, text=True
+        )
+        assert own.returncode == 1
+        assert "12 painted, 1 failed" in own.stdout
+        assert len(list(out.glob("*.png"))) == 12
+
+
+def test_a_server_gives_both_kinds_of_work_to_a_cluster(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "impasto", "serve", "--cluster", "local", "--port", "0"]
+    command += ["--folder", str(tmp_path / "jobs")]
+    own = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert own.stderr
+    try:
+        url = next(line for line in own.stderr if "listening" in line).split()[-1]
+        with httpx.Client(base_url=url, timeout=120) as client:
+            data = {"style": "great_wave", "size": "64"}
+            answer = client.post("/v1/apply", data=data, files={"photo": small("owl")})
+            assert answer.status_code == 200
+            asked = {"command": "texture", "sample": "great_wave"}
+            asked["settings"] = '{"size": [64, 64], "steps": 3}'
+            files = {name: (None, value) for name, value in asked.items()}
+            job = client.post("/v1/jobs", files=files).json()
+            until(lambda: client.get(job["links"]["self"]).json()["state"] == "done", 120)
+    finally:
+        own.terminate()
+        _, rest = own.communicate(timeout=90)
+    assert own.returncode == 0
+    assert quiet(rest) == ""

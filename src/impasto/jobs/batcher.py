@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from impasto.errors import ImpastoError, told_of
+from impasto.errors import LOGGER, ImpastoError, reason_of, told_of
 from impasto.jobs.one_pass import Painted, Repaint
 from impasto.jobs.orders import check_picture, check_pixels
 from impasto.jobs.queue import DEATHS, ENDING, Full
@@ -168,11 +168,16 @@ class Batcher:
             self._paint(batch, worker)
 
     def _warm(self, worker: Runs) -> None:
-        try:
-            worker.run(f"{_WHERE}warm", list(self.networks), self.limits, seconds=SECONDS)
-        except (Died, ImpastoError):  # pictures will say it
+        for _ in range(DEATHS):
+            try:
+                worker.run(f"{_WHERE}warm", list(self.networks), self.limits, seconds=SECONDS)
+            except Died:
+                continue
+            except Exception as error:  # pictures will say it, too
+                LOGGER.warning("the networks cannot be loaded (%s)", reason_of(error))
+                return
+            self.ready += 1
             return
-        self.ready += 1
 
     def _next(self) -> list[_Waiting]:
         """The picture that has waited longest, and all that go with it; none at the end."""

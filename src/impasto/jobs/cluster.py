@@ -433,6 +433,7 @@ def _joined(address: str) -> Any:
     try:
         with _own_signals(), _unreachable() if address == LOCAL else contextlib.nullcontext():
             ray.init(**ways, log_to_driver=False, logging_level=logging.ERROR)
+            ray.put(None)  # makes what sends objects; two threads that begin it break each other
     except Exception as error:
         if "ersion mismatch" in str(error):
             told = ", ".join(line.strip() for line in str(error).splitlines()[1:] if line.strip())
