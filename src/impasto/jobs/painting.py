@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import tempfile
@@ -15,10 +16,11 @@ from typing import Any
 from impasto import __version__, catalog
 from impasto.errors import ImpastoError
 from impasto.jobs.orders import COMMANDS, SAMPLE, Order, arguments
+from impasto.jobs.remaining import Remaining
 from impasto.jobs.workers import Tell
 from impasto.pictures import files, images
 from impasto.pictures.samples import sample
-from impasto.settings import WorkSettings, plain
+from impasto.settings import WorkSettings
 
 RESULT, FILM, CHECKPOINT, OUTCOME = "result.png", "film.mp4", "painting.checkpoint", "outcome.json"
 """The names of what a worker leaves in the folder of a job."""
@@ -47,23 +49,6 @@ class Progress:
     size: tuple[int, int] | None = None
     title: str = ""
     preview: bytes | None = None
-
-
-class Remaining:
-    """Estimates how long work goes on, from the share of it that is done."""
-
-    def __init__(self) -> None:
-        self.began: float | None = None
-        self.begun = 0.0
-
-    def seconds(self, done: float) -> float | None:
-        """The seconds left; None at the first call."""
-        now = time.monotonic()
-        if self.began is None:
-            self.began, self.begun = now, done
-        if done <= self.begun:
-            return None
-        return (now - self.began) * (1 - done) / (done - self.begun)
 
 
 def work(order_text: str, folder: str, limits: WorkSettings, tell: Tell) -> dict[str, Any]:
@@ -117,6 +102,11 @@ class _Job:
         """The settings that are not the order's to choose."""
         chosen: dict[str, Any] = {"device": self.limits.device}
         return chosen | ({"memory": self.limits.memory} if self.limits.memory else {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings, as keyword arguments of the command in Python."""
+        return {**self.choices, **self.machine}
 
     def path(self, name: str) -> Path:
         """The file of a picture that the order names."""
@@ -202,33 +192,27 @@ def _saved(job: _Job, image: Any, record: Any, stopped: str) -> dict[str, Any]:
 def _stylize(job: _Job) -> dict[str, Any]:
     from impasto.paint.stylize import Stylizer
 
-    stylizer = Stylizer(job.paintings or None, regions=job.regions, **_planned(job), **job.machine)
+    stylizer = Stylizer(job.paintings or None, regions=job.regions, **job.settings)
     return _paint(job, stylizer.start(job.photos[0]))
 
 
 def _reconstruct(job: _Job) -> dict[str, Any]:
     from impasto.paint import reconstruct
 
-    return _paint(job, reconstruct.start(job.photos, **_planned(job), **job.machine))
+    return _paint(job, reconstruct.start(job.photos, **job.settings))
 
 
 def _texture(job: _Job) -> dict[str, Any]:
     from impasto.paint import texture
 
     painting = job.paintings[0][0]
-    return _paint(job, texture.start(painting, **_planned(job), **job.machine))
-
-
-def _planned(job: _Job) -> dict[str, Any]:
-    return {name: plain(value) for name, value in job.choices.items()}
+    return _paint(job, texture.start(painting, **job.settings))
 
 
 def _atlas(job: _Job) -> dict[str, Any]:
     from impasto import api
 
-    return _sheet(
-        job, api.atlas, job.photos[0], job.paintings[0][0], **_planned(job), **job.machine
-    )
+    return _sheet(job, api.atlas, job.photos[0], job.paintings[0][0], **job.settings)
 
 
 def _compare(job: _Job) -> dict[str, Any]:
@@ -238,9 +222,14 @@ def _compare(job: _Job) -> dict[str, Any]:
         name: {str(value): tuple(value) if name == "size" else value for value in values}
         for name, values in job.order.vary.items()
     }
-    common = {**_planned(job), **job.machine}
     return _sheet(
-        job, api.compare, job.photos[0], job.paintings, regions=job.regions, vary=vary, **common
+        job,
+        api.compare,
+        job.photos[0],
+        job.paintings,
+        regions=job.regions,
+        vary=vary,
+        **job.settings,
     )
 
 
@@ -251,7 +240,7 @@ def _sheet(job: _Job, make: Any, *given: Any, **choices: Any) -> dict[str, Any]:
     def report(title: str, step: Any) -> None:
         number, _, rest = title.partition(" of ")
         count = int(rest.partition(":")[0])
-        whole = _OfSeveral(step, (int(number) - 1 + step.done) / count)
+        whole = dataclasses.replace(step, done=(int(number) - 1 + step.done) / count)
         if job.should_end(whole, title):
             raise KeyboardInterrupt
 
@@ -267,14 +256,6 @@ def _sheet(job: _Job, make: Any, *given: Any, **choices: Any) -> dict[str, Any]:
     if stopped == "later":
         return {"stopped": stopped}
     return _saved(job, sheet.image, dict(sheet.record), stopped)
-
-
-class _OfSeveral:
-    """A step of one of several runs, with the share of all that is done."""
-
-    def __init__(self, step: Any, done: float) -> None:
-        self.step, self.planned, self.done = step.step, step.planned, done
-        self.image, self.size = step.image, step.size
 
 
 def _apply(job: _Job) -> dict[str, Any]:
@@ -299,7 +280,7 @@ def _imagine(job: _Job) -> dict[str, Any]:
     from impasto.settings import ImagineSettings, choose
 
     name = job.order.style[0][0]
-    settings = choose(ImagineSettings, None, {**job.choices, **job.machine})
+    settings = choose(ImagineSettings, None, job.settings)
     generator = Generator.load(name, device=settings.device, memory=settings.memory)
     generator.check(settings.size, settings.tileable)
     image = generator(settings.size, seed=settings.seed, tileable=settings.tileable)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from impasto.apps.cli import console
+from impasto.jobs.remaining import Remaining
 
 if TYPE_CHECKING:  # imports torch, which `impasto --help` must not wait for
     from impasto.networks.learning import TrainingStep
@@ -23,7 +23,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self.quiet = quiet
         self.lines = lines
         self.title = ""
-        self.began, self.begun = 0.0, 0.0
+        self.remaining = Remaining()
         self.number = -1  # that was shown last
         self.bar: Any = None
 
@@ -68,18 +68,20 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     ) -> None:
         if title != self.title:
             self.__exit__()
-            self.title, self.began, self.begun = title, time.monotonic(), done
+            self.title, self.remaining = title, Remaining()
             self.number = -1
+        seconds = self.remaining.seconds(done)
+        left = "" if seconds is None else f", about {_duration(seconds)} left"
         if self.quiet:
             return
         with self._quiet_if_it_fails():
             if self.bar is None and sys.stderr is not None and sys.stderr.isatty():
                 self.bar = self._new_bar(planned, unit)
             if self.bar is not None:
-                self.bar.set_postfix_str(f"{told}{more}{self._left(done)}", refresh=False)
+                self.bar.set_postfix_str(f"{told}{more}{left}", refresh=False)
                 self.bar.update(number - self.bar.n)
             elif number != self.number and number % max(1, planned // self.lines) == 0:
-                console.say(f"{title}: {unit} {number}/{planned}, {told}{self._left(done)}")
+                console.say(f"{title}: {unit} {number}/{planned}, {told}{left}")
             self.number = number
 
     def _new_bar(self, planned: int, unit: str) -> Any:
@@ -107,14 +109,9 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
                 self.bar.disable = True
                 self.bar = None
 
-    def _left(self, done: float) -> str:
-        """The time left, from the part of the work done; steps at small sizes count for little."""
-        if done <= self.begun:
-            return ""
-        elapsed = time.monotonic() - self.began
-        seconds = elapsed * (1 - done) / (done - self.begun)
-        left = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
-        return f", about {left} left"
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
 
 
 def _columns() -> int:
