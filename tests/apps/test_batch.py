@@ -192,3 +192,72 @@ def test_kill_9_while_painting(photos: Path) -> None:
     assert batch(*words) == 0
     assert len(pictures()) == 2
     assert len(report()) == 2
+
+
+def test_a_new_photo_of_the_same_name_is_painted_too(photos: Path) -> None:
+    words = ("photos", "-o", "out", "--style", "great_wave", "--size", "64")
+    assert batch(*words) == 0
+    (photos / "kingfisher.bmp").write_bytes(small("owl", 96, "BMP"))  # comes before the .png
+    before = read_record("out/kingfisher-great_wave.png")["photo"]
+    assert batch(*words) == 0
+    assert pictures() == sorted([*EXPECTED, "kingfisher-2-great_wave.png"])
+    assert read_record("out/kingfisher-great_wave.png")["photo"] == before
+    assert len(report()) == 5
+
+
+def test_forced_and_killed_it_mixes_nothing(photos: Path) -> None:
+    for number in range(40):
+        (photos / f"{number:02}.png").write_bytes(small("owl", 96 + number))
+    words = ["photos", "-o", "out", "--style", "great_wave", "--size"]
+    assert batch(*words, "32") == 0
+    process = begun([*words, "128", "--force"])
+    until(lambda: len(report()) > 44)
+    killed(process)
+    assert batch(*words, "128") == 0
+    for path in pictures():
+        with Image.open(Path("out", path)) as image:
+            assert max(image.size) == 128
+
+
+def test_a_photo_that_changed_is_not_painted_from_before(photos: Path) -> None:
+    Path("wave.png").write_bytes(small("great_wave"))
+    photo = photos / "kingfisher.png"
+    words = [str(photo), "-o", "out", "--paint", "wave.png", "--size", "64", "--steps", "200"]
+    process = begun(words)
+    until(lambda: list(Path("out").rglob("painting.checkpoint")))
+    killed(process)
+    photo.write_bytes(small("owl"))
+    assert batch(*words) == 0
+    with Image.open("out/kingfisher-wave.png") as image:
+        assert image.size == (64, 43)  # the owl's shape
+
+
+def test_a_picture_that_cannot_be_saved_is_kept_for_the_next_run(photos: Path) -> None:
+    Path("wave.png").write_bytes(small("great_wave"))
+    Path("out").mkdir()
+    Path("out/trip").write_text("in the way")
+    words = ["photos", "-o", "out", "--paint", "wave.png", "--size", "48", "--steps", "2"]
+    assert batch(*words) == 1
+    failed = [line["error"] for line in report() if line["state"] == "failed"]
+    assert len(failed) == 2
+    assert all("out/trip cannot be created" in sentence for sentence in failed)
+    assert Path("out/.impasto-batch").exists()
+    Path("out/trip").unlink()
+    assert batch(*words) == 0
+    assert len(pictures()) == 4
+    assert not Path("out/.impasto-batch").exists()
+    assert photos.exists()
+
+
+def test_odd_sources(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / f"{'n' * 245}.png").write_bytes(small("owl"))
+    os.mkfifo(photos / "pipe.jpg")
+    words = ["-o", "photos/out", "--style", "great_wave", "--size", "32"]
+    assert batch("photos/**/*.png", *words) == 1
+    assert "4 painted, 1 failed" in capsys.readouterr().out
+    assert batch("photos/**/*.png", *words) == 1  # what is in the output folder is no photo
+    assert "4 of 5 are there already" in capsys.readouterr().out
+    assert batch("photos/out", *words) == 2
+    assert "do not count" in capsys.readouterr().err
+    Path("list.txt").write_bytes(b"\xef\xbb\xbfphotos/kingfisher.png\r\n")
+    assert batch("list.txt", *words) == 0

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -345,3 +346,64 @@ def test_a_damaged_table_is_told(tmp_path: Path) -> None:
         Store(tmp_path / "file")
     with pytest.raises(sqlite3.DatabaseError):
         sqlite3.connect(tmp_path / "jobs.sqlite").execute("select * from jobs")
+
+
+def test_a_full_disk_ends_no_queue(tmp_path: Path, given: dict[str, bytes]) -> None:
+    jobs = opened(tmp_path / "jobs")
+    table = jobs.store._table
+    try:
+        running = jobs.submit(stylize(steps=300, size=96), given)
+        until(lambda: jobs.get(running.id).step > 0)
+        waiting = jobs.submit(stylize(steps=1), given)
+        with jobs.store._lock:
+            table.execute("insert into jobs (id, state, about) values ('x', 'gone', '')")
+            table.execute("pragma query_only = on")  # as a disk that takes no more
+        until(lambda: jobs.get(running.id).step == 300)
+        with pytest.raises(Full, match="no room to keep a job; try again in 60 seconds"):
+            jobs.submit(stylize(), given)
+        until(lambda: not jobs.running)
+        with jobs.store._lock:
+            table.execute("pragma query_only = off")
+        assert over(jobs, running).state == "done"
+        assert jobs.get(running.id).step == 300
+        assert over(jobs, waiting).state == "done"
+        assert jobs.is_alive
+    finally:
+        jobs.close()
+
+
+def test_cancelled_jobs_that_waited_take_no_room(jobs: Jobs, given: dict[str, bytes]) -> None:
+    first = jobs.submit(stylize(steps=5000), given)
+    until(lambda: jobs.get(first.id).state == "running")
+    second = jobs.submit(stylize(), given)
+    jobs.cancel(second.id)
+    assert list(jobs.store.place(second.id).iterdir()) == []
+    jobs.cancel(first.id)
+    over(jobs, first)
+
+
+def test_cancel_is_heard_where_nothing_moves(jobs: Jobs, painting: bytes) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 64), "teal").save(buffer, "PNG")
+    plain = {"photo": buffer.getvalue(), "painting": buffer.getvalue()}
+    job = jobs.submit(stylize(steps=100_000, size=96), plain)
+    until(lambda: jobs.get(job.id).state != "waiting")
+    time.sleep(3)
+    jobs.cancel(job.id)
+    until(lambda: jobs.get(job.id).is_over, 10)
+    assert jobs.get(job.id).state == "cancelled"
+    assert painting
+
+
+def test_a_job_that_the_server_dies_of_fails_at_last(
+    tmp_path: Path, given: dict[str, bytes]
+) -> None:
+    store = Store(tmp_path)
+    job = store.add(stylize(), given)
+    for begun in range(1, 6):
+        store.change(job.id, state="running", begun=begun)
+        store.close()
+        store = Store(tmp_path)
+        assert store.get(job.id).state == ("waiting" if begun < 5 else "failed")
+    assert "the server ended 5 times" in store.get(job.id).message
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -24,9 +25,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN = ("/healthz", "/readyz")
 """What answers without a token: it says nothing but that the server is there."""
 
+_PATIENCE = 30.0  # seconds
 _DISCARDED = 2**28  # bytes; then the connection is closed
-
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
@@ -102,11 +102,12 @@ class Guard:
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app answer, as long as no more bytes come than may."""
         told = _headers(scope).get("content-length", "")
-        is_begun, count = False, 0
+        is_begun, is_whole, count = False, False, 0
 
         async def counted() -> Message:
-            nonlocal count
-            message = await receive()
+            nonlocal count, is_whole
+            message = await (receive() if is_whole else _in_time(receive))
+            is_whole = not message.get("more_body")
             count += len(message.get("body", b""))
             if count > self.upload:
                 self.refused("bytes")
@@ -126,24 +127,26 @@ class Guard:
                 await _discard(receive)
                 raise TooLarge(self.upload)
             await self.app(scope, counted, begun)
-        except TooLarge as error:
+        except HTTPException as error:  # while nobody listened: the app answers its own
             if not is_begun:
-                await _answer(send, 413, error.detail, {"connection": "close"})
+                await _answer(send, error.status_code, error.detail, {"connection": "close"})
 
     def _is_welcome(self, scope: Scope) -> bool:
         if scope["path"] in OPEN:
             return True
         headers = _headers(scope)
+        host, origin = headers.get("host", ""), headers.get("origin", "")
+        if origin and origin.partition("://")[2] != host:  # a browser knows the token by heart
+            return False
         if self.token:
             return _knows(headers.get("authorization", ""), self.token)
-        origin = headers.get("origin", "")
-        is_own = not origin or origin.partition("://")[2] == headers.get("host", "")
-        return _host_of(headers.get("host", "")) in _LOCAL and is_own
+        return is_loopback(_host_of(host))
 
     async def _refuse_entry(self, scope: Scope, send: Send) -> None:
         self.refused("entry")
         if self.token:
-            sentence = "this server asks for a token; send it as Authorization: Bearer TOKEN"
+            sentence = "this server asks for a token, and answers to its own pages only; send it "
+            sentence += "as Authorization: Bearer TOKEN"
             extra = {"www-authenticate": 'Basic realm="impasto, the token is the password"'}
             await _answer(send, 401, sentence, extra)
         else:
@@ -152,11 +155,20 @@ class Guard:
             await _answer(send, 403, sentence + "of another site; start it with a --token", {})
 
 
+async def _in_time(receive: Receive) -> Message:
+    """The next part of a request; a client that stops sending must not keep others out."""
+    try:
+        return await asyncio.wait_for(receive(), _PATIENCE)
+    except TimeoutError:
+        sentence = f"no more of the request came for {_PATIENCE:g} seconds; send it again"
+        raise HTTPException(408, sentence) from None
+
+
 async def _discard(receive: Receive) -> None:
     """Read the rest of a request: a client that is still sending may never see an answer."""
     left = _DISCARDED
     while left > 0:
-        message = await receive()
+        message = await _in_time(receive)
         left -= len(message.get("body", b""))
         if not message.get("more_body"):
             return
@@ -176,14 +188,15 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _knows(authorization: str, token: str) -> bool:
     kind, _, given = authorization.partition(" ")
+    data = given.encode("latin-1")  # as it came
     if kind.lower() == "basic":
         try:
-            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+            data = base64.b64decode(data, validate=True).partition(b":")[2]
+        except binascii.Error:
             return False
     elif kind.lower() != "bearer":
         return False
-    return hmac.compare_digest(given.encode(), token.encode())
+    return hmac.compare_digest(data, token.encode())
 
 
 async def _answer(send: Send, status: int, sentence: str, headers: dict[str, str]) -> None:

@@ -369,7 +369,8 @@ class _Timed:
 
 
 def _problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"detail": sentence}, status, headers=dict(headers or {}))
+    told = sentence.encode("utf-8", "replace").decode()  # half a character may have come in
+    return JSONResponse({"detail": told}, status, headers=dict(headers or {}))
 
 
 def _told(errors: Any) -> str:
@@ -706,7 +707,7 @@ async def _job_form(request: Request) -> tuple[Order, dict[str, bytes]]:
 
 
 def _object(name: str, text: Any) -> Any:
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         if isinstance(value := json.loads(text), dict):
             return value
     raise ImpastoError(f'{name} is no JSON object; send one such as {{"size": 512}}')
@@ -772,6 +773,8 @@ def _add_facts(app: FastAPI, door: Door) -> None:
     async def ready() -> dict[str, str]:
         if door.is_draining:
             raise HTTPException(503, "the server is ending")
+        if not (door.jobs.is_alive and door.batcher.is_alive):
+            raise HTTPException(503, "a queue has ended by a defect; begin the server again")
         if not door.batcher.ready:
             raise HTTPException(503, "the networks are being loaded", {"Retry-After": "2"})
         return {"status": "ready"}

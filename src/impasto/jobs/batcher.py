@@ -140,6 +140,11 @@ class Batcher:
         """The workers that have been started."""
         return list(self._workers)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether all of its threads go on."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def drain(self) -> None:
         """Take on nothing new; what waits is still painted."""
         with self._changed:

@@ -115,19 +115,18 @@ class Cluster:
         """Leave the cluster; its workers end. One that is `local` ends itself."""
         self.ray.shutdown()
 
-    def placed(self, worker: RemoteWorker, left: str) -> Machine:
-        """The machine for a worker, rather not the one it has `left`.
+    def placed(self, worker: RemoteWorker, left: str) -> Machine | None:
+        """The machine for a worker, rather not the one it has `left`; None if none is alive.
 
         Raises:
             ImpastoError: none can have it.
-            Died: no machine is alive.
         """
         machines = self.machines
         with self._lock:
             taken = [place for other, place in self._places.items() if other is not worker]
             fit = [machine for machine in machines if machine.id not in self._unfit]
             if not machines:
-                raise Died("no machine of the cluster is alive")
+                return None
             if not fit:
                 raise ImpastoError(next(iter(self._unfit.values())))
             best = min(fit, key=lambda each: (each.id == left, taken.count(each.id), each.name))
@@ -254,6 +253,9 @@ class RemoteWorker:
         patience = _PATIENCE
         while True:
             machine = self._cluster.placed(self, self._left)
+            if machine is None:
+                self._wait(wish)
+                continue
             self._actor = _begun(self._cluster.ray, machine, self._each)
             try:
                 if self._is_fit(machine, self._actor.begin.remote(), wish, patience):
@@ -262,6 +264,13 @@ class RemoteWorker:
                 notice(f"{machine.name} has no room for a worker yet; it goes on when there is")
                 patience *= 2
             self._end()
+
+    def _wait(self, wish: Callable[[], Wish]) -> None:
+        """Wait a little for a machine; that there is none is no death."""
+        notice("no machine of the cluster is alive; the work waits for one")
+        if self._closed or wish():
+            raise Died("it has not begun")
+        time.sleep(1)
 
     def _is_fit(
         self, machine: Machine, version: Any, wish: Callable[[], Wish], seconds: float

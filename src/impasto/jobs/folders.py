@@ -6,22 +6,31 @@ appear whole. Beside the pictures lies `report.jsonl`, a line for each photo tha
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import glob
+import hashlib
+import io
+import itertools
 import json
 import os
+import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from impasto.errors import ImpastoError, notice, told_of
 from impasto.jobs.batcher import MOST, Batcher, worker_count
 from impasto.jobs.one_pass import Painted, Repaint
 from impasto.jobs.orders import Order, Shares, check_picture
 from impasto.jobs.queue import Jobs
+from impasto.jobs.store import State
 from impasto.pictures import files, images
 
 REPORT, BEGUN = "report.jsonl", "batch.json"
@@ -67,64 +76,93 @@ class Outcome:
 def listed(sources: Iterable[str], out: Path) -> Iterator[tuple[Path, Path]]:
     """All photos, each with its place below the output folder (without its own extension).
 
-    A source is a photo; a folder, with all folders in it; a pattern such as `photos/**/*.jpg`; or a
-    `.txt` file with a path on each line. The output folder is left out.
+    A source is a photo; a folder, with all folders in it (links to folders are not followed); a
+    pattern such as `photos/**/*.jpg`; or a `.txt` file with a path on each line. What is in the
+    output folder is left out.
 
     Raises:
         ImpastoError: there is no such file, or a source has no photos in it.
     """
+    inside = out.resolve()
     for source in sources:
-        found = list(_photos_of(source, out))
+        found = [
+            (photo, place)
+            for photo, place in _photos_of(source)
+            if not photo.resolve().is_relative_to(inside)
+        ]
         if not found:
-            raise ImpastoError(f"{source} has no photos in it; give another folder or pattern")
+            raise ImpastoError(
+                f"{source} has no photos in it (those in {out} do not count); give another folder "
+                "or pattern"
+            )
         yield from found
 
 
-def _photos_of(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
+def _photos_of(source: str) -> Iterator[tuple[Path, Path]]:
     path = Path(source)
     if os.path.isdir(path):  # noqa: PTH112 # Path.is_dir raises
-        inside = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        for photo in sorted(p for p in inside if p.suffix.lower() in images.READABLE):
-            if not photo.resolve().is_relative_to(out.resolve()):
-                yield photo, photo.relative_to(path).with_suffix("")
-        return
-    if any(sign in source for sign in _GLOB) and not files.is_file(path):
+        inside = (
+            Path(folder) / name
+            for folder, _, names in os.walk(path, onerror=_left_out)
+            for name in names
+        )
+        for photo in sorted(filter(_is_photo, inside)):
+            yield photo, photo.relative_to(path).with_suffix("")
+    elif any(sign in source for sign in _GLOB) and not files.is_file(path):
         for name in sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 # takes any path
-            photo = Path(name)
-            if photo.suffix.lower() in images.READABLE and files.is_file(photo):
-                yield photo, Path(photo.stem)
-        return
-    if path.suffix.lower() == _LIST:
+            if _is_photo(Path(name)):
+                yield Path(name), Path(Path(name).stem)
+    elif path.suffix.lower() == _LIST:
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ImpastoError(f"the list {path} cannot be read ({error}); check it") from None
         for line in filter(None, map(str.strip, lines)):
-            photo = path.parent / line
-            yield photo, Path(photo.stem)
-        return
-    if not files.is_file(path):
+            yield path.parent / line, Path(Path(line).stem)
+    elif files.is_file(path):
+        yield path, Path(path.stem)
+    else:
         raise ImpastoError(f"there is no file {path}; check the path")
-    yield path, Path(path.stem)
 
 
-def planned(photos: Iterable[tuple[Path, Path]], out: Path, ending: str) -> list[Task]:
-    """The tasks of photos, each with a target of its own below `out`; `ending` as in `-x.png`."""
-    tasks: dict[Path, Task] = {}
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in images.READABLE and files.is_file(path)
+
+
+def _left_out(error: OSError) -> None:
+    notice(f"the folder {error.filename} is left out ({error.strerror})")
+
+
+def planned(
+    photos: Iterable[tuple[Path, Path]], out: Path, ending: str, known: Mapping[str, str]
+) -> list[Task]:
+    """The tasks of photos, each with a target of its own below `out`; `ending` as in `-x.png`.
+
+    known: the targets of photos that have been painted before, which they keep.
+    """
+    tasks: dict[str, Task] = {}
+    taken = set(known.values())
     for photo, place in photos:
-        target = out / place.with_name(f"{place.name}{ending}")
-        number = 2
-        while target in tasks and tasks[target].photo != photo:
-            target = out / place.with_name(f"{place.name}-{number}{ending}")
-            number += 1
-        tasks[target] = Task(photo, target, str(photo))
+        name = str(photo)
+        if name in tasks:
+            continue
+        target = known.get(name, "")
+        for number in itertools.count(1):
+            if target:
+                break
+            more = f"-{number}" if number > 1 else ""
+            free = str(out / place.with_name(f"{place.name}{more}{ending}"))
+            target = "" if free in taken else free
+        taken.add(target)
+        tasks[name] = Task(photo, Path(target), name)
     return list(tasks.values())
 
 
 class Report:
     """The report in an output folder, and what the batch was begun with.
 
-    asked: what every picture is made with, as values that JSON can hold.
+    asked: what every picture is made with, as values that JSON can hold. force: what was painted
+    before counts no more. known: where the pictures of photos went, by earlier lines.
 
     Raises:
         ImpastoError: the folder cannot be used, or has pictures that were made in another way.
@@ -133,20 +171,39 @@ class Report:
     def __init__(self, out: Path, asked: Mapping[str, Any], *, force: bool) -> None:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            known = _read(out / BEGUN)
-            if known is not None and known != json.loads(json.dumps(asked)) and not force:
-                differs = ", ".join(n for n in {**known, **asked} if known.get(n) != asked.get(n))
+            begun = _read(out / BEGUN) or {"asked": asked, "since": 0.0}
+            before, asked = begun.get("asked", {}), json.loads(json.dumps(asked))
+            if before != asked and not force:
+                differs = ", ".join(n for n in {**before, **asked} if before.get(n) != asked.get(n))
                 raise ImpastoError(
                     f"{out} belongs to a batch that differs in: {differs}; choose another folder, "
                     "or --force to paint all anew"
                 )
-            files.write_whole(json.dumps(asked, indent=1).encode(), out / BEGUN, force=True)
+            self.since = time.time() if force else float(begun.get("since", 0.0))
+            text = json.dumps({"asked": asked, "since": self.since}, indent=1)
+            files.write_whole(text.encode(), out / BEGUN, force=True)
             self.path = out / REPORT
+            self.known = dict(self._targets())
             self._file = self.path.open("a", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise ImpastoError(
                 f"the folder {out} cannot be used ({error.strerror}); choose another"
             ) from None
+
+    def _targets(self) -> Iterator[tuple[str, str]]:
+        with contextlib.suppress(FileNotFoundError):
+            text = self.path.read_text(encoding="utf-8", errors="surrogateescape")
+            for line in text.splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # one that was cut off
+                    told = json.loads(line)
+                    yield told["photo"], told["output"]
+
+    def is_there(self, task: Task) -> bool:
+        """Whether a picture is there that this batch has made."""
+        try:
+            return os.stat(task.target).st_mtime >= self.since  # noqa: PTH116 # Path.stat raises
+        except (OSError, ValueError):
+            return False
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write a line at once."""
@@ -164,6 +221,16 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _written(data: bytes, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImpastoError(
+            f"the folder {target.parent} cannot be created ({error.strerror}); make room for it"
+        ) from None
+    files.write_whole(data, target, force=True)
 
 
 class Way(ABC):
@@ -258,8 +325,7 @@ class OnePass(Way):
     def _saved(self, task: Task, future: Future[Painted]) -> Outcome:
         try:
             data, facts = future.result()
-            task.target.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(data, task.target, force=True)
+            _written(data, task.target)
         except Exception as error:
             return Outcome(task, error=told_of(task.name, error))
         return Outcome(task, facts["size"], facts["seconds"])
@@ -289,21 +355,23 @@ class ByPainting(Way):
         shares = [share for _, share in paintings]
         self.paintings: Shares = tuple(zip(self.given, shares, strict=True))
         self._under_way: dict[str, tuple[Task, float]] = {}
-        self._kept = self._of_earlier({str(task.target): task for task in tasks})
+        self._kept = self._of_earlier({str(task.target) for task in tasks})
 
-    def _of_earlier(self, tasks: Mapping[str, Task]) -> dict[Path, str]:
-        """The jobs of an earlier run by their targets; those of no photo in this one are ended."""
-        kept: dict[Path, str] = {}
-        for state in ("running", "waiting", "done"):
+    def _of_earlier(self, targets: Collection[str]) -> dict[str, str]:
+        """The jobs of an earlier run by their labels; those of no photo in this one are ended."""
+        kept: dict[str, str] = {}
+        states: tuple[State, ...] = ("running", "waiting", "done")
+        for state in states:
             for job in self.jobs.store.all(state):
-                own = self._order(job.order.label)
-                if job.order.label in tasks and job.order.text == own.text:
-                    kept[tasks[job.order.label].target] = job.id
+                own = dataclasses.replace(self._order("", b""), label=job.order.label)
+                if _target_of(job.order.label) in targets and job.order.text == own.text:
+                    kept[job.order.label] = job.id
                 else:
                     self.jobs.remove(job.id)
         return kept
 
-    def _order(self, label: str) -> Order:
+    def _order(self, target: str, photo: bytes) -> Order:
+        label = f"{hashlib.sha256(photo).hexdigest()} {target}"
         return Order("stylize", self.settings, ("photo",), self.paintings, label=label)
 
     @property
@@ -315,11 +383,11 @@ class ByPainting(Way):
         return len(self._under_way)
 
     def submit(self, task: Task) -> None:
-        id_ = self._kept.pop(task.target, None)
+        _, data = files.read_whole(task.photo)
+        check_picture(data, task.name, self.jobs.limits)
+        order = self._order(str(task.target), data)
+        id_ = self._kept.pop(order.label, None)
         if id_ is None:
-            _, data = files.read_whole(task.photo)
-            check_picture(data, task.name, self.jobs.limits)
-            order = self._order(str(task.target))
             id_ = self.jobs.submit(order, {**self.given, "photo": data}).id
         self._under_way[id_] = task, time.monotonic()
 
@@ -341,16 +409,11 @@ class ByPainting(Way):
             self.jobs.remove(id_)
             return Outcome(task, error=f"{task.name} is not painted: {message}")
         try:
-            path = self.jobs.result(id_)
-            task.target.parent.mkdir(parents=True, exist_ok=True)
-            if self.format == "png":
-                files.write_whole(path.read_bytes(), task.target, force=True)
-            else:
-                picture = images.read(path)
-                image = picture.image.copy()
-                if picture.alpha:
-                    image.putalpha(picture.alpha)
-                images.write(image, task.target, force=True)
+            data = self.jobs.result(id_).read_bytes()
+            if self.format != "png":
+                with Image.open(io.BytesIO(data)) as image:
+                    data = images.encoded(image, self.format)
+            _written(data, task.target)
         except Exception as error:
             return Outcome(task, error=told_of(task.name, error))
         seconds = job.result.get("seconds") or time.monotonic() - began
@@ -360,4 +423,12 @@ class ByPainting(Way):
         return Outcome(task, job.result["size"], seconds, notices=job.notices)
 
     def close(self) -> None:
+        states: tuple[State, ...] = ("running", "waiting", "done")
+        is_empty = not any(map(self.jobs.store.count, states))
         self.jobs.close()
+        if is_empty:
+            shutil.rmtree(self.jobs.store.folder, ignore_errors=True)
+
+
+def _target_of(label: str) -> str:
+    return label.partition(" ")[2]

@@ -35,6 +35,8 @@ SAMPLE = "sample:"
 MOST = 16
 """The most pictures of one role, and the most pictures of a comparison."""
 
+_CELLS = {"atlas": 12, "compare": 4}  # pictures on a page, about
+
 _OURS = ("device", "memory", "weights")
 """Settings that are whoever runs the workers' to choose."""
 
@@ -140,7 +142,12 @@ def checked(order: Order, files: Mapping[str, bytes], limits: WorkSettings) -> O
             raise ImpastoError(f"there is no picture {name!r}; send it along")
     settings = chosen(order)
     sizes = {name: check_picture(data, name, limits) for name, data in files.items()}
-    _check_result(settings, [sizes[name] for name in order.photos if name in sizes], limits)
+    photos = [sizes[name] for name in order.photos if name in sizes]
+    cells = _CELLS.get(order.command, 1)
+    _check_result(settings, photos, limits, cells)
+    for size in order.vary.get("size", ()):
+        varied = choose(CompareSettings, None, {"size": size})
+        _check_result(varied, photos, limits, cells)
     return order
 
 
@@ -247,6 +254,9 @@ def _check_variations(order: Order) -> None:
         return
     if not isinstance(order.vary, Mapping) or not order.vary:
         raise ImpastoError('compare needs settings to vary, such as {"strength": [0.3, 0.7]}')
+    lists = [values for values in order.vary.values() if isinstance(values, Sequence)]
+    if math.prod(map(len, lists)) > MOST or len(order.vary) > 2:
+        raise ImpastoError(f"vary one or two settings, with up to {MOST} pictures in all")
     for name, values in order.vary.items():
         known = hints(command.settings)  # type: ignore[arg-type]
         if name not in known or name in _OURS or name == "init":
@@ -255,16 +265,15 @@ def _check_variations(order: Order) -> None:
             raise ImpastoError(f"{name} varies over {values!r}; give a list of values")
         for value in values:
             choose(command.settings, None, {**order.settings, name: value})
-    if math.prod(map(len, order.vary.values())) > MOST or len(order.vary) > 2:
-        raise ImpastoError(f"vary one or two settings, with up to {MOST} pictures in all")
 
 
 def _check_result(
-    settings: AnySettings, photos: Sequence[tuple[int, int]], limits: WorkSettings
+    settings: AnySettings, photos: Sequence[tuple[int, int]], limits: WorkSettings, cells: int
 ) -> None:
     size = getattr(settings, "size", None)
     if isinstance(size, tuple):
         check_pixels("the result", size, limits)
     elif isinstance(size, int):
         for photo in photos or [(1, 1)]:
-            check_pixels("the result", images.fitted_size(photo, size), limits)
+            width, height = images.fitted_size(photo, size)
+            check_pixels("the result", (cells * width, height), limits)

@@ -7,8 +7,9 @@ import dataclasses
 import io
 import json
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ PREVIEW = 640
 """The longer side of a preview, in pixels."""
 
 _TOLD_EVERY = 0.4  # seconds between two events
+_WATCHED_EVERY = 0.3  # seconds between two looks at what is wished
 _SAVED_EVERY = 10.0  # seconds between two checkpoints
 
 
@@ -96,6 +98,7 @@ class _Job:
         self.told = 0.0  # when
         self.remaining = Remaining()
         self.ending = ""
+        self._telling = threading.Lock()
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -137,10 +140,33 @@ class _Job:
             size = tuple(reversed(step.image.shape[-2:]))
             preview = _preview(step)
             event = Progress(step.step, step.planned, step.done, left, size, title, preview)
-        self.ending = self.tell(event)
-        if not self.ending and now - self.began > self.limits.seconds:
-            self.ending = "time"
+        return self._ends(event)
+
+    def _ends(self, event: Progress | None = None) -> bool:
+        with self._telling:
+            self.ending = self.ending or self.tell(event)
+        late = self.began is not None and time.monotonic() - self.began > self.limits.seconds
+        self.ending = self.ending or ("time" if late else "")
         return bool(self.ending)
+
+    @contextlib.contextmanager
+    def watched(self, painting: Any) -> Iterator[None]:
+        """Stop a painting that should end, even while it makes no steps."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(_WATCHED_EVERY):
+                if self._ends():
+                    painting.stop()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
 
 def _preview(step: Any) -> bytes:
@@ -161,7 +187,7 @@ def _paint(job: _Job, painting: Any) -> dict[str, Any]:
 
     painting.kept_at(job.folder / CHECKPOINT, _SAVED_EVERY)
     film = Film(job.folder / FILM, painting.planned, force=True) if job.order.film else None
-    with painting:
+    with painting, job.watched(painting):
         for step in painting:
             if film:
                 film.add(step)

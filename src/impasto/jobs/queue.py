@@ -7,12 +7,13 @@ import dataclasses
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ImpastoError
+from impasto.errors import LOGGER, ImpastoError, reason_of, told_of
 from impasto.jobs.orders import Order, checked
 from impasto.jobs.painting import FILM, KEPT, Progress
 from impasto.jobs.store import Gone, Job, Store, Unknown, result_of
@@ -25,6 +26,9 @@ DEATHS = 2
 
 ENDING = "this server is ending"
 
+_ROOM = 60.0  # seconds after which there may be room again
+_PAUSE = 1.0  # seconds until a folder that failed is tried again
+_IDLE = 60.0  # seconds between two looks at what is to be removed
 _GRACE = 60.0  # seconds beyond the limit after which a worker that does not end itself is ended
 
 
@@ -68,6 +72,7 @@ class Jobs:
         self.deaths = 0  # of workers, since the start
         self.ended: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0}
         self.seconds = 60.0  # that a job takes, by the last ones
+        self.also_tidied: list[Callable[[], None]] = []  # what else goes with time
         self._start = start
         self._live: dict[str, _Live] = {}
         self._changed = threading.Condition(threading.RLock())
@@ -101,6 +106,9 @@ class Jobs:
             self._arriving += 1
         try:
             job = self.store.add(order, given)
+        except (OSError, sqlite3.Error, ImpastoError) as error:
+            LOGGER.warning("a job could not be kept (%s)", reason_of(error))
+            raise Full("this server has no room to keep a job", _ROOM) from None
         finally:
             with self._changed:
                 self._arriving -= 1
@@ -151,12 +159,12 @@ class Jobs:
             job = self.store.get(id)
             if job.state == "gone":
                 raise Gone("this job was removed already")
-            if job.state == "waiting":
-                self.ended["cancelled"] += 1
-                self.store.change(id, state="cancelled", ended=time.time())
-            elif job.state == "running" and id in self._live:
+            if id in self._live:
                 self._live[id].wish = "cancel"
+            elif not job.is_over:  # it waits, or what happened to it could not be written
+                self._end(job, "cancelled")
             self._changed.notify_all()
+        self._tidy()
         return self.get(id)
 
     def remove(self, id: str) -> None:  # noqa: A002
@@ -182,6 +190,11 @@ class Jobs:
         """The workers that have been started."""
         return list(self._workers)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether all of its threads go on."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def drain(self) -> None:
         """Take on nothing new; what runs saves its checkpoint and ends, to go on another time."""
         with self._changed:
@@ -203,31 +216,51 @@ class Jobs:
         self.store.close()
 
     def _paint_jobs(self) -> None:
-        worker: Runs | None = None
-        while True:
-            with self._changed:
-                job = self.store.next() if self._is_open else None
-                while self._is_open and job is None:
-                    self._changed.wait(60)
-                    job = self.store.next() if self._is_open else None
-                if not self._is_open or job is None:
-                    return
-                live = self._live[job.id] = _Live()
-                self.store.change(job.id, state="running", started=job.started or time.time())
-            if worker is None:
-                worker = self._start()
-                self._workers.append(worker)
+        worker = self._start()
+        self._workers.append(worker)
+        while self._is_open:
+            job = None
             try:
-                self._paint(job, live, worker)
-            except Exception as error:  # a full disk, say: the queue goes on
-                with contextlib.suppress(Exception):  # not even that: it runs again at next start
-                    self._end(job, "failed", message=f"it could not be kept ({error}); try again")
+                job = self._next()
+                if job:
+                    self._paint(job, self._live[job.id], worker)
+            except (OSError, sqlite3.Error, ImpastoError) as error:  # a full disk, say
+                LOGGER.warning("the queue waits, because its folder fails (%s)", reason_of(error))
+                time.sleep(_PAUSE)  # the job begins again: its worker's outcome is there
+            except Exception as error:
+                traceback.print_exception(error)
+                with contextlib.suppress(Exception):
+                    if job:
+                        self._end(job, "failed", message=told_of("it", error))
             finally:
                 with self._changed:
-                    self._live.pop(job.id, None)
+                    if job:
+                        self._live.pop(job.id, None)
                     self._changed.notify_all()
-            with contextlib.suppress(OSError, sqlite3.Error):
-                self.store.tidy(self.limits)
+            self._tidy()
+
+    def _next(self) -> Job | None:
+        """The job that has waited longest, as one that runs; None at the end, and now and then."""
+        with self._changed:
+            for lost in self.store.all("running"):  # what happened to it could not be written
+                if lost.id not in self._live:
+                    self.store.change(lost.id, state="waiting")
+            job = self.store.next()
+            if job is None and self._is_open:
+                self._changed.wait(_IDLE)
+                job = self.store.next()
+            if job is None or not self._is_open:
+                return None
+            started = job.started or time.time()
+            job = self.store.change(job.id, state="running", started=started, begun=job.begun + 1)
+            self._live[job.id] = _Live()
+            return job
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self.store.tidy(self.limits)
+            for tidy in self.also_tidied:
+                tidy()
 
     def _paint(self, job: Job, live: _Live, worker: Runs) -> None:
         """Paint one job, and note on disk how it ended."""
@@ -250,7 +283,7 @@ class Jobs:
         if told["stopped"] == "later":
             progress = live.progress
             done = progress.done if progress else 0.0
-            self.store.change(job.id, state="waiting", done=done)
+            self.store.change(job.id, state="waiting", done=done, begun=job.begun - 1)
             return
         self.seconds += 0.3 * (time.monotonic() - began - self.seconds)
         limit = f"it ended at the limit of {self.limits.seconds:g} seconds, with the picture so far"
@@ -299,7 +332,7 @@ class Jobs:
         """The worker ended: the job waits again, or fails if it was the second."""
         with self._changed:
             if not self._is_open:  # it was ended by `close`
-                self.store.change(job.id, state="waiting")
+                self.store.change(job.id, state="waiting", begun=job.begun - 1)
                 return
         self.deaths += 1
         deaths = self.store.get(job.id).deaths + 1
@@ -313,11 +346,11 @@ class Jobs:
             message = f"it ended {deaths} workers, perhaps for lack of memory"
             self._end(job, "failed", message=f"{message}; choose a smaller size", deaths=deaths)
         else:
-            self.store.change(job.id, state="waiting", deaths=deaths)
+            self.store.change(job.id, state="waiting", deaths=deaths, begun=job.begun - 1)
 
     def _end(self, job: Job, state: str, **fields: Any) -> None:
-        self.ended[state] += 1
         for path in self.store.place(job.id).iterdir():  # inputs and checkpoints are not kept
             if path.name not in KEPT:
                 path.unlink(missing_ok=True)
         self.store.change(job.id, state=state, ended=time.time(), **fields)
+        self.ended[state] += 1

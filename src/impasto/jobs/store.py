@@ -28,6 +28,9 @@ State = Literal["waiting", "running", "done", "failed", "cancelled", "gone"]
 
 OVER = ("done", "failed", "cancelled")
 
+BEGUN = 5
+"""How often a job may be what a server was painting when it was killed; then it fails."""
+
 _REMEMBERED = 90 * 86400  # seconds for which a job that is gone is not merely unknown
 _SCHEMA = """
 create table if not exists jobs (
@@ -54,6 +57,9 @@ class Gone(ImpastoError):
 class Job:
     """A job as it is at the moment.
 
+    begun: how often it was begun without an end that anybody saw; only a server that ends with
+    its workers leaves more than one.
+
     place: how many jobs are before it, if it waits. step, planned, done, left, size, title: see
     `painting.Progress`. message: why it failed, or what else is to be said. deaths: how many
     workers ended while they had it. result: facts about the result, see `painting.work`. notices:
@@ -75,6 +81,7 @@ class Job:
     title: str = ""
     message: str = ""
     deaths: int = 0
+    begun: int = 0
     result: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
@@ -89,7 +96,18 @@ class Job:
         return self.is_over and "result" in self.result
 
 
-_KEPT = ("created", "started", "message", "deaths", "result", "notices", "step", "planned", "done")
+_KEPT = (
+    "created",
+    "started",
+    "message",
+    "deaths",
+    "begun",
+    "result",
+    "notices",
+    "step",
+    "planned",
+    "done",
+)
 
 
 class Store:
@@ -107,7 +125,7 @@ class Store:
             self._owned.acquire(timeout=0)
         except Timeout:
             raise ImpastoError(
-                f"another impasto works in {folder}; end it first, or give another --folder"
+                f"another impasto works in {folder}; end it first, or use another folder"
             ) from None
         except OSError as error:
             raise ImpastoError(
@@ -248,7 +266,13 @@ class Store:
 
     def _recover(self) -> None:
         """What was running when the process ended waits again, before all others."""
-        self._table.execute("update jobs set state = 'waiting' where state = 'running'")
+        for job in self.all("running"):
+            if job.begun < BEGUN:
+                self.change(job.id, state="waiting")
+            else:
+                message = f"the server ended {job.begun} times while it painted this; "
+                message += "choose a smaller size"
+                self.change(job.id, state="failed", ended=time.time(), message=message)
         known = {id_ for (id_,) in self._table.execute("select id from jobs where state != 'gone'")}
         for place in (self.folder / "jobs").iterdir():
             if place.name not in known:

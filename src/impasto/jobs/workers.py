@@ -118,7 +118,11 @@ class Worker:
         """Make a call; see `Runs.run`."""
         if self._closed:
             raise Died("the worker is closed")
-        connection = self._connection or self._start()
+        try:
+            connection = self._connection or self._start()
+        except OSError as error:  # no more files or processes may be opened
+            time.sleep(1)
+            raise Died(f"it cannot begin ({error.strerror})") from None
         self._number += 1
         until = None if seconds is None else time.monotonic() + seconds
         told: Wish = ""

@@ -247,7 +247,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
     def _next_step(self) -> Step | None:
         """The next step, of this level or the next; None at the end."""
         progress = self._progress
-        while True:
+        while not self._stopping.is_set():  # levels may pass without a step
             if self._descent is None:
                 self._descent = self._begin_level()
             for found in self._descent:
@@ -272,6 +272,7 @@ class Painting(Iterator[Step], contextlib.AbstractContextManager["Painting", Non
             self._image, self._begun = self._problem.refine(before, level, self._image), None
             progress.level += 1
             progress.level_steps = progress.level_evaluations = 0
+        return None
 
     def _begin_level(self) -> Descent:
         problem, progress = self._problem, self._progress

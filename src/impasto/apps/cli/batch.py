@@ -100,11 +100,13 @@ def batch(
     named = style or paint
     ending = f"-{'-'.join(stem_of(name) for name, _ in named)}.{out.format}"
     _check(style, paint, network, choices)
-    tasks = folders.planned(folders.listed(photos, folder), folder, ending)
-    asked = _asked(style, paint, network, choices, out.format)
-    report = folders.Report(folder, asked, force=out.force)
+    found = list(folders.listed(photos, folder))
+    report = folders.Report(
+        folder, _asked(style, paint, network, choices, out.format), force=out.force
+    )
     try:
-        left = [task for task in tasks if out.force or not task.target.exists()]
+        tasks = folders.planned(found, folder, ending, report.known)
+        left = [task for task in tasks if not report.is_there(task)]
         skipped = len(tasks) - len(left)
         if skipped:
             out.tell(f"{skipped} of {len(tasks)} are there already")
@@ -215,9 +217,7 @@ def _paint(way: Any, left: Sequence[Any], report: Any, skipped: int, out: Folder
         with watch.held():
             way.close()
     folder = Path(str(out.output))
-    if not interrupted:
-        shutil.rmtree(folder / folders.HIDDEN, ignore_errors=True)
-    else:
+    if interrupted:
         say("impasto: interrupted; what is painted is kept, and the same command goes on")
     out.tell(f"{folder}  ({done} painted, {failed} failed, {skipped} were there; {report.path})")
     result = {"output": str(folder), "done": done, "failed": failed, "skipped": skipped}

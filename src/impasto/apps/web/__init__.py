@@ -36,6 +36,7 @@ def build(jobs: Jobs, batcher: Batcher, settings: ServeSettings) -> FastAPI:
 
     async def built() -> FastAPI:
         photos = Photos(jobs.store.folder / "photos", settings)
+        jobs.also_tidied.append(photos.tidy)
         app = routes.app(jobs, batcher, photos, settings)
         return page.mounted(app, jobs, photos, settings)
 

@@ -91,7 +91,7 @@ def _names_files(body: bytes) -> bool:
     """Whether a message has a file in it, which Gradio would fetch from wherever it says."""
     try:
         parts = [json.loads(body or b"null")]
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     while parts:
         part = parts.pop()

@@ -13,7 +13,7 @@ window.impasto ??= (() => {
     }
     if (answer.ok) return answer;
     const told = await answer.json().catch(() => ({}));
-    throw Object.assign(new Error(told.error || "This did not work. Try again."), {
+    throw Object.assign(new Error(told.error || told.detail || "This did not work. Try again."), {
       status: answer.status,
     });
   };

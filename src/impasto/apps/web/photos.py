@@ -49,7 +49,7 @@ class Photos:
         id_ = secrets.token_urlsafe(16)
         files.write_whole(preview, self.folder / f"{id_}.jpg", force=True)
         files.write_whole(data, self.folder / id_, force=True)
-        self._tidy()
+        self.tidy()
         return id_
 
     def data(self, id: str) -> bytes:  # noqa: A002
@@ -69,12 +69,13 @@ class Photos:
             raise Forgotten("this photo is no longer here; choose it again")
         return self.folder / id
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Remove the oldest pictures that are beyond the limits."""
         oldest = time.time() - self.limits.kept_days * 86400
         found = [(path.stat(), path) for path in self.folder.glob("*") if not path.suffix]
         total = 0
         for number, (stat, path) in enumerate(sorted(found, key=lambda each: -each[0].st_mtime)):
             total += stat.st_size
-            if number and (number >= MOST or total > MOST_BYTES or stat.st_mtime < oldest):
+            if number >= MOST or (number and total > MOST_BYTES) or stat.st_mtime < oldest:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".jpg").unlink(missing_ok=True)

@@ -255,7 +255,7 @@ def _shared(text: str) -> tuple[str, float]:
 
 
 def _size(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text or FULL
+    return int(text) if text.isdecimal() and len(text) < 9 else text or FULL
 
 
 def _refused(_: Request, error: Exception) -> Response:
