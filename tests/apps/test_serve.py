@@ -279,6 +279,25 @@ def test_other_wrong_requests(server: Server, photo: bytes) -> None:
     assert client.get("/nothing").json() == {"detail": "Not Found"}
 
 
+def test_what_is_made_to_hurt_gets_a_sentence(server: Server, photo: bytes) -> None:
+    def job(**fields: str) -> httpx.Response:
+        files = {"photo": photo, "painting": photo}
+        return server.client.post("/v1/jobs", data={"command": "compare", **fields}, files=files)
+
+    many = json.dumps({"strength": [0.5] * 200_000})
+    for fields in (
+        {"vary": many},
+        {"settings": '{"a":' + "[" * 100_000},
+        {"settings": '{"strength": "\\ud800"}'},
+        {"vary": '{"size": [60000]}'},
+        {"settings": '{"size": 6000}', "vary": '{"strength": [0.1, 0.2]}'},
+    ):
+        answer = job(**fields)
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["detail"]
+    assert "up to 16 pictures" in job(vary=many).json()["detail"]  # before any is looked at
+
+
 def test_too_many_bytes(server: Server) -> None:
     long = b"\0" * (33 * 2**20)
     assert apply(server, long).status_code == 413
@@ -337,20 +356,24 @@ def test_facts(server: Server) -> None:
 
 
 def test_only_this_machine_is_answered_without_a_token(server: Server) -> None:
-    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"host": "["}):
         assert server.client.get("/v1/styles", headers=headers).status_code == 403
+    assert server.client.get("/v1/styles", headers={"host": "127.0.0.2"}).status_code == 200
     assert server.client.get("/v1/styles", headers={"host": "localhost:1"}).status_code == 200
 
 
 def test_a_token(tmp_path: Path, photo: bytes) -> None:
-    with served(tmp_path / "jobs", token="secret") as server:
+    with served(tmp_path / "jobs", token="gehéim") as server:
         client = server.client
         assert client.get("/healthz").status_code == 200
         assert client.get("/v1/styles").status_code == 401
         assert client.get("/v1/styles", headers={"authorization": "Bearer x"}).status_code == 401
-        known = {"authorization": "Bearer secret"}
+        known = {b"authorization": "Bearer gehéim".encode()}
         assert client.get("/v1/styles", headers=known).status_code == 200
-        assert client.get("/v1/styles", auth=("anyone", "secret")).status_code == 200
+        assert client.get("/v1/styles", auth=("anyone", "gehéim")).status_code == 200
+        elsewhere = {"origin": "http://evil.example"}
+        answer = client.get("/v1/styles", auth=("anyone", "gehéim"), headers=elsewhere)
+        assert answer.status_code == 401
         assert client.post("/v1/apply", files={"photo": photo}).status_code == 401
 
 
