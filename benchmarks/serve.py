@@ -31,7 +31,8 @@ import httpx
 import psutil
 
 from impasto import sample, sample_names
-from impasto.apps import serve
+from impasto.apps.door import Door, listen as listen_to
+from impasto.apps.serve import build
 from impasto.jobs.batcher import MOST, Batcher
 from impasto.jobs.queue import Jobs
 from impasto.jobs.workers import Worker
@@ -64,9 +65,9 @@ def listen(kind: Kind, queue: int, folder: str) -> None:
     jobs = Jobs(Path(folder), settings, lambda: Worker(1))
     batcher = Batcher(settings, lambda: Worker(kind.threads))
     batcher.together = kind.together
-    door = serve.Door(jobs, batcher)
+    door = Door(jobs, batcher)
     try:
-        serve.listen(serve.build(door, settings), settings, door.drain, print_line)
+        listen_to(build(door, settings), settings, door.drain, print_line)
     finally:
         door.drain()
         door.close()

@@ -18,7 +18,7 @@ from impasto.errors import ImpastoError
 from impasto.settings import ServeSettings, WorkSettings, choose
 
 if TYPE_CHECKING:  # they need extras, and `impasto --help` must not wait for them
-    from impasto.apps.serve import Door
+    from impasto.apps.door import Door
     from impasto.jobs.workers import Runs
 
 _Work = TypeVar("_Work", bound=WorkSettings)
@@ -57,11 +57,12 @@ def serve(
         cluster: the address of a Ray cluster whose machines do the work, or local.
     """
     with _needing("serve"):
-        from impasto.apps import serve as own
+        from impasto.apps.door import listen
+        from impasto.apps.serve import build
     settings = choose(ServeSettings, None, choices)
     token = _token(settings, token)
     with opened("serve", settings, folder, network, cluster) as door:
-        own.listen(own.build(door, settings, token), settings, door.drain, say)
+        listen(build(door, settings, token), settings, door.drain, say)
 
 
 @app.command
@@ -85,7 +86,8 @@ def web(
         cluster: the address of a Ray cluster whose machines do the work, or local.
     """
     with _needing("web"):
-        from impasto.apps import serve as own, web as page
+        from impasto.apps.door import guarded, listen
+        from impasto.apps.web import build
 
         if find_spec("gradio") is None:  # `build` imports it, after it has set its environment
             raise ModuleNotFoundError("no gradio", name="gradio")
@@ -93,8 +95,8 @@ def web(
     settings = choose(ServeSettings, None, choices)
     token = _token(settings, token)
     with opened("web", settings, folder, network, cluster) as door:
-        built = page.build(door.jobs, door.batcher, settings)
-        own.listen(own.guarded(built, door, settings, token), settings, door.drain, say)
+        built = build(door.jobs, door.batcher, settings)
+        listen(guarded(built, door, settings, token), settings, door.drain, say)
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def opened(
     cluster: str | None,
 ) -> Iterator[Door]:
     """The jobs and batches of a door, whose workers end with the block."""
-    from impasto.apps.serve import Door
+    from impasto.apps.door import Door
     from impasto.jobs.batcher import Batcher
     from impasto.jobs.queue import Jobs
 
