@@ -408,7 +408,7 @@ def test_a_server_gives_both_kinds_of_work_to_a_cluster(tmp_path: Path) -> None:
     assert own.stderr
     try:
         url = next(line for line in own.stderr if "listening" in line).split()[-1]
-        with httpx.Client(base_url=url, timeout=120) as client:
+        with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
             data = {"style": "great_wave", "size": "64"}
             answer = client.post("/v1/apply", data=data, files={"photo": small("owl")})
             assert answer.status_code == 200
