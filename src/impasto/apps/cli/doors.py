@@ -70,7 +70,6 @@ def serve(
 def web(
     *,
     folder: File | None = None,
-    network: Networks = (),
     token: str | None = None,
     cluster: str | None = None,
     **choices: Any,
@@ -79,8 +78,6 @@ def web(
 
     Args:
         folder: where pictures are kept. By default in the user's folder for data.
-        network: a network of yours for one pass, under a name; any number of times. The network in
-            the package, samples, is always there.
         token: a password that browsers ask for. Better give it in the environment, as
             IMPASTO_TOKEN. To listen on an address that other machines reach, there has to be one.
         cluster: the address of a Ray cluster whose machines do the work, or local.
@@ -94,7 +91,7 @@ def web(
     choices.setdefault("port", 7860)
     settings = choose(ServeSettings, None, choices)
     token = _token(settings, token)
-    with opened("web", settings, folder, network, cluster) as door:
+    with opened("web", settings, folder, (), cluster) as door:
         built = build(door.jobs, door.batcher, settings)
         listen(guarded(built, door, settings, token), settings, door.drain, say)
 
