@@ -516,6 +516,13 @@ class ServeSettings(WorkSettings):
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000
 
 
+@dataclass(frozen=True, kw_only=True)
+class WebSettings(ServeSettings):
+    """How to open a page: `ServeSettings` with another default port."""
+
+    port: Annotated[int, Interval(ge=0, le=65535)] = 7860
+
+
 # Both presets start from white noise, at the final size only, and have no prior on the picture.
 _PLAIN = {
     "style_loss": "gram",

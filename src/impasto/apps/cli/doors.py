@@ -15,7 +15,7 @@ from impasto.apps.cli.commands import app
 from impasto.apps.cli.console import say
 from impasto.apps.cli.options import File, settings_of, several
 from impasto.errors import ImpastoError
-from impasto.settings import ServeSettings, WorkSettings, choose
+from impasto.settings import ServeSettings, WebSettings, WorkSettings, choose
 
 if TYPE_CHECKING:  # they need extras, and `impasto --help` must not wait for them
     from impasto.apps.door import Door
@@ -66,7 +66,7 @@ def serve(
 
 
 @app.command
-@settings_of(ServeSettings)
+@settings_of(WebSettings)
 def web(
     *,
     folder: File | None = None,
@@ -88,8 +88,7 @@ def web(
 
         if find_spec("gradio") is None:  # `build` imports it, after it has set its environment
             raise ModuleNotFoundError("no gradio", name="gradio")
-    choices.setdefault("port", 7860)
-    settings = choose(ServeSettings, None, choices)
+    settings = choose(WebSettings, None, choices)
     token = _token(settings, token)
     with opened("web", settings, folder, (), cluster) as door:
         built = build(door.jobs, door.batcher, settings)
