@@ -423,7 +423,7 @@ def test_sigterm_drains(tmp_path: Path, photo: bytes, painting: bytes) -> None:
 
 def test_quick_to_start_without_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, impasto.apps.serve, impasto.apps.door, impasto.jobs.queue, impasto.apps.cli.main;"
+        "import sys, impasto.apps.serve, impasto.jobs.queue, impasto.apps.cli.main;"
         "print('torch' in sys.modules, 'gradio' in sys.modules, 'ray' in sys.modules)"
     )
     told = subprocess.run(
