@@ -53,19 +53,27 @@ window.impasto ??= (() => {
     });
   };
 
-  // Changes a picture when the new one is ready to be seen, so that nothing flickers.
+  // Changes a picture when the new one is ready to be seen, so that nothing flickers; what was
+  // asked for last stays.
+  const coming = new WeakMap();
   const show = async (picture, source, alt) => {
     const next = new Image();
+    coming.set(picture, next);
     next.src = source;
     try {
       await next.decode();
     } catch {
       return false;
     }
+    if (coming.get(picture) !== next) return false;
     picture.src = source;
     picture.alt = alt;
     picture.hidden = false;
     return true;
+  };
+  const hide = (picture) => {
+    coming.delete(picture);
+    picture.hidden = true;
   };
 
   const stage = (element, trigger, props, watch) => {
@@ -128,7 +136,7 @@ window.impasto ??= (() => {
     const empty = () => {
       reset();
       root.classList.add("is-empty");
-      picture.hidden = true;
+      hide(picture);
       offer();
     };
 
@@ -169,7 +177,7 @@ window.impasto ??= (() => {
       const base = `pictures/${view.id}`;
       let step = -1;
       if (photo) await put(`photos/${photo}/preview.jpg`, "Your photo, before it is painted");
-      else picture.hidden = true;
+      else hide(picture);
       while (mine === turn && element.isConnected) {
         let told;
         try {
