@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from tests.jobs.conftest import over, small, stylize, until
+from tests.jobs.conftest import CALLS, AnyWorker, over, small, stylize, until
 
 from impasto.errors import ImpastoError
 from impasto.jobs.batcher import Batcher
@@ -31,13 +31,12 @@ from impasto.jobs.cluster import (
 )
 from impasto.jobs.one_pass import Repaint
 from impasto.jobs.queue import Jobs
-from impasto.jobs.workers import Defect, Died, Wish, Worker
+from impasto.jobs.workers import Defect, Died, Worker
 from impasto.settings import WorkSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 ROOT = Path(__file__).parents[1]
-CALLS = "tests.jobs.calls:"
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
@@ -111,12 +110,8 @@ def test_each_machine_that_paints_has_a_worker(cluster: Cluster) -> None:
         worker.close()
 
 
-def test_a_call_tells_events_and_returns(worker: RemoteWorker) -> None:
-    heard: list[int] = []
-    result, notices = worker.run(f"{CALLS}count", 3, 0.0, hear=heard.append)
-    assert result == heard == [0, 1, 2]
-    assert notices == ["counted to 3"]
-    assert worker.run(f"{CALLS}count", 1, 0.0)[1] == ["counted to 1"]  # its own only
+class TestRemoteWorker(AnyWorker):
+    """On a machine of the cluster."""
 
 
 def test_events_arrive_while_the_call_goes_on(worker: RemoteWorker) -> None:
@@ -127,24 +122,6 @@ def test_events_arrive_while_the_call_goes_on(worker: RemoteWorker) -> None:
     assert heard[2] - heard[1] > 0.5
 
 
-@pytest.mark.parametrize("wish", ["cancel", "stop"])
-def test_a_wish_reaches_a_running_call(worker: RemoteWorker, wish: Wish) -> None:
-    heard: list[int] = []
-    result, _ = worker.run(
-        f"{CALLS}count", 2000, 0.01, hear=heard.append, wish=lambda: wish if heard else ""
-    )
-    assert result[-1] == wish
-    assert len(result) < 100
-    assert worker.run(f"{CALLS}count", 2, 0.0)[0] == [0, 1]  # the wish was for that call
-
-
-def test_errors_come_back_as_sentences(worker: RemoteWorker) -> None:
-    with pytest.raises(ImpastoError, match="this is wrong; do that"):
-        worker.run(f"{CALLS}refuse")
-    with pytest.raises(Defect, match=r"KeyError.*report it"):
-        worker.run(f"{CALLS}break_down")
-
-
 def test_after_a_death_there_is_a_new_process(
     worker: RemoteWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,12 +130,6 @@ def test_after_a_death_there_is_a_new_process(
     assert worker.run(f"{CALLS}count", 1, 0.0)[0] == [0]
     time.sleep(1)
     assert capfd.readouterr().out == ""  # Ray would tell of it where results go
-
-
-def test_a_call_that_hangs_is_ended(worker: RemoteWorker) -> None:
-    worker.run(f"{CALLS}count", 1, 0.0)
-    with pytest.raises(Died, match="too long"):
-        worker.run(f"{CALLS}count", 1000, 1.0, seconds=0.3)
 
 
 def test_closing_from_another_thread_ends_a_call(cluster: Cluster) -> None:

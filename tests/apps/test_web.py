@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -31,12 +30,13 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from impasto import read_record, sample
+from impasto import read_record
 from impasto.jobs.batcher import Batcher
 from impasto.jobs.queue import Jobs
 from impasto.jobs.store import State
 from impasto.jobs.workers import Worker
 from impasto.settings import ServeSettings, Settings, hints
+from tests.jobs.conftest import small, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -86,10 +86,7 @@ class Site:
             self.wait(job.id, "cancelled", "done", "failed")
 
     def wait(self, id: str, *states: State) -> None:  # noqa: A002
-        until = time.monotonic() + PATIENCE
-        while self.jobs.get(id).state not in states:
-            assert time.monotonic() < until, self.jobs.get(id)
-            time.sleep(0.02)
+        until(lambda: self.jobs.get(id).state in states)
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +105,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until = time.monotonic() + PATIENCE
-        while not server.started:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Site(f"http://127.0.0.1:{port}", jobs)
     finally:
@@ -170,14 +164,6 @@ def visit(site: Site, browser: Browser) -> Iterator[Visit]:
     assert wrong == []
 
 
-def small(longer: int = 96, kind: str = "JPEG") -> bytes:
-    image = Image.open(sample("kingfisher")).convert("RGB")
-    image.thumbnail((longer, longer))
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
 def payload(data: bytes, name: str = "bird.jpg") -> FilePayload:
     return {"name": name, "mimeType": "", "buffer": data}
 
@@ -188,7 +174,7 @@ def given(page: Page, data: bytes, name: str = "bird.jpg") -> None:
 
 
 def with_photo(page: Page, longer: int = 96) -> Page:
-    given(page, small(longer))
+    given(page, small("kingfisher", longer, "JPEG"))
     expect(page.locator("#styles .tile[data-photo]")).to_have_count(5)
     return page
 
@@ -253,11 +239,12 @@ def test_a_painting_grows_survives_a_reload_and_is_stopped(
     paints(page)
     expect(page.locator("#stage .words")).to_contain_text("left")
     frames: set[str | None] = set()
-    until = time.monotonic() + PATIENCE
-    while len(frames) < 3:
-        assert time.monotonic() < until
+
+    def grown() -> bool:
         frames.add(picture.get_attribute("src"))
-        time.sleep(0.1)
+        return len(frames) >= 3
+
+    until(grown)
     page.reload()
     paints(page)
     expect(picture).to_have_attribute("src", re.compile(f"^pictures/{job}/preview.jpg"))
@@ -321,7 +308,7 @@ def test_photos_and_paintings_are_taken_apart(site: Site, visit: Visit) -> None:
     page.click("#stage-apart .stop")
     expect(page.locator("#stage-apart .save-png")).to_be_visible()
 
-    page.set_input_files("#textures .add input", files=payload(small(64, "PNG"), "mine.png"))
+    page.set_input_files("#textures .add input", files=payload(small("kingfisher", 64), "mine.png"))
     expect(page.locator("#textures .own input")).to_be_checked()
     job = submitted(page, "#grow")
     order = site.jobs.get(job).order
@@ -348,7 +335,7 @@ def test_what_cannot_be_painted_gets_a_sentence(visit: Visit) -> None:
     alert = page.locator("#stage [role=alert]")
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://example.com/a.png"/></svg>'
     for name, data, words in [
-        ("cut.jpg", small(256)[:3000], "cut.jpg is damaged or cut short"),
+        ("cut.jpg", small("kingfisher", 256, "JPEG")[:3000], "cut.jpg is damaged or cut short"),
         ("notes.txt", b"hello", "notes.txt is not a picture"),
         ("bomb.png", _bomb(), "bomb.png claims more than"),
         ("drawing.svg", svg, "drawing.svg is not a picture"),
@@ -369,9 +356,9 @@ def test_the_page_says_when_too_much_waits(site: Site, visit: Visit) -> None:
     page = visit()
     painting(page)
     paints(page)
-    until = time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE
     while site.jobs.waiting < site.jobs.limits.queue:
-        assert time.monotonic() < until
+        assert time.monotonic() < end
         page.click("#paint-it")
         page.wait_for_timeout(500)
     page.click("#paint-it")
@@ -425,12 +412,12 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     choosers: list[FileChooser] = []
     page.on("filechooser", lambda chooser: choosers.append(chooser))
     tab_to("#stage .drop .choose")
-    until = time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE
     while not choosers:
-        assert time.monotonic() < until
+        assert time.monotonic() < end
         page.keyboard.press("Enter")
         page.wait_for_timeout(1000)
-    choosers[0].set_files(payload(small()))
+    choosers[0].set_files(payload(small("kingfisher", format="JPEG")))
     expect(page.locator("#styles .tile[data-photo]")).to_have_count(5)
     tab_to("#styles input[type=radio]")
     page.keyboard.press("Space")

@@ -1,4 +1,4 @@
-"""Small photos and paintings as the bytes of files, and orders of them."""
+"""Small photos and paintings as the bytes of files, orders of them, and what any worker does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import pytest
 from PIL import Image
 
 from impasto import sample
+from impasto.errors import ImpastoError
 from impasto.jobs.orders import Order
 from impasto.jobs.queue import Jobs
 from impasto.jobs.store import Job
+from impasto.jobs.workers import Defect, Died, Runs, Wish
 from tests.conftest import tolerated
+
+CALLS = "tests.jobs.calls:"
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +59,35 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 def over(jobs: Jobs, job: Job) -> Job:
     until(lambda: jobs.get(job.id).is_over)
     return jobs.get(job.id)
+
+
+class AnyWorker:
+    """The tests that every kind of worker passes: subclasses run them with their own `worker`."""
+
+    def test_a_call_tells_events_and_returns(self, worker: Runs) -> None:
+        heard: list[int] = []
+        result, notices = worker.run(f"{CALLS}count", 3, 0.0, hear=heard.append)
+        assert result == heard == [0, 1, 2]
+        assert notices == ["counted to 3"]
+        assert worker.run(f"{CALLS}count", 1, 0.0)[1] == ["counted to 1"]  # its own only
+
+    @pytest.mark.parametrize("wish", ["cancel", "stop"])
+    def test_a_wish_reaches_a_running_call(self, worker: Runs, wish: Wish) -> None:
+        heard: list[int] = []
+        result, _ = worker.run(
+            f"{CALLS}count", 2000, 0.01, hear=heard.append, wish=lambda: wish if heard else ""
+        )
+        assert result[-1] == wish
+        assert len(result) < 100
+        assert worker.run(f"{CALLS}count", 2, 0.0)[0] == [0, 1]  # the wish was for that call
+
+    def test_errors_come_back_as_sentences(self, worker: Runs) -> None:
+        with pytest.raises(ImpastoError, match="this is wrong; do that"):
+            worker.run(f"{CALLS}refuse")
+        with pytest.raises(Defect, match=r"KeyError.*report it"):
+            worker.run(f"{CALLS}break_down")
+
+    def test_a_call_that_hangs_is_ended(self, worker: Runs) -> None:
+        worker.run(f"{CALLS}count", 1, 0.0)
+        with pytest.raises(Died, match="too long"):
+            worker.run(f"{CALLS}count", 1000, 1.0, seconds=0.3)

@@ -13,11 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from impasto.errors import ImpastoError
-from impasto.jobs.workers import Defect, Died, Wish, Worker
-from tests.jobs.conftest import until
-
-CALLS = "tests.jobs.calls:"
+from impasto.jobs.workers import Died, Worker
+from tests.jobs.conftest import CALLS, AnyWorker, until
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +24,8 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
-def test_a_call_tells_events_and_returns(worker: Worker) -> None:
-    heard: list[int] = []
-    result, notices = worker.run(f"{CALLS}count", 3, 0.0, hear=heard.append)
-    assert result == heard == [0, 1, 2]
-    assert notices == ["counted to 3"]
-    assert worker.run(f"{CALLS}count", 1, 0.0)[1] == ["counted to 1"]  # its own only
-
-
-@pytest.mark.parametrize("wish", ["cancel", "stop"])
-def test_a_wish_reaches_a_running_call(worker: Worker, wish: Wish) -> None:
-    heard: list[int] = []
-    result, _ = worker.run(
-        f"{CALLS}count", 2000, 0.01, hear=heard.append, wish=lambda: wish if heard else ""
-    )
-    assert result[-1] == wish
-    assert len(result) < 100
-    assert worker.run(f"{CALLS}count", 2, 0.0)[0] == [0, 1]  # the wish was for that call
-
-
-def test_errors_come_back_as_sentences(worker: Worker) -> None:
-    with pytest.raises(ImpastoError, match="this is wrong; do that"):
-        worker.run(f"{CALLS}refuse")
-    with pytest.raises(Defect, match=r"KeyError.*report it"):
-        worker.run(f"{CALLS}break_down")
+class TestWorker(AnyWorker):
+    """On this machine."""
 
 
 def test_after_a_death_there_is_a_new_process(worker: Worker) -> None:
@@ -59,11 +34,6 @@ def test_after_a_death_there_is_a_new_process(worker: Worker) -> None:
         worker.run(f"{CALLS}die")
     assert worker.run(f"{CALLS}count", 1, 0.0)[0] == [0]
     assert worker.pid != before
-
-
-def test_a_call_that_hangs_is_ended(worker: Worker) -> None:
-    with pytest.raises(Died, match="too long"):
-        worker.run(f"{CALLS}count", 1000, 1.0, seconds=0.3)
 
 
 def test_signals_to_the_whole_group_are_the_parents_to_answer(worker: Worker) -> None:
