@@ -62,8 +62,26 @@ OPTIMIZERS: dict[str, Row] = {
     "adam": Row("impasto.optimise.adam:Adam", "no line search"),
 }
 
+
+@dataclass(frozen=True)
+class EncoderRow(Row):
+    """An encoder. has_presets: the published settings are for it. needs_file: for its weights."""
+
+    has_presets: bool = False
+    needs_file: bool = False
+
+
+_RESNET = "impasto.encoders.resnet:RESNET"
+
 ENCODERS: dict[str, Row] = {
-    "vgg": Row("impasto.encoders.vgg:load", "VGG-16 as released, or your VGG-16 or VGG-19"),
+    "vgg16": EncoderRow("impasto.encoders.vgg:VGG16", "VGG-16 as released; the default", True),
+    "vgg19": EncoderRow("impasto.encoders.vgg:VGG19", "of your weights file", True, True),
+    "efficientnet-lite0": EncoderRow(
+        "impasto.encoders.efficientnet:LITE0", "small and residual, in the package"
+    ),
+    "resnet18": EncoderRow(f"{_RESNET}18", "of your weights file", needs_file=True),
+    "resnet34": EncoderRow(f"{_RESNET}34", "of your weights file", needs_file=True),
+    "resnet50": EncoderRow(f"{_RESNET}50", "of your weights file", needs_file=True),
 }
 
 _CRITICS = "impasto.networks.critics:"

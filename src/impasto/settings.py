@@ -162,19 +162,25 @@ class EncoderSettings(AnySettings):
     """Settings of all work that an encoder takes part in.
 
     Args:
-        pooling: avg spreads the gradient evenly; max is what VGG was trained with.
-        encoder: the network that looks at the pictures.
+        pooling: avg spreads the gradient evenly; max is what VGG and ResNets were trained with.
+            None for the encoder's own choice: avg for VGG, max for ResNets.
+        encoder: the network that looks at the pictures; none for the one that the weights are of,
+            or vgg16.
         seed: seed of the noise and of all other random numbers.
         device: where to compute; auto takes the first of CUDA, MPS and CPU that this machine has.
-        weights: a .safetensors or .pth file with other weights for the encoder: a state dict of
-            torchvision's vgg16 or vgg19. None for the weights in the package.
+        weights: a .safetensors or .pth file with weights for the encoder: the state dict of
+            torchvision's model of that name. None for the weights in the package, which has some
+            for vgg16 and efficientnet-lite0.
+        smoothing: compare the softmax over channels instead of the activations themselves; the
+            number is its temperature, in units of each layer's spread. None compares activations.
     """
 
-    pooling: Pooling = "avg"
-    encoder: Annotated[str, Among(catalog.ENCODERS)] = "vgg"
+    pooling: Pooling | None = None
+    encoder: Annotated[str, Among(catalog.ENCODERS)] | None = None
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     device: Device = "auto"
     weights: str | Path | None = None
+    smoothing: Annotated[float, Interval(ge=0.01, le=100)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -582,6 +588,12 @@ def choose(
     known = Annotated[str, Among(hints(kind))]
     for name in choices:
         _check("setting", name, known)
+    encoder = choices.get("encoder")
+    if preset and encoder and not getattr(catalog.ENCODERS.get(encoder), "has_presets", True):
+        raise ImpastoError(
+            f"the preset {preset!r} is for VGG, and the encoder is {encoder!r}; leave one of them "
+            "out, or choose the encoder 'vgg16'"
+        )
     chosen = {**(PRESETS[preset] if preset else {}), **choices}
     return kind(**chosen) if settings is None else dataclasses.replace(settings, **chosen)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from torch import Tensor
 
 from impasto import Encoder, ImpastoError, Vgg, load_encoder, up_to
 from impasto.encoders.base import CAFFE, IMAGE, TORCHVISION, Preprocessing
-from impasto.encoders.vgg import VGG16, VGG19, _table
+from impasto.encoders.network import Architecture, Step
+from impasto.encoders.vgg import VGG16, VGG19
 from impasto.kernels import ops
 
 Array = NDArray[np.float64]
 
 
-def layer_names(blocks: tuple[int, ...]) -> list[str]:
-    return [row.name for row in _table(blocks) if row.name != IMAGE]
+def layer_names(architecture: Architecture) -> list[str]:
+    return [row.name for row in architecture.table if row.name != IMAGE]
 
 
 def weights() -> dict[str, Tensor]:
@@ -167,9 +169,9 @@ def test_nothing_after_the_last_layer_is_computed(
     called: list[str] = []
     convolve = Vgg._convolve
 
-    def told(self: Vgg, name: str, x: Tensor, rectify: bool) -> Tensor:
-        called.append(name)
-        return convolve(self, name, x, rectify)
+    def told(self: Vgg, step: Step, *others: Any) -> Tensor:
+        called.append(step.name)
+        return convolve(self, step, *others)
 
     monkeypatch.setattr(Vgg, "_convolve", told)
     for suits in (ops.suits, lambda _: False):
@@ -187,7 +189,7 @@ def test_names_and_aliases(encoder: Encoder) -> None:
     assert encoder.min_size(["pool5"]) == 32
     with pytest.raises(ImpastoError, match="'relu4_9'; did you mean 'relu4_"):
         encoder.layer("relu4_9")
-    with pytest.raises(ImpastoError, match="did you mean 'relu5_3'"):
+    with pytest.raises(ImpastoError, match="block5_conv4 belongs to vgg19"):
         encoder.layer("block5_conv4")
 
 
@@ -197,12 +199,12 @@ def test_a_grey_image_is_seen_as_its_colours(encoder: Encoder, noise: Tensor) ->
     assert torch.equal(features, encoder(grey.expand(1, 3, -1, -1), ["relu1_1"])["relu1_1"])
 
 
-def torchvision_state(blocks: tuple[int, ...]) -> dict[str, Tensor]:
+def torchvision_state(architecture: Architecture) -> dict[str, Tensor]:
     """A state dict laid out as torchvision's vgg16 and vgg19 are, classifier included."""
     generator = torch.Generator().manual_seed(3)
     state: dict[str, Tensor] = {}
     channels = 3
-    for number, name in enumerate(layer_names(blocks)):
+    for number, name in enumerate(layer_names(architecture)):
         if name.startswith("conv"):
             out = (64, 128, 256, 512, 512)[int(name[4]) - 1]
             shape = (out, channels, 3, 3)
@@ -214,20 +216,21 @@ def torchvision_state(blocks: tuple[int, ...]) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize(("blocks", "suffix"), [(VGG16, ".pth"), (VGG19, ".safetensors")])
+@pytest.mark.parametrize(("architecture", "suffix"), [(VGG16, ".pth"), (VGG19, ".safetensors")])
 def test_torchvision_weights(
-    tmp_path: Path, noise: Tensor, blocks: tuple[int, ...], suffix: str
+    tmp_path: Path, noise: Tensor, architecture: Architecture, suffix: str
 ) -> None:
-    state = torchvision_state(blocks)
+    state = torchvision_state(architecture)
     path = tmp_path / f"vgg{suffix}"
     torch.save(state, path) if suffix == ".pth" else save_file(state, path)
     encoder = load_encoder(path)
-    assert ("relu3_4" in encoder.layers) == (blocks == VGG19)
+    assert encoder.name == architecture.name
+    assert ("relu3_4" in encoder.layers) == (architecture is VGG19)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     x = (noise - mean) / std
-    last = f"relu5_{blocks[-1]}"
-    for number, name in enumerate(layer_names(blocks)):
+    last = "relu5_4" if architecture is VGG19 else "relu5_3"
+    for number, name in enumerate(layer_names(architecture)):
         if name.startswith("conv"):
             weight, bias = state[f"features.{number}.weight"], state[f"features.{number}.bias"]
             x = torch.conv2d(x, weight, bias, padding=1)
@@ -265,6 +268,6 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "shape.pth")
     rejects(tmp_path / "shape.pth", r"conv1_2.weight has the shape \(64, 64, 5, 5\)")
     torch.save(state | {"features.1.running_mean": torch.zeros(64)}, tmp_path / "bn.pth")
-    rejects(tmp_path / "bn.pth", "batch normalisation")
+    rejects(tmp_path / "bn.pth", "holds the weights of vgg16_bn, not of vgg16; give the state dict")
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "short.pth")
-    rejects(tmp_path / "short.pth", "1 convolutions instead of 13 or 16")
+    rejects(tmp_path / "short.pth", "it has 1 convolutions")

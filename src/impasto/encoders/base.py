@@ -7,6 +7,7 @@ ranges its network was trained on.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import threading
@@ -17,12 +18,17 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from impasto import catalog
 from impasto.device import ordinary
 from impasto.errors import ImpastoError, nearest
+from impasto.kernels import ops
 from impasto.settings import Pooling, shares_of
+
+VGG16 = "vgg16"
+"""The encoder that is used unless another is asked for."""
 
 IMAGE = "image"
 """The name of the layer before the network's first: the image tensor itself."""
@@ -35,13 +41,37 @@ class Layer:
     """A row of an encoder's table.
 
     stride: the distance between two positions in pixels, and the side of the square that belongs to
-    each. halo: how many pixels around that square, to each side, a position depends on.
+    each. halo: how many pixels around that square, to each side, a position depends on. rounds_up:
+    whether pixels at the right and bottom that do not fill a square have a position as well.
     """
 
     name: str
     channels: int
     stride: int
     halo: int
+    rounds_up: bool = False
+
+    def positions(self, side: int) -> int:
+        """How many positions lie along a side of so many pixels."""
+        return shrunk(side, self.stride, self.rounds_up)
+
+    def averaged(self, mask: Tensor) -> Tensor:
+        """A mask [batch, 1, height, width] of pixels, averaged over each position's square."""
+        return averaged(mask, self.stride, self.rounds_up)
+
+
+def shrunk(length: int, side: int, rounds_up: bool) -> int:
+    """How many squares of `side` lie along a length; a last one that is not full may count."""
+    return -(-length // side) if rounds_up else length // side
+
+
+def averaged(x: Tensor, side: int, rounds_up: bool) -> Tensor:
+    """Average x [batch, C, height, width] over squares of `side`, those of `shrunk`."""
+    if side == 1:
+        return x
+    if not rounds_up and min(x.shape[-2:]) < side:
+        return x[..., :0, :0]
+    return F.avg_pool2d(x, side, ceil_mode=rounds_up, count_include_pad=False)
 
 
 @dataclass(frozen=True)
@@ -92,8 +122,13 @@ class Encoder(ABC):
         style_layers: the default style layers, in order, each with its share.
         sets: named sets of layers, each layer with its share.
         cut: the layer where tiles cut the network in two: activations are small there, and halos
-            before it narrow.
+            before it narrow. All that comes after it in the table is computed from it alone.
+        poolings: the kinds of pooling that it can be computed with, its own choice first.
+
+    `name` is the encoder's name in `catalog.ENCODERS` if `load_encoder` made it.
     """
+
+    name = ""
 
     def __init__(
         self,
@@ -103,23 +138,34 @@ class Encoder(ABC):
         style_layers: Mapping[str, float],
         sets: Mapping[str, Mapping[str, float]],
         cut: str,
+        poolings: Sequence[Pooling] = (),
     ) -> None:
         self.table = tuple(table)
         self.content_layer, self.style_layers = content_layer, style_layers
         self.sets, self.cut = sets, cut
-        self.pooling: Pooling = "avg"
+        self.poolings = tuple(poolings)
+        self.pooling: Pooling | None = self.poolings[0] if self.poolings else None
         self.padding: Padding = "zeros"
+        self.smoothing: float | None = None
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self._spreads: dict[str, float] = {}  # shared with all encoders made `like` this one
         self.rows = {row.name: row for row in self.table}
         self.layers = tuple(self.rows)
 
     @abstractmethod
-    def __call__(self, x: Tensor, layers: Iterable[str], start: str = IMAGE) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        x: Tensor,
+        layers: Iterable[str],
+        start: str = IMAGE,
+        whole: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
         """The activations of `layers` for an image [batch, 3, height, width] in 0..1.
 
         Returns a tensor [batch, channels, height / stride, width / stride] for every layer, by its
         canonical name, and computes nothing after the last one. With `start`, x holds the
-        activations of that layer, and all `layers` come after it.
+        activations of that layer, and all `layers` come after it. `whole`: the (height, width) of
+        the start as a whole if x is a crop of it, as some networks pad by it.
         """
 
     @abstractmethod
@@ -139,6 +185,11 @@ class Encoder(ABC):
         canonical = self.alias(name)
         if canonical in self.rows:
             return canonical
+        if owner := _owner(canonical):
+            raise ImpastoError(
+                f"{name} belongs to {owner}, and the encoder is {self.name or 'another'}; "
+                f"choose the encoder {owner}, or a layer such as {[*self.style_layers][-1]}"
+            )
         raise ImpastoError(
             f"there is no layer {name!r}; did you mean {nearest(canonical, self.layers)!r}?"
         )
@@ -179,17 +230,64 @@ class Encoder(ABC):
         return self.table[self.layers.index(first) : self.layers.index(last) + 1]
 
     def min_size(self, layers: Iterable[str]) -> int:
-        """The smallest height and width in pixels at which all `layers` have a position.
+        """The smallest height and width in pixels at which all `layers` have a full square.
 
-        Of a picture whose sides are multiples of this size, pooling drops no row or column.
+        In a picture whose sides are multiples of this size, every position has one.
         """
         return max(self.rows[self.layer(name)].stride for name in layers)
 
-    def like(self, *, pooling: Pooling | None = None, padding: Padding | None = None) -> Self:
-        """The same encoder with this pooling or padding; it shares the weights."""
+    def like(
+        self,
+        *,
+        pooling: Pooling | None = None,
+        padding: Padding | None = None,
+        smoothing: float | None = None,
+    ) -> Self:
+        """The same encoder with this pooling, padding or smoothing; it shares the weights."""
+        if pooling and pooling not in self.poolings:
+            raise ImpastoError(
+                f"the encoder {self.name} has no pooling to choose; leave pooling out"
+                if not self.poolings
+                else f"there is no pooling {pooling!r}; give {' or '.join(self.poolings)}"
+            )
         other = copy.copy(self)
         other.pooling, other.padding = pooling or self.pooling, padding or self.padding
+        other.smoothing = smoothing or self.smoothing
         return other
+
+    def smoothed(self, layer: str, features: Tensor) -> Tensor:
+        """What losses see of a layer's activations [batch, C, height, width].
+
+        Without `smoothing`, the activations. With it, their softmax over channels, times C:
+
+            C exp(f_c / t) / sum_k exp(f_k / t)
+
+        where t is `smoothing` times the spread of the layer's activations (`spread`). Wang, Li &
+        Vasconcelos 2021 (arXiv:2104.05623), section 4.2, who divide by nothing: their t is 1.
+        """
+        if self.smoothing is None or layer == IMAGE:
+            return features
+        scale = 1 / (self.smoothing * self.spread(layer))
+        return features.shape[1] * torch.softmax(features * scale, 1)
+
+    def spread(self, layer: str) -> float:
+        """The standard deviation of a layer's activations: those of clouds, always the same."""
+        if layer not in self._spreads:
+            with torch.no_grad():
+                (features,) = self.to("cpu").like(padding="zeros")(_clouds(), [layer]).values()
+            self._spreads[layer] = max(features.std().item(), 1e-12)
+        return self._spreads[layer]
+
+    @property
+    def compiled(self) -> tuple[int, int]:
+        """How many convolutions run on the compiled kernels on a CPU, and how many there are."""
+        return 0, 0
+
+    def threads(self) -> contextlib.AbstractContextManager[None]:
+        """Torch's threads while it computes: one if the compiled kernels do nearly all the work."""
+        ours, among = self.compiled
+        most = ours > among / 2
+        return ops.torch_on_one_thread() if most else contextlib.nullcontext()
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
         """The same encoder on a device, in single or double precision."""
@@ -207,40 +305,78 @@ _loading = threading.Lock()
 @ordinary()
 def load_encoder(
     weights: str | Path | None = None,
-    pooling: Pooling = "avg",
+    pooling: Pooling | None = None,
     padding: Padding = "zeros",
-    name: str = "vgg",
+    name: str | None = None,
 ) -> Encoder:
     """Load a pretrained encoder; the last two used are kept for later calls.
 
     Args:
-        weights: None for the bundled weights (VGG-16, Caffe release, CC BY 4.0), or a
-            `.safetensors` or `.pth` file: a state dict of torchvision's `vgg16` or `vgg19`
-            (with torchvision's own preprocessing), or one with the bundled file's names.
-        pooling: `"avg"` spreads the gradient over all four positions and gives smoother pictures
-            (Gatys et al. 2015, section "Methods"); `"max"` is how the network was trained.
+        weights: None for the weights in the package (VGG-16, Caffe release, CC BY 4.0;
+            EfficientNet-Lite0, Apache-2.0), or a `.safetensors` or `.pth` file: the state dict of
+            torchvision's model of this name (with torchvision's own preprocessing), or one with
+            the names of the file in the package.
+        pooling: `"avg"` spreads the gradient over all positions and gives smoother pictures
+            (Gatys et al. 2015, section "Methods"); `"max"` is how VGG and ResNets were trained.
+            None for the encoder's own choice: `"avg"` for VGG, `"max"` for ResNets.
         padding: `"zeros"` is how the network was trained; `"circular"` continues a picture at the
             opposite side, as if it were repeated without end. Its sides must then be multiples of
             `min_size`.
-        name: the encoder's name in `catalog.ENCODERS`.
+        name: the encoder's name in `catalog.ENCODERS`. None for the network whose weights these
+            are; `"vgg16"` for those in the package.
 
     Raises:
-        ImpastoError: there is no such encoder; or the file is missing, holds no state dict, or its
-            tensors have other shapes.
+        ImpastoError: there is no such encoder, or no such pooling in it; or there are no weights
+            for it in the package; or the file is missing, holds no state dict or that of another
+            network, or its tensors have other shapes.
     """
-    if name not in catalog.ENCODERS:
+    if name is not None and name not in catalog.ENCODERS:
         known = nearest(name, catalog.ENCODERS)
         raise ImpastoError(f"there is no encoder {name!r}; did you mean {known!r}?")
     path = None if weights is None else Path(weights)
     with _loading:
         version = (path.resolve(), path.stat().st_mtime_ns) if path and path.exists() else None
-        return _loaded(name, path, version).like(pooling=pooling, padding=padding)
+        encoder = _loaded(name or _named(path, version), path, version)
+    return encoder.like(pooling=pooling, padding=padding)
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(name: str, weights: Path | None, _version: object) -> Encoder:
     encoder: Encoder = catalog.ENCODERS[name].load()(weights)
+    encoder.name = name
     return encoder
+
+
+@functools.lru_cache(maxsize=8)
+def _named(weights: Path | None, _version: object) -> str:
+    """The name of the encoder whose weights these are; VGG16 if that cannot be told."""
+    from impasto.encoders.weights import owner, read_tensors
+
+    found = owner(read_tensors(weights)) if weights else VGG16
+    return found if found in catalog.ENCODERS else VGG16
+
+
+def _owner(layer: str) -> str:
+    """The name of the first encoder that has this layer, or a set of layers of this name.
+
+    "" if none has, or if that is not known without weights. It is where a row of the catalog is an
+    `Architecture`.
+    """
+    for name, row in catalog.ENCODERS.items():
+        known = row.load()
+        if layer in [row.name for row in getattr(known, "table", ())] + [*getattr(known, "sets", ())]:
+            return name
+    return ""
+
+
+def _clouds() -> Tensor:
+    """A picture [1, 3, 128, 128] that is as random at every scale, the same on every machine."""
+    random = torch.Generator("cpu").manual_seed(0)
+    total = torch.zeros(1, 3, 128, 128, dtype=torch.float32, device="cpu")
+    for side in (4, 8, 16, 32, 64, 128):
+        noise = torch.randn(1, 3, side, side, generator=random, dtype=torch.float32, device="cpu")
+        total += F.interpolate(noise, (128, 128), mode="bilinear", align_corners=False)
+    return (0.5 + 0.1 * total).clamp(0, 1)
 
 
 def up_to(layer: str) -> list[str]:

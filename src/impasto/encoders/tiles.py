@@ -18,10 +18,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.encoders.base import IMAGE, Encoder, Layer
+from impasto.encoders.base import IMAGE, Encoder, Layer, averaged, shrunk
 from impasto.kernels import ops
 
 _FLOAT = 4
@@ -50,21 +49,22 @@ class Part:
         everything = slice(0, height), slice(0, width)
         return cls((height, width), everything, everything)
 
-    def shrunk(self, stride: int) -> Part:
-        """The same part of a layer whose stride is `stride` times as large."""
-        height, width = self.size
-        crop, core = _shrunk(self.crop, stride), _shrunk(self.core, stride)
-        return Part((height // stride, width // stride), crop, core)
+    def shrunk(self, stride: int, rounds_up: bool = False) -> Part:
+        """The same part of a layer whose stride is `stride` times as large; see `Layer`."""
+        height, width = (shrunk(side, stride, rounds_up) for side in self.size)
+        crop, core = (_shrunk(each, stride, rounds_up) for each in (self.crop, self.core))
+        return Part((height, width), crop, core)
 
-    def averaged(self, crop: Tensor, side: int) -> tuple[Tensor, Part]:
+    def averaged(self, crop: Tensor, side: int, rounds_up: bool = False) -> tuple[Tensor, Part]:
         """The core of a crop, averaged over squares of `side` positions, and which part that is.
 
-        The core begins at a multiple of `side`. Squares that reach beyond the layer are dropped.
+        The core begins at a multiple of `side`. Squares that reach beyond the layer are dropped, or
+        averaged as far as they are within it if it `rounds_up`.
         """
         if side == 1:
             return crop, self
-        core, coarser = self.core_of(crop), self.shrunk(side)
-        averages = F.avg_pool2d(core, side) if min(core.shape[-2:]) >= side else core[..., :0, :0]
+        core, coarser = self.core_of(crop), self.shrunk(side, rounds_up)
+        averages = averaged(core, side, rounds_up)
         return averages, Part(coarser.size, coarser.core, coarser.core)
 
     def core_of(self, crop: Tensor) -> Tensor:
@@ -130,7 +130,8 @@ class Segment:
             for columns in _spans(width, self.tile, self.grid):
                 crops = crop(rows, height), crop(columns, width)
                 part = Part((height, width), crops, (rows, columns))
-                yield {name: part.shrunk(stride) for name, stride in self.strides.items()}
+                up = self.rows[0].rounds_up
+                yield {name: part.shrunk(stride, up) for name, stride in self.strides.items()}
 
     def longest(self, side: int) -> int:
         """The length of the longest crop along a side of the start, with some to spare."""
@@ -185,7 +186,8 @@ def sweep(
             start = starts[segment.start]
             for parts in segment.tiles(start):
                 crop = parts[segment.start].crop_of(start)
-                features = padded(crop, segment.layers, segment.start)
+                whole = parts[segment.start].size
+                features = padded(crop, segment.layers, segment.start, whole)
                 del crop
                 for name in segment.layers:
                     visit(name, features[name], parts[name])
@@ -217,10 +219,11 @@ def needed(
     most = 0.0
     for segment in segments:
         row = segment.rows[0]
-        positions = math.prod(segment.longest(side // row.stride) for side in size)
+        own = [row.positions(side) for side in size]
+        positions = math.prod(map(segment.longest, own))
         most = max(most, batch * positions * _bytes_per_position(segment.rows))
         if row.name != IMAGE:
-            kept += 2 * _FLOAT * row.channels * (pixels // row.stride**2)
+            kept += 2 * _FLOAT * row.channels * batch * math.prod(own)
     return kept + most
 
 
@@ -256,6 +259,8 @@ def _spans(length: int, tile: int, grid: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise([*starts, length])]
 
 
-def _shrunk(spans: Spans, stride: int) -> Spans:
-    rows, columns = (slice(span.start // stride, span.stop // stride) for span in spans)
+def _shrunk(spans: Spans, stride: int, rounds_up: bool) -> Spans:
+    rows, columns = (
+        slice(span.start // stride, shrunk(span.stop, stride, rounds_up)) for span in spans
+    )
     return rows, columns

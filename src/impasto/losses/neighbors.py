@@ -44,7 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto import device
-from impasto.encoders.base import Layer
+from impasto.encoders.base import Layer, averaged, shrunk
 from impasto.encoders.tiles import Part
 from impasto.errors import ImpastoError
 from impasto.kernels import ops
@@ -87,6 +87,7 @@ class NeighborLoss(SumLoss):
     target: [1 or batch, C, height, width], for squares of `side` x `side` positions, over which f
     is averaged. Each is a mean of vectors of length 1, times the weight of its place; `counted` is
     the mean weight. floor: is added to |f|^2, so that the slope is bounded where nothing is active.
+    rounds_up: see `Layer`.
     """
 
     layer: str
@@ -95,20 +96,20 @@ class NeighborLoss(SumLoss):
     side: int = 1
     counted: float = 1.0
     floor: float = 1e-6
+    rounds_up: bool = False
 
     @property
     def name(self) -> str:
         return f"neighbors {self.layer}"
 
     def sums(self, features: Tensor, part: Part) -> Tensor:
-        own, places = _averaged(features, part, self.side)
+        own, places = _averaged(features, part, self.side, self.rounds_up)
         target = self.target[(..., *places.core)].to(own)
         lengths = (own.square().sum(1) + self.floor).sqrt()
         return exact_sum((own * target).sum(1) / lengths)
 
     def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        _, height, width = shape
-        return self.counted - sums / max(1, (height // self.side) * (width // self.side))
+        return self.counted - sums / max(1, _count(shape, self.side, self.rounds_up))
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class MomentsLoss(SumLoss):
     As `distributions.BatchNorm`, but of activations that are averaged over squares of `side` x
     `side` positions. target: E[y] and E[y^2], [1 or batch, 2, C]. area: how much each square
     counts, [1 or batch, 1, height, width]; None: all count alike. region: the area's name.
+    rounds_up: see `Layer`.
     """
 
     layer: str
@@ -126,32 +128,39 @@ class MomentsLoss(SumLoss):
     side: int = 1
     area: Tensor | None = None
     region: str = ""
+    rounds_up: bool = False
 
     @property
     def name(self) -> str:
         return f"moments {self.layer}" + (f" in {self.region}" if self.region else "")
 
     def sums(self, features: Tensor, part: Part) -> Tensor:
-        own, places = _averaged(features, part, self.side)
+        own, places = _averaged(features, part, self.side, self.rounds_up)
         area = None if self.area is None else self.area[(..., *places.core)].to(own)
         return places.positions * _MOMENTS.moments(own, area).cpu().double()
 
     def value(self, sums: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        _, height, width = shape
-        count = (height // self.side) * (width // self.side)
+        count = _count(shape, self.side, self.rounds_up)
         if self.area is not None:
             sums = sums / self.area.cpu().double().mean((1, 2, 3)).view(-1, 1, 1)
         return _MOMENTS.distance(sums / count, self.target)
 
 
-def _averaged(features: Tensor, part: Part, side: int) -> tuple[Tensor, Part]:
+def _count(shape: tuple[int, int, int], side: int, rounds_up: bool) -> int:
+    """How many squares of `side` positions a layer of (channels, height, width) has."""
+    _, height, width = shape
+    return shrunk(height, side, rounds_up) * shrunk(width, side, rounds_up)
+
+
+def _averaged(features: Tensor, part: Part, side: int, rounds_up: bool) -> tuple[Tensor, Part]:
     """See `Part.averaged`; with the compiled kernels where they can do it."""
-    if side in (2, 4) and ops.suits(features) and not features.shape[1] % 64:
+    fits = ops.suits(features) and not features.shape[1] % 64 and not rounds_up
+    if side in (2, 4) and fits:
         core = part.core_of(features).contiguous(memory_format=torch.channels_last)
         for _ in range(side // 2):
             core = ops.average_pool(core)
         return core, part.shrunk(side)
-    own, places = part.averaged(features, side)
+    own, places = part.averaged(features, side, rounds_up)
     return places.core_of(own), places
 
 
@@ -212,17 +221,18 @@ def losses(
         remembers: keep the paintings' activations in all turns until the end of the search. It
             takes memory; otherwise they are measured again and again.
     """
-    strides = {layer: rows[layer].stride for layer in shares}
-    border = border_of([rows[layer] for layer in shares])
+    read = {layer: rows[layer] for layer in shares}
+    border = border_of([*read.values()])
+    strides = {layer: row.stride for layer, row in read.items()}
     paintings = _Paintings(look, strides, border, remembers)
     total = sum(shares.values())
     found: list[NeighborLoss | MomentsLoss] = []
     for layers in [[layer] for layer in shares] if split else [[*shares]]:
-        search = _Search(paintings, {layer: strides[layer] for layer in layers})
+        search = _Search(paintings, {layer: read[layer] for layer in layers})
         found += search.losses(where, picture, None if split else photo)
     if kept:
         found = [
-            _kept(loss, look, photo, kept, where, max(SPACING, strides[loss.layer]))
+            _kept(loss, look, photo, kept, where, read[loss.layer])
             for loss in found
         ]
     return [replace(loss, weight=loss.weight * shares[loss.layer] / total) for loss in found]
@@ -234,13 +244,18 @@ def _kept(
     photo: Tensor,
     kept: float,
     where: Sequence[Where],
-    pixels: int,
+    row: Layer,
 ) -> NeighborLoss | MomentsLoss:
-    """A loss that pulls to the photo as well, by the share `kept`; pixels: of a square's side."""
+    """A loss that pulls to the photo as well, by the share `kept`; row: its layer."""
     if isinstance(loss, MomentsLoss):
         return replace(loss, weight=loss.weight * (1 - kept))
     (own,) = look(photo, {loss.layer: loss.side}).values()
-    weights = [F.avg_pool2d(part.weights, pixels) for part in where if part.weights is not None]
+    pixels = max(SPACING, row.stride)
+    weights = [
+        averaged(part.weights, pixels, row.rounds_up)
+        for part in where
+        if part.weights is not None
+    ]
     seen = torch.stack(weights).sum(0) if weights else 1.0
     target = (1 - kept) * loss.target + kept * seen * _unit(own, 1)
     return replace(loss, target=target.to(loss.target))
@@ -301,11 +316,13 @@ class _Paintings:
 class _Search:
     """Finds neighbours by the hypercolumns of some layers: one for each square of `spacing` pixels.
 
-    strides: of the layers, by name.
+    rows: the layers of the encoder's table, by name.
     """
 
-    def __init__(self, paintings: _Paintings, strides: Mapping[str, int]) -> None:
-        self.paintings, self.layers = paintings, [*strides]
+    def __init__(self, paintings: _Paintings, rows: Mapping[str, Layer]) -> None:
+        self.paintings, self.layers = paintings, [*rows]
+        strides = {layer: row.stride for layer, row in rows.items()}
+        self.rounds_up = any(row.rounds_up for row in rows.values())
         self.channels: dict[str, int] = {}
         self.directions = DIRECTIONS if len(strides) > 1 else DIRECTIONS // 2
         self.spacing = max(SPACING, min(strides.values()))
@@ -329,7 +346,7 @@ class _Search:
                 del features  # large, as are those of the photo
                 features = self.paintings.look(photo, self.sides)
                 means = {
-                    layer: _weighted_mean(x, part.weights, self.pixels(layer))
+                    layer: self._weighted_mean(x, part.weights, self.pixels(layer))
                     for layer, x in features.items()
                 }
                 queries.mul_(1 - PHOTO).add_(directions.along(features, means), alpha=PHOTO)
@@ -344,17 +361,23 @@ class _Search:
             for layer, moments in self._moments(part.paintings).items():
                 area, seen = None, 1.0
                 if part.weights is not None:
-                    area = F.avg_pool2d(part.weights, self.pixels(layer))
+                    area = self._squares(part.weights, self.pixels(layer))
                     seen = area.mean().item()
                 counted[layer] += seen
                 floors[layer] += seen * _SILENT * moments[0, 1].sum().item()
                 if seen >= LEAST_AREA:
+                    weight, side = seen * MOMENTS, self.sides[layer]
                     yield MomentsLoss(
-                        layer, moments, seen * MOMENTS, self.sides[layer], area, part.name
+                        layer, moments, weight, side, area, part.name, self.rounds_up
                     )
         for layer, target in targets.items():
             floor = max(1e-6, floors[layer] / max(counted[layer], 1e-6))
-            yield NeighborLoss(layer, target, 1.0, self.sides[layer], counted[layer], floor)
+            side, seen = self.sides[layer], counted[layer]
+            yield NeighborLoss(layer, target, 1.0, side, seen, floor, self.rounds_up)
+
+    def _squares(self, mask: Tensor, pixels: int) -> Tensor:
+        """A mask of pixels averaged over squares, as many as the layers have."""
+        return averaged(mask, pixels, self.rounds_up)
 
     def pixels(self, layer: str) -> int:
         """Along the side of a position of the layer, averaged over places."""
@@ -370,7 +393,7 @@ class _Search:
             for layer, x in self.paintings.look(image, self.sides).items():
                 weights = None
                 if visible is not None:
-                    weights = F.avg_pool2d(visible, self.pixels(layer))
+                    weights = self._squares(visible, self.pixels(layer))
                     weights = weights / weights.mean().clamp_min(1e-6)
                 total[layer] = total[layer].to(x) + share * _MOMENTS.moments(x, weights)
         return total
@@ -394,11 +417,18 @@ class _Search:
             1,
         )
 
+    def _weighted_mean(self, x: Tensor, weights: Tensor | None, pixels: int) -> Tensor:
+        """The mean of features [1, C, rows, columns] over squares of so many pixels, [C]."""
+        if weights is None:
+            return x.mean((0, 2, 3))
+        counts = self._squares(weights, pixels)
+        return (x * counts).sum((0, 2, 3)) / counts.sum().clamp_min(1e-6)
+
     def _weights(self, part: Where, like: Tensor) -> Tensor:
         """How much each square of the picture counts, [rows, columns]."""
         if part.weights is None:
             return torch.ones_like(like[..., 0])
-        return F.avg_pool2d(part.weights, self.spacing)[0, 0]
+        return self._squares(part.weights, self.spacing)[0, 0]
 
     def _chosen(
         self, paintings: Paintings, directions: _Directions, queries: Tensor, weights: Tensor
@@ -434,7 +464,7 @@ class _Search:
         """Where a turned painting is transparent, [rows, columns]; None: nowhere."""
         if painting.visible is None:
             return None
-        visible = F.avg_pool2d(_turned(painting.visible, turn), self.spacing)[0, 0]
+        visible = self._squares(_turned(painting.visible, turn), self.spacing)[0, 0]
         return visible < min(0.5, visible.max().item())
 
     def _put(
@@ -458,7 +488,9 @@ class _Search:
                     for some in torch.split(torch.arange(len(rows), device=rows.device), _AT_ONCE):
                         place = at[some] // columns, at[some] % columns
                         values = _unit(_sampled(features[layer][0], *place, across), -1)
-                        values *= factors[some, None] / across**2
+                        squares = _squares_of(chosen.shape[1], rows[some], across)
+                        squares = squares * _squares_of(chosen.shape[2], cols[some], across)
+                        values *= (factors[some] / squares)[:, None]
                         cells[rows[some], cols[some]] += values.to(cells)
 
 
@@ -529,16 +561,13 @@ def _inside(x: Tensor, border: int) -> Tensor:
     return x[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
 
 
+def _squares_of(length: int, positions: Tensor, across: int) -> Tensor:
+    """How many of the squares along the side of these positions are within the picture."""
+    return (length - across * positions).clamp_max(across)
+
+
 def _unit(x: Tensor, dim: int) -> Tensor:
     return F.normalize(x, dim=dim, eps=1e-8)
-
-
-def _weighted_mean(x: Tensor, weights: Tensor | None, pixels: int) -> Tensor:
-    """The mean of features [1, C, rows, columns] over squares of so many pixels, [C]."""
-    if weights is None:
-        return x.mean((0, 2, 3))
-    counts = F.avg_pool2d(weights, pixels)
-    return (x * counts).sum((0, 2, 3)) / counts.sum().clamp_min(1e-6)
 
 
 def _sampled(features: Tensor, rows: Tensor, columns: Tensor, across: int) -> Tensor:

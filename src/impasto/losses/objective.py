@@ -71,7 +71,7 @@ class Objective:
     def __call__(self, images: Tensor) -> Evaluation:
         images = recordable(images)
         self._check_batch(len(images))
-        with ops.torch_on_one_thread():
+        with self.encoder.threads():
             segments = self.segments((images.shape[-2], images.shape[-1]), len(images))
             if segments is None:
                 return self._whole(images)
@@ -98,7 +98,10 @@ class Objective:
     def _whole(self, images: Tensor) -> Evaluation:
         variables = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            features = self.encoder(variables, self.read)
+            features = {
+                layer: self.encoder.smoothed(layer, found)
+                for layer, found in self.encoder(variables, self.read).items()
+            }
             terms = {
                 loss.name: loss(*(features[layer] for layer in self.layers[loss.name]))
                 for loss in self.losses
@@ -124,6 +127,7 @@ class Objective:
         shapes: dict[str, tuple[int, int, int]] = {}
 
         def add(layer: str, features: Tensor, part: Part) -> None:
+            features = self.encoder.smoothed(layer, features)
             for loss in self._readers(layer):
                 shapes[loss.name] = (features.shape[1], *part.size)
                 if part.positions:
@@ -163,10 +167,13 @@ class Objective:
             outputs, factors = [], []
             with torch.enable_grad():
                 crop = parts[segment.start].crop_of(variables) if segment.wraps else variables
-                features = encoder(crop, segment.layers, segment.start)
+                whole = parts[segment.start].size
+                features = encoder(crop, segment.layers, segment.start, whole)
                 for layer in segment.layers:
-                    for loss in self._readers(layer) if parts[layer].positions else ():
-                        term = loss.sums(features[layer], parts[layer])
+                    readers = self._readers(layer) if parts[layer].positions else []
+                    seen = encoder.smoothed(layer, features[layer]) if readers else None
+                    for loss in readers:
+                        term = loss.sums(seen, parts[layer])
                         if term.requires_grad:  # False where no pixel counts
                             outputs.append(term)
                             factors.append(slopes[loss.name])
@@ -205,7 +212,7 @@ def measure(
     """Measure targets on images: the `features` of some layers, and `statistics`.
 
     A mapping of features gives for each layer the side of the squares of positions to average; what
-    is left over at the right and at the bottom is dropped. Returns features by their layer's name,
+    is left over at the right and at the bottom is dropped, unless the layer rounds up. Returns features by their layer's name,
     statistics by the names given here. Images that do not fit into `memory` bytes are computed in
     tiles.
     """
@@ -218,15 +225,17 @@ def measure(
     found: dict[str, Tensor] = {}
 
     def visit(layer: str, activations: Tensor, part: Part) -> None:
+        activations = encoder.smoothed(layer, activations)
         if layer in kept:
-            put(found, layer, *part.averaged(activations, kept[layer]))
+            up = encoder.rows[layer].rounds_up
+            put(found, layer, *part.averaged(activations, kept[layer], up))
         share = part.positions / math.prod(part.size)
         for name, statistic in statistics.items():
             if read[name] == layer and part.positions:
                 mean = statistic(activations, part).cpu().double()
                 found[name] = found.get(name, 0) + share * mean
 
-    with torch.no_grad(), ops.torch_on_one_thread():
+    with torch.no_grad(), encoder.threads():
         if segments:
             sweep(encoder, image, segments, visit)
         else:

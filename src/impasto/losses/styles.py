@@ -228,7 +228,7 @@ def gram(features: Tensor, part: Part | None = None, area: Area = None) -> Tenso
     if weights is not None:
         features = part.core_of(features) * weights.sqrt()
         part = Part.whole(features)
-    if ops.suits(features) and features.shape[1] >= 64:
+    if ops.suits(features) and not features.shape[1] % 64:
         return ops.gram(features, part.core_in_crop)
     # Positions first, as channels-last features lie in memory.
     f = part.core_of(features).flatten(2).transpose(1, 2)

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -61,7 +60,7 @@ class Studio:
         self.settings = settings
         self.device = machine.choose_device(settings.device)
         encoder = load_encoder(settings.weights, settings.pooling, padding, settings.encoder)
-        self.encoder = encoder.to(self.device)
+        self.encoder = encoder.like(smoothing=settings.smoothing).to(self.device)
         self.layers = [IMAGE]
         self.targets: list[str] = []
         self.weights_sha256 = None if settings.weights is None else sha256_of(settings.weights)
@@ -137,7 +136,7 @@ class Studio:
 
     def area(self, layer: str, mask: Tensor) -> Tensor | None:
         """A mask [1, 1, height, width] at a layer's positions, scaled to mean 1; None if empty."""
-        pooled = F.avg_pool2d(mask, self.encoder.min_size([layer]))  # drops what pooling drops
+        pooled = self.encoder.rows[self.encoder.layer(layer)].averaged(mask)
         mean = pooled.mean()
         return pooled / mean if mean >= LEAST_AREA else None
 
@@ -267,6 +266,8 @@ class Studio:
             "size": list(size),
             "settings": dataclasses.asdict(self.settings) | settings,
         }
+        used = {"encoder": self.encoder.name, "pooling": self.encoder.pooling}
+        record["settings"] |= used
         if self.settings.weights is not None:
             name = Path(self.settings.weights).name
             record["settings"]["weights"] = name
@@ -296,7 +297,7 @@ class Studio:
     def _kept(self, size: tuple[int, int]) -> int:
         """How many bytes the activations in `targets` take."""
         rows, (width, height) = [self.encoder.rows[name] for name in self.targets], size
-        targets = sum(4 * r.channels * (width // r.stride) * (height // r.stride) for r in rows)
+        targets = sum(4 * r.channels * r.positions(width) * r.positions(height) for r in rows)
         return targets + int(self._kept_a_pixel * width * height)
 
     @property

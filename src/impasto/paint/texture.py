@@ -149,8 +149,8 @@ class _Growth(Problem):
         """Statistics without the painting's border: lines along zero padding are not its style."""
         inside = {}
         for name, statistic in statistics.items():
-            stride = self.studio.encoder.min_size([statistic.layer])
-            height, width = (side // stride for side in paintings[0].image.shape[-2:])
+            row = self.studio.encoder.rows[statistic.layer]
+            height, width = map(row.positions, paintings[0].image.shape[-2:])
             top, left = (min(INSET, side // 4) for side in (height, width))
             area = torch.zeros(1, 1, height, width, dtype=torch.float32, device="cpu")
             area[..., top : height - top, left : width - left] = 1

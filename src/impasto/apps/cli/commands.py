@@ -125,7 +125,7 @@ def reconstruct(
     from impasto.encoders.base import load_encoder
     from impasto.paint.reconstruct import start
 
-    encoder = load_encoder(choices.get("weights"), name=choices.get("encoder", "vgg"))
+    encoder = load_encoder(choices.get("weights"), name=choices.get("encoder"))
     layers = choices.get("layers") or encoder.content_layer
     parts = [layers] if isinstance(layers, str) else layers
     name = "-".join([*map(stem_of, photos), *(part.replace(":", "-") for part in parts)])

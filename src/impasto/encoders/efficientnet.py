@@ -1,0 +1,106 @@
+"""EfficientNet-Lite0, whose weights come with the package.
+
+Tan & Le 2019 (arXiv:1905.11946), in the "lite" form without squeeze-and-excitation: a stem, 16
+inverted residual blocks (Sandler et al. 2018, arXiv:1801.04381) and a head. A block widens its
+input with a 1x1 convolution (`expand`), filters each channel by itself (`depthwise`) and narrows
+the result again (`project`): that is its *arm*. Where input and output are alike, the arm is added
+to the input; the sum is the *merge*.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from impasto.encoders.base import IMAGE, Preprocessing
+from impasto.encoders.network import Architecture, Network, Step
+from impasto.encoders.weights import State, bytes_of, read_for, read_tensors, single
+
+# Kernel, stride, expansion, channels in and out of every block.
+BLOCKS = (
+    (3, 1, 1, 32, 16),
+    (3, 2, 6, 16, 24),
+    (3, 1, 6, 24, 24),
+    (5, 2, 6, 24, 40),
+    (5, 1, 6, 40, 40),
+    (3, 2, 6, 40, 80),
+    (3, 1, 6, 80, 80),
+    (3, 1, 6, 80, 80),
+    (5, 1, 6, 80, 112),
+    (5, 1, 6, 112, 112),
+    (5, 1, 6, 112, 112),
+    (5, 2, 6, 112, 192),
+    (5, 1, 6, 192, 192),
+    (5, 1, 6, 192, 192),
+    (5, 1, 6, 192, 192),
+    (3, 1, 6, 192, 320),
+)
+
+PREPROCESSING = Preprocessing((0, 1, 2), 255.0, (127.0,) * 3, (128.0,) * 3)
+"""RGB, 0..255, minus 127, divided by 128."""
+
+_STYLE = {"stem": 0.3, "block1.merge": 0.25, "block2.merge": 0.2, "block4.merge": 0.15}
+
+
+def _rectified(name: str, source: str, channels: int, **options: int) -> Iterator[Step]:
+    """A convolution `name.conv` and its ReLU6, `name`: min(max(x, 0), 6)."""
+    yield Step(f"{name}.conv", "convolution", (source,), channels, **options)
+    yield Step(name, "relu6", (f"{name}.conv",), channels)
+
+
+def _steps() -> Iterator[Step]:
+    yield from _rectified("stem", IMAGE, 32, kernel=3, stride=2)
+    before = "stem"
+    for number, (kernel, stride, expansion, inside, out) in enumerate(BLOCKS):
+        name, x, wide = f"block{number}", before, expansion * inside
+        if expansion > 1:
+            yield from _rectified(f"{name}.expand", x, wide)
+            x = f"{name}.expand"
+        options = {"kernel": kernel, "stride": stride, "groups": wide}
+        yield from _rectified(f"{name}.depthwise", x, wide, **options)
+        arm, merge = f"{name}.project", f"{name}.merge"
+        yield Step(arm, "convolution", (f"{name}.depthwise",), out)
+        if stride == 1 and inside == out:
+            yield Step(merge, "sum", (before, arm), out)
+        else:
+            yield Step(merge, "same", (arm,), out)
+        before = merge
+    yield from _rectified("head", before, 1280)
+
+
+def _open(architecture: Architecture, path: Path | None) -> Network:
+    if path is None:
+        data = importlib.resources.files("impasto") / "data"
+        with importlib.resources.as_file(data / "efficientnet_lite0_features.safetensors") as found:
+            state = _renamed(read_tensors(found))
+    else:
+        state = read_for(architecture, path, _renamed)
+    read = functools.partial(single, state)
+    return Network(architecture, read, PREPROCESSING, bytes_of(state))
+
+
+def _renamed(state: State) -> State:
+    """The file names a convolution with a ReLU6 like its output; here it is `.conv`."""
+    renamed: dict[str, torch.Tensor] = {}
+    for key, tensor in state.items():
+        name, _, kind = key.rpartition(".")
+        renamed[key if name.endswith("project") else f"{name}.conv.{kind}"] = tensor
+    return renamed
+
+
+LITE0 = Architecture(
+    "efficientnet-lite0",
+    tuple(_steps()),
+    content_layer="block4.merge",
+    style_layers=_STYLE,
+    sets={},
+    cut="block3.merge",
+    poolings=(),
+    rounds_up=True,
+    same=True,
+    open=_open,
+)
