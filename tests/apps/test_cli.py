@@ -583,7 +583,7 @@ def test_info_says_what_runs_and_why(capsys: Captured) -> None:
     told = capsys.readouterr().out
     assert re.search(r"^kernels +compiled \(compiled for this processor, .+\)$", told, re.M)
     assert re.search(r"^memory +[\d.]+ GB may be used, of [\d.]+ GB free$", told, re.M)
-    assert re.search(r"^encoder +vgg: VGG-16 .+$", told, re.M)
+    assert re.search(r"^encoder +vgg16: 13 of 13 convolutions on compiled", told, re.M)
     assert re.search(r"^layers +image conv1_1 relu1_1 .+ pool5$", told, re.M)
     assert re.search(r"^content +relu4_2$", told, re.M)
     assert re.search(r"^style +relu1_1:0.3 .+ relu5_1:0.1$", told, re.M)
@@ -598,6 +598,16 @@ def test_info_says_what_runs_and_why(capsys: Captured) -> None:
     assert facts["kernels"] == "plain (switched off by IMPASTO_KERNELS=plain)"
     assert facts["impasto"] == __version__
     assert facts["content"] == "relu4_2"
+    assert "0 of 13 convolutions" in facts["encoder"]
+
+
+def test_info_about_another_encoder(capsys: Captured) -> None:
+    assert main(["info", "--encoder", "efficientnet-lite0"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^encoder +efficientnet-lite0: 0 of 49 convolutions on comp", told, re.M)
+    assert re.search(r"^layers +image stem.conv stem .+ head$", told, re.M)
+    assert main(["info", "--encoder", "resnet18"]) == 2
+    assert "the package has no weights for resnet18; give weights" in capsys.readouterr().err
 
 
 def test_resuming_what_cannot_be_resumed(capsys: Captured) -> None:

@@ -284,10 +284,12 @@ class Encoder(ABC):
         return 0, 0
 
     def threads(self) -> contextlib.AbstractContextManager[None]:
-        """Torch's threads while it computes: one if the compiled kernels do nearly all the work."""
+        """Torch's threads while it computes: one if the compiled kernels do all convolutions.
+
+        Otherwise all of them: a ResNet-18 takes a quarter less time so.
+        """
         ours, among = self.compiled
-        most = ours > among / 2
-        return ops.torch_on_one_thread() if most else contextlib.nullcontext()
+        return ops.torch_on_one_thread() if 0 < ours == among else contextlib.nullcontext()
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
         """The same encoder on a device, in single or double precision."""
@@ -364,7 +366,9 @@ def _owner(layer: str) -> str:
     """
     for name, row in catalog.ENCODERS.items():
         known = row.load()
-        if layer in [row.name for row in getattr(known, "table", ())] + [*getattr(known, "sets", ())]:
+        if layer in [row.name for row in getattr(known, "table", ())] + [
+            *getattr(known, "sets", ())
+        ]:
             return name
     return ""
 

@@ -188,7 +188,11 @@ class Network(Encoder):
             if step.kind == "sum":
                 made = taken[0] + taken[1]
             elif step.kind in ("relu", "relu6"):
-                made = taken[0] if source in values.rectified else _rectified(*taken, step, source in values.once)
+                made = (
+                    taken[0]
+                    if source in values.rectified
+                    else _rectified(*taken, step, source in values.once)
+                )
             elif step.kind == "same":
                 (made,) = taken
             else:
@@ -244,12 +248,12 @@ class Network(Encoder):
             return ops.average_pool(x)
         x, padding = self._padded(step, x, size)
         if self.pooling == "max":
-            return F.max_pool2d(x, step.kernel, step.stride, padding)
-        return F.avg_pool2d(x, step.kernel, step.stride, padding, count_include_pad=False)
+            y = F.max_pool2d(x, step.kernel, step.stride, padding)
+        else:
+            y = F.avg_pool2d(x, step.kernel, step.stride, padding, count_include_pad=False)
+        return y.contiguous(memory_format=torch.channels_last)  # which torch may have lost
 
-    def _padded(
-        self, step: Step, x: Tensor, size: Sequence[int]
-    ) -> tuple[Tensor, tuple[int, int]]:
+    def _padded(self, step: Step, x: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
         """x with the padding that torch cannot add itself, and the padding that it has to add.
 
         size: the (height, width) of the layer that x is, or was cut from.

@@ -35,8 +35,8 @@ def read_for(
     name = architecture.name
     if path is None:
         raise ImpastoError(
-            f"the package has no weights for {name}; give a file of them as weights, "
-            f"the state dict of torchvision's {name}"
+            f"the package has no weights for {name}; give weights, a file with the state dict of "
+            f"torchvision's {name}"
         )
     state = read_tensors(path)
     own = owner(state)
@@ -78,7 +78,9 @@ def owner(state: State) -> str:
     if "layer1.0.conv1.weight" in state:
         return _resnet(state)
     if "features.0.weight" in state:
-        sides = [t.dim() for name, t in state.items() if re.fullmatch(r"features\.\d+\.weight", name)]
+        sides = [
+            t.dim() for name, t in state.items() if re.fullmatch(r"features\.\d+\.weight", name)
+        ]
         normalised = "_bn" if any(name.endswith("running_mean") for name in state) else ""
         count = {8: 11, 10: 13, 13: 16, 16: 19}.get(sides.count(4))
         return f"vgg{count}{normalised}" if count else ""

@@ -231,10 +231,7 @@ def losses(
         search = _Search(paintings, {layer: read[layer] for layer in layers})
         found += search.losses(where, picture, None if split else photo)
     if kept:
-        found = [
-            _kept(loss, look, photo, kept, where, read[loss.layer])
-            for loss in found
-        ]
+        found = [_kept(loss, look, photo, kept, where, read[loss.layer]) for loss in found]
     return [replace(loss, weight=loss.weight * shares[loss.layer] / total) for loss in found]
 
 
@@ -252,9 +249,7 @@ def _kept(
     (own,) = look(photo, {loss.layer: loss.side}).values()
     pixels = max(SPACING, row.stride)
     weights = [
-        averaged(part.weights, pixels, row.rounds_up)
-        for part in where
-        if part.weights is not None
+        averaged(part.weights, pixels, row.rounds_up) for part in where if part.weights is not None
     ]
     seen = torch.stack(weights).sum(0) if weights else 1.0
     target = (1 - kept) * loss.target + kept * seen * _unit(own, 1)
@@ -367,9 +362,7 @@ class _Search:
                 floors[layer] += seen * _SILENT * moments[0, 1].sum().item()
                 if seen >= LEAST_AREA:
                     weight, side = seen * MOMENTS, self.sides[layer]
-                    yield MomentsLoss(
-                        layer, moments, weight, side, area, part.name, self.rounds_up
-                    )
+                    yield MomentsLoss(layer, moments, weight, side, area, part.name, self.rounds_up)
         for layer, target in targets.items():
             floor = max(1e-6, floors[layer] / max(counted[layer], 1e-6))
             side, seen = self.sides[layer], counted[layer]

@@ -299,12 +299,19 @@ def show(file: File, /) -> None:
 
 
 @app.command
-def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """Print versions, device, memory, kernels, the encoder's layers and the networks' styles.
+def info(
+    *,
+    encoder: str | None = None,
+    weights: File | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Print versions, device, memory, kernels, an encoder's layers and the networks' styles.
 
     The first call may have to compile the kernels, which takes some seconds.
 
     Args:
+        encoder: the encoder whose layers are printed (default vgg16).
+        weights: its weights, if they are not in the package.
         as_json: print one JSON object.
     """
     import onnxruntime
@@ -315,7 +322,9 @@ def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
     from impasto.kernels import ops
     from impasto.networks.network import Network
 
-    device, kernels, encoder = machine.choose_device("auto"), ops.status(), load_encoder()
+    device, kernels = machine.choose_device("auto"), ops.status()
+    chosen = load_encoder(weights, name=encoder)
+    ours, among = chosen.compiled
     free = machine.free(device)
     facts = {
         "impasto": __version__,
@@ -326,10 +335,12 @@ def info(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
         "memory": f"{machine.SHARE * free / 1e9:.1f} GB may be used, of {free / 1e9:.1f} GB free",
         "kernels": f"{'compiled' if kernels.ready else 'plain'} ({kernels.reason})",
         "cache": str(kernels.cache or "none"),
-        "encoder": "vgg: " + catalog.ENCODERS["vgg"].help,
-        "layers": " ".join(encoder.layers),
-        "content": encoder.content_layer,
-        "style": " ".join(f"{layer}:{share:g}" for layer, share in encoder.style_layers.items()),
+        "encoders": ", ".join(f"{name} ({row.help})" for name, row in catalog.ENCODERS.items()),
+        "encoder": f"{chosen.name}: {ours} of {among} convolutions on compiled kernels (on a CPU), "
+        "the others on torch",
+        "layers": " ".join(chosen.layers),
+        "content": chosen.content_layer,
+        "style": " ".join(f"{layer}:{share:g}" for layer, share in chosen.style_layers.items()),
         "networks": "; ".join(
             f"{name}: {' '.join(Network.load(name).styles)}" for name in catalog.NETWORKS
         ),
