@@ -6,6 +6,7 @@ All of them compare two pictures [1, 3, height, width] of the same size; only th
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from impasto.pictures import colours
 
-WEIGHTS = Path(__file__).with_name("efficientnet_lite0_features.safetensors")
+WEIGHTS = Path(str(importlib.resources.files("impasto"))) / "data/efficientnet_lite0_features.safetensors"
 
 Array = npt.NDArray[np.float64]
 

@@ -98,7 +98,7 @@ def places(encoder: Encoder, size: int) -> tuple[Tensor, list[Tensor]]:
     strides = {layer: encoder.rows[layer].stride for layer in matched_layers(encoder)}
     border = neighbors.border_of([encoder.rows[layer] for layer in strides])
     paintings = neighbors._Paintings(look, strides, border, remembers=False)
-    hunt = neighbors._Search(paintings, strides)
+    hunt = neighbors._Search(paintings, {layer: encoder.rows[layer] for layer in strides})
     directions = neighbors._Directions.of(hunt, [Exemplar(painting)])
     found = look(photo, hunt.sides)
     means = {layer: x.mean((0, 2, 3)) for layer, x in found.items()}

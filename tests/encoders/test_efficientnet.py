@@ -47,7 +47,7 @@ def reference(image: Tensor) -> dict[str, Array]:
             pads.append((total // 2, total - total // 2))
             sides.append(out)
         padded = np.pad(x, ((0, 0), *pads))
-        y = np.zeros((len(weight), *sides)) + bias[:, None, None]
+        y: Array = np.zeros((len(weight), *sides)) + bias[:, None, None]
         for row in range(kernel):
             for column in range(kernel):
                 rows = slice(row, row + stride * (sides[0] - 1) + 1, stride)
@@ -132,7 +132,7 @@ def test_names_of_other_encoders_layers(lite: Encoder) -> None:
         lite.shares("first")
     with pytest.raises(ImpastoError, match=r"no layer 'block3.exp'; did you mean 'block3.expand"):
         lite.layer("block3.exp")
-    with pytest.raises(ImpastoError, match="block4.merge belongs to efficientnet-lite0"):
+    with pytest.raises(ImpastoError, match=r"block4\.merge belongs to efficientnet-lite0"):
         load_encoder().layer("block4.merge")
 
 
@@ -153,7 +153,9 @@ def test_weights_of_its_own_and_of_others(tmp_path: Path, lite: Encoder) -> None
         load_encoder(tmp_path / "mine.safetensors", name="vgg16")
     del state["block9.project.bias"]
     save_file(state, tmp_path / "less.safetensors")
-    with pytest.raises(ImpastoError, match="holds no efficientnet-lite0 weights .*block9.project"):
+    with pytest.raises(
+        ImpastoError, match=r"holds no efficientnet-lite0 weights .*block9\.project"
+    ):
         load_encoder(tmp_path / "less.safetensors")
 
 

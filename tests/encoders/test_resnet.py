@@ -24,9 +24,11 @@ def reference(state: State, image: Tensor, blocks: tuple[int, ...], pooling: str
     found: State = {}
 
     def block(x: Tensor, conv: str, norm: str, **how: Any) -> Tensor:
-        statistics = [state[f"{norm}.{part}"] for part in ("running_mean", "running_var")]
-        affine = [state[f"{norm}.{part}"] for part in ("weight", "bias")]
-        return F.batch_norm(F.conv2d(x, state[f"{conv}.weight"], **how), *statistics, *affine)
+        mean, variance, weight, bias = (
+            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        y = F.conv2d(x, state[f"{conv}.weight"], **how)
+        return F.batch_norm(y, mean, variance, weight, bias)
 
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)

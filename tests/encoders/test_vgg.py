@@ -16,15 +16,15 @@ from torch import Tensor
 
 from impasto import Encoder, ImpastoError, Vgg, load_encoder, up_to
 from impasto.encoders.base import CAFFE, IMAGE, TORCHVISION, Preprocessing
-from impasto.encoders.network import Architecture, Step
+from impasto.encoders.convnet import Blueprint, Operation
 from impasto.encoders.vgg import VGG16, VGG19
 from impasto.kernels import ops
 
 Array = NDArray[np.float64]
 
 
-def layer_names(architecture: Architecture) -> list[str]:
-    return [row.name for row in architecture.table if row.name != IMAGE]
+def layer_names(blueprint: Blueprint) -> list[str]:
+    return [row.name for row in blueprint.table if row.name != IMAGE]
 
 
 def weights() -> dict[str, Tensor]:
@@ -169,7 +169,7 @@ def test_nothing_after_the_last_layer_is_computed(
     called: list[str] = []
     convolve = Vgg._convolve
 
-    def told(self: Vgg, step: Step, *others: Any) -> Tensor:
+    def told(self: Vgg, step: Operation, *others: Any) -> Tensor:
         called.append(step.name)
         return convolve(self, step, *others)
 
@@ -199,12 +199,12 @@ def test_a_grey_image_is_seen_as_its_colours(encoder: Encoder, noise: Tensor) ->
     assert torch.equal(features, encoder(grey.expand(1, 3, -1, -1), ["relu1_1"])["relu1_1"])
 
 
-def torchvision_state(architecture: Architecture) -> dict[str, Tensor]:
+def torchvision_state(blueprint: Blueprint) -> dict[str, Tensor]:
     """A state dict laid out as torchvision's vgg16 and vgg19 are, classifier included."""
     generator = torch.Generator().manual_seed(3)
     state: dict[str, Tensor] = {}
     channels = 3
-    for number, name in enumerate(layer_names(architecture)):
+    for number, name in enumerate(layer_names(blueprint)):
         if name.startswith("conv"):
             out = (64, 128, 256, 512, 512)[int(name[4]) - 1]
             shape = (out, channels, 3, 3)
@@ -216,21 +216,21 @@ def torchvision_state(architecture: Architecture) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize(("architecture", "suffix"), [(VGG16, ".pth"), (VGG19, ".safetensors")])
+@pytest.mark.parametrize(("blueprint", "suffix"), [(VGG16, ".pth"), (VGG19, ".safetensors")])
 def test_torchvision_weights(
-    tmp_path: Path, noise: Tensor, architecture: Architecture, suffix: str
+    tmp_path: Path, noise: Tensor, blueprint: Blueprint, suffix: str
 ) -> None:
-    state = torchvision_state(architecture)
+    state = torchvision_state(blueprint)
     path = tmp_path / f"vgg{suffix}"
     torch.save(state, path) if suffix == ".pth" else save_file(state, path)
     encoder = load_encoder(path)
-    assert encoder.name == architecture.name
-    assert ("relu3_4" in encoder.layers) == (architecture is VGG19)
+    assert encoder.name == blueprint.name
+    assert ("relu3_4" in encoder.layers) == (blueprint is VGG19)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     x = (noise - mean) / std
-    last = "relu5_4" if architecture is VGG19 else "relu5_3"
-    for number, name in enumerate(layer_names(architecture)):
+    last = "relu5_4" if blueprint is VGG19 else "relu5_3"
+    for number, name in enumerate(layer_names(blueprint)):
         if name.startswith("conv"):
             weight, bias = state[f"features.{number}.weight"], state[f"features.{number}.bias"]
             x = torch.conv2d(x, weight, bias, padding=1)

@@ -362,7 +362,7 @@ def _owner(layer: str) -> str:
     """The name of the first encoder that has this layer, or a set of layers of this name.
 
     "" if none has, or if that is not known without weights. It is where a row of the catalog is an
-    `Architecture`.
+    `Blueprint`.
     """
     for name, row in catalog.ENCODERS.items():
         known = row.load()

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from impasto.encoders.base import IMAGE, Preprocessing
-from impasto.encoders.network import Architecture, Network, Step
+from impasto.encoders.convnet import Blueprint, ConvNet, Operation
 from impasto.encoders.weights import State, bytes_of, read_for, read_tensors, single
 
 # Kernel, stride, expansion, channels in and out of every block.
@@ -46,13 +46,13 @@ PREPROCESSING = Preprocessing((0, 1, 2), 255.0, (127.0,) * 3, (128.0,) * 3)
 _STYLE = {"stem": 0.3, "block1.merge": 0.25, "block2.merge": 0.2, "block4.merge": 0.15}
 
 
-def _rectified(name: str, source: str, channels: int, **options: int) -> Iterator[Step]:
+def _rectified(name: str, source: str, channels: int, **options: int) -> Iterator[Operation]:
     """A convolution `name.conv` and its ReLU6, `name`: min(max(x, 0), 6)."""
-    yield Step(f"{name}.conv", "convolution", (source,), channels, **options)
-    yield Step(name, "relu6", (f"{name}.conv",), channels)
+    yield Operation(f"{name}.conv", "convolution", (source,), channels, **options)
+    yield Operation(name, "relu6", (f"{name}.conv",), channels)
 
 
-def _steps() -> Iterator[Step]:
+def _operations() -> Iterator[Operation]:
     yield from _rectified("stem", IMAGE, 32, kernel=3, stride=2)
     before = "stem"
     for number, (kernel, stride, expansion, inside, out) in enumerate(BLOCKS):
@@ -63,24 +63,24 @@ def _steps() -> Iterator[Step]:
         options = {"kernel": kernel, "stride": stride, "groups": wide}
         yield from _rectified(f"{name}.depthwise", x, wide, **options)
         arm, merge = f"{name}.project", f"{name}.merge"
-        yield Step(arm, "convolution", (f"{name}.depthwise",), out)
+        yield Operation(arm, "convolution", (f"{name}.depthwise",), out)
         if stride == 1 and inside == out:
-            yield Step(merge, "sum", (before, arm), out)
+            yield Operation(merge, "sum", (before, arm), out)
         else:
-            yield Step(merge, "same", (arm,), out)
+            yield Operation(merge, "same", (arm,), out)
         before = merge
     yield from _rectified("head", before, 1280)
 
 
-def _open(architecture: Architecture, path: Path | None) -> Network:
+def _open(blueprint: Blueprint, path: Path | None) -> ConvNet:
     if path is None:
         data = importlib.resources.files("impasto") / "data"
         with importlib.resources.as_file(data / "efficientnet_lite0_features.safetensors") as found:
             state = _renamed(read_tensors(found))
     else:
-        state = read_for(architecture, path, _renamed)
+        state = read_for(blueprint, path, _renamed)
     read = functools.partial(single, state)
-    return Network(architecture, read, PREPROCESSING, bytes_of(state))
+    return ConvNet(blueprint, read, PREPROCESSING, bytes_of(state))
 
 
 def _renamed(state: State) -> State:
@@ -92,9 +92,9 @@ def _renamed(state: State) -> State:
     return renamed
 
 
-LITE0 = Architecture(
+LITE0 = Blueprint(
     "efficientnet-lite0",
-    tuple(_steps()),
+    tuple(_operations()),
     content_layer="block4.merge",
     style_layers=_STYLE,
     sets={},

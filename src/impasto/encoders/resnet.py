@@ -19,17 +19,17 @@ import torch
 from torch import Tensor
 
 from impasto.encoders.base import IMAGE, TORCHVISION
-from impasto.encoders.network import Architecture, Network, Step
+from impasto.encoders.convnet import Blueprint, ConvNet, Operation
 from impasto.encoders.weights import State, WrongWeights, bytes_of, read_for, single
 
 _EPSILON = 1e-5  # of torchvision's batch normalisation
 
 
-def _steps(blocks: tuple[int, ...], widening: int) -> Iterator[Step]:
-    """widening: how many times wider than its inside a block's output is: 4 in ResNet-50, else 1."""
-    yield Step("conv1", "convolution", (IMAGE,), 64, 7, 2)
-    yield Step("relu1", "relu", ("conv1",), 64)
-    yield Step("pool", "pool", ("relu1",), 64, 3, 2)
+def _operations(blocks: tuple[int, ...], widening: int) -> Iterator[Operation]:
+    """widening: how many times wider a block's output is than its inside, 4 in ResNet-50."""
+    yield Operation("conv1", "convolution", (IMAGE,), 64, 7, 2)
+    yield Operation("relu1", "relu", ("conv1",), 64)
+    yield Operation("pool", "pool", ("relu1",), 64, 3, 2)
     before, channels = "pool", 64
     for group, count in enumerate(blocks, 1):
         inside = 32 << group
@@ -42,16 +42,16 @@ def _steps(blocks: tuple[int, ...], widening: int) -> Iterator[Step]:
                 last = at == len(kernels)
                 made = f"{name}.arm" if last else f"{name}.conv{at}"
                 width = out if last else inside
-                yield Step(made, "convolution", (x,), width, kernel, step)
+                yield Operation(made, "convolution", (x,), width, kernel, step)
                 if not last:
                     x = f"{name}.relu{at}"
-                    yield Step(x, "relu", (made,), width)
+                    yield Operation(x, "relu", (made,), width)
             short = before
             if stride > 1 or channels != out:
                 short = f"{name}.shortcut"
-                yield Step(short, "convolution", (before,), out, 1, stride)
-            yield Step(f"{name}.sum", "sum", (short, f"{name}.arm"), out)
-            yield Step(f"{name}.merge", "relu", (f"{name}.sum",), out)
+                yield Operation(short, "convolution", (before,), out, 1, stride)
+            yield Operation(f"{name}.sum", "sum", (short, f"{name}.arm"), out)
+            yield Operation(f"{name}.merge", "relu", (f"{name}.sum",), out)
             before, channels = f"{name}.merge", out
 
 
@@ -83,18 +83,18 @@ def _renamed(state: State) -> State:
     return renamed
 
 
-def _open(architecture: Architecture, path: Path | None) -> Network:
-    state = read_for(architecture, path, _renamed)
+def _open(blueprint: Blueprint, path: Path | None) -> ConvNet:
+    state = read_for(blueprint, path, _renamed)
     # In double precision, batch normalisation is folded without loss; torch needs it contiguous.
     state = {name: tensor.to("cpu", torch.float32) for name, tensor in state.items()}
-    return Network(architecture, functools.partial(single, state), TORCHVISION, bytes_of(state))
+    return ConvNet(blueprint, functools.partial(single, state), TORCHVISION, bytes_of(state))
 
 
-def _resnet(name: str, blocks: tuple[int, ...], widening: int = 1) -> Architecture:
+def _resnet(name: str, blocks: tuple[int, ...], widening: int = 1) -> Blueprint:
     groups = {f"layer{group}.0.merge": 1.0 for group in range(1, 4)}
-    return Architecture(
+    return Blueprint(
         name,
-        tuple(_steps(blocks, widening)),
+        tuple(_operations(blocks, widening)),
         content_layer="layer2.1.merge",
         style_layers={"relu1": 1.0, **groups},
         sets={},

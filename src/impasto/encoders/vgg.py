@@ -17,7 +17,7 @@ from torch import Tensor
 
 from impasto.device import ordinary
 from impasto.encoders.base import CAFFE, IMAGE, TORCHVISION, Padding, Preprocessing
-from impasto.encoders.network import Architecture, Network, Step
+from impasto.encoders.convnet import Blueprint, ConvNet, Operation
 from impasto.encoders.weights import (
     State,
     WrongWeights,
@@ -39,20 +39,20 @@ _SETS = {
 }
 
 
-def _steps(blocks: tuple[int, ...]) -> Iterator[Step]:
+def _operations(blocks: tuple[int, ...]) -> Iterator[Operation]:
     """blocks: how many convolutions there are in each."""
     before = IMAGE
     for block, (count, channels) in enumerate(zip(blocks, _CHANNELS, strict=True), 1):
         for index in range(1, count + 1):
             convolution, relu = f"conv{block}_{index}", f"relu{block}_{index}"
-            yield Step(convolution, "convolution", (before,), channels, 3)
-            yield Step(relu, "relu", (convolution,), channels)
+            yield Operation(convolution, "convolution", (before,), channels, 3)
+            yield Operation(relu, "relu", (convolution,), channels)
             before = relu
-        yield Step(f"pool{block}", "pool", (before,), channels, 2, 2)
+        yield Operation(f"pool{block}", "pool", (before,), channels, 2, 2)
         before = f"pool{block}"
 
 
-class Vgg(Network):
+class Vgg(ConvNet):
     """VGG as a function from an image to the activations of layers.
 
     Layers, in order: `image`, then `conv1_1`, `relu1_1`, `conv1_2`, `relu1_2`, `pool1`, ...,
@@ -77,11 +77,11 @@ class Vgg(Network):
     ) -> None:
         self.state = state
         bundled = isinstance(state, _Bundled)
-        architecture = VGG19 if not bundled and owner(state) == VGG19.name else VGG16
+        blueprint = VGG19 if not bundled and owner(state) == VGG19.name else VGG16
         if not bundled:  # checking those would read them all
-            check_shapes(state, architecture)
+            check_shapes(state, blueprint)
         read = functools.partial(single, state)
-        super().__init__(architecture, read, preprocessing, 0 if bundled else bytes_of(state))
+        super().__init__(blueprint, read, preprocessing, 0 if bundled else bytes_of(state))
         self.pooling, self.padding = pooling, padding
 
     def alias(self, name: str) -> str:
@@ -104,37 +104,37 @@ class _Bundled(dict[str, Tensor]):
         return tensor
 
 
-def _open(architecture: Architecture, path: Path | None) -> Vgg:
-    if path is None and architecture is VGG16:
+def _open(blueprint: Blueprint, path: Path | None) -> Vgg:
+    if path is None and blueprint is VGG16:
         return Vgg(_Bundled())
     is_torchvision = False
 
     def renamed(state: State) -> State:
         nonlocal is_torchvision
         is_torchvision = "features.0.weight" in state
-        return _from_torchvision(state, architecture) if is_torchvision else state
+        return _from_torchvision(state, blueprint) if is_torchvision else state
 
-    state = read_for(architecture, path, renamed)
+    state = read_for(blueprint, path, renamed)
     return Vgg(state, TORCHVISION if is_torchvision else CAFFE)
 
 
-def _from_torchvision(state: State, architecture: Architecture) -> State:
+def _from_torchvision(state: State, blueprint: Blueprint) -> State:
     """Give torchvision's numbered layers (`features.0`, `features.2`, ...) their names."""
     numbers = {int(key.split(".")[1]) for key in state if re.match(r"features\.\d+\.", key)}
-    if len(numbers) != len(architecture.convolutions):
+    if len(numbers) != len(blueprint.convolutions):
         raise WrongWeights(f"it has {len(numbers)} convolutions")
     return {
         f"{name}.{kind}": state[f"features.{number}.{kind}"]
-        for number, name in zip(sorted(numbers), architecture.convolutions, strict=True)
+        for number, name in zip(sorted(numbers), blueprint.convolutions, strict=True)
         for kind in ("weight", "bias")
         if f"features.{number}.{kind}" in state
     }
 
 
-def _vgg(name: str, blocks: tuple[int, ...]) -> Architecture:
-    return Architecture(
+def _vgg(name: str, blocks: tuple[int, ...]) -> Blueprint:
+    return Blueprint(
         name,
-        tuple(_steps(blocks)),
+        tuple(_operations(blocks)),
         content_layer="relu4_2",
         style_layers=_STYLE,
         sets=_SETS,

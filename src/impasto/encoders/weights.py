@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from impasto import catalog
-from impasto.encoders.network import Architecture
+from impasto.encoders.convnet import Blueprint
 from impasto.errors import ImpastoError
 from impasto.pictures.files import is_file
 
@@ -22,17 +22,15 @@ class WrongWeights(ValueError):
     """The tensors are not those of this network; the text says why."""
 
 
-def read_for(
-    architecture: Architecture, path: Path | None, renamed: Callable[[State], State]
-) -> State:
+def read_for(blueprint: Blueprint, path: Path | None, renamed: Callable[[State], State]) -> State:
     """`convolution.weight` [out, in / groups, kernel, kernel] and `.bias` [out], by step.
 
-    renamed: turns the names of a file into those of the steps; it may raise `WrongWeights`.
+    renamed: turns the names of a file into those of the operations; it may raise `WrongWeights`.
 
     Raises:
         ImpastoError: there is no file, it cannot be read, or its weights are of another network.
     """
-    name = architecture.name
+    name = blueprint.name
     if path is None:
         raise ImpastoError(
             f"the package has no weights for {name}; give weights, a file with the state dict of "
@@ -49,7 +47,7 @@ def read_for(
         raise ImpastoError(f"{path} holds the weights of {own}, not of {name}; {mend}")
     try:
         found = renamed(state)
-        check_shapes(found, architecture)
+        check_shapes(found, blueprint)
     except WrongWeights as error:
         raise ImpastoError(
             f"{path} holds no {name} weights that impasto can use ({error}); "
@@ -58,9 +56,9 @@ def read_for(
     return found
 
 
-def check_shapes(state: State, architecture: Architecture) -> None:
+def check_shapes(state: State, blueprint: Blueprint) -> None:
     """Raise `WrongWeights` unless every convolution has its weight and bias."""
-    for convolution, shape in architecture.convolutions.items():
+    for convolution, shape in blueprint.convolutions.items():
         for kind, wanted in (("weight", shape), ("bias", shape[:1])):
             name = f"{convolution}.{kind}"
             if name not in state:

@@ -171,7 +171,7 @@ class Objective:
                 features = encoder(crop, segment.layers, segment.start, whole)
                 for layer in segment.layers:
                     readers = self._readers(layer) if parts[layer].positions else []
-                    seen = encoder.smoothed(layer, features[layer]) if readers else None
+                    seen = encoder.smoothed(layer, features[layer])
                     for loss in readers:
                         term = loss.sums(seen, parts[layer])
                         if term.requires_grad:  # False where no pixel counts
@@ -212,9 +212,9 @@ def measure(
     """Measure targets on images: the `features` of some layers, and `statistics`.
 
     A mapping of features gives for each layer the side of the squares of positions to average; what
-    is left over at the right and at the bottom is dropped, unless the layer rounds up. Returns features by their layer's name,
-    statistics by the names given here. Images that do not fit into `memory` bytes are computed in
-    tiles.
+    is left over at the right and at the bottom is dropped, unless the layer rounds up. Returns
+    features by their layer's name, statistics by the names given here. Images that do not fit into
+    `memory` bytes are computed in tiles.
     """
     sides = features if isinstance(features, Mapping) else dict.fromkeys(features, 1)
     kept = {encoder.layer(name): side for name, side in sides.items()}

@@ -1,9 +1,9 @@
-"""Networks as lists of steps: the table of layers and the computation both follow from them.
+"""Networks as lists of operations: the table of layers and the computation both follow from them.
 
-A *step* makes one layer from one or two layers before it: a convolution, a pooling, a rectifier or
-a sum. VGG is a chain of steps; in a residual network chains part and meet again in sums. To compute
-some layers, only the steps that lead to them are made. Convolutions run on the compiled kernels
-where these fit, and on torch elsewhere.
+An *operation* makes one layer from one or two layers before it: a convolution, a pooling, a
+rectifier or a sum. VGG is a chain of operations; in a residual network chains part and meet again
+in sums. To compute some layers, only the operations that lead to them are done. Convolutions run on
+the compiled kernels where these fit, and on torch elsewhere.
 
 Two conventions of padding are known. *Symmetric*: (kernel - 1) / 2 on all sides (torchvision).
 *Same*: so much in total that every stride leaves ceil(side / stride) positions, half of it at the
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.device import ordinary
-from impasto.encoders.base import IMAGE, Encoder, Layer, Preprocessing
+from impasto.encoders.base import IMAGE, Encoder, Layer, Preprocessing, shrunk
 from impasto.kernels import ops
 from impasto.settings import Pooling
 
@@ -36,8 +36,8 @@ _PANEL = 64  # channels that the compiled kernels work on at once
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operation: it makes the layer `name` [batch, channels, height, width] from `sources`.
+class Operation:
+    """Makes the layer `name` [batch, channels, height, width] from the layers `sources`.
 
     kernel, stride: of a convolution or pooling. groups: of a convolution. `same` gives its source
     another name.
@@ -53,38 +53,38 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Blueprint:
     """A network without its weights; called with the path of a weights file, it loads them.
 
-    Arguments beyond `steps` are those of `Encoder`. same: the convention of padding. rounds_up: see
-    `Layer`. open: makes the encoder from this architecture and a path (None: the weights in the
-    package).
+    Arguments beyond `operations` are those of `Encoder`. same: the convention of padding.
+    rounds_up: see `Layer`. open: makes the encoder from this blueprint and a path (None: the
+    weights in the package).
     """
 
     name: str
-    steps: tuple[Step, ...]
+    operations: tuple[Operation, ...]
     content_layer: str
     style_layers: Mapping[str, float]
     sets: Mapping[str, Mapping[str, float]]
     cut: str
     poolings: tuple[Pooling, ...]
     rounds_up: bool
-    open: Callable[[Architecture, Path | None], Network]
+    open: Callable[[Blueprint, Path | None], ConvNet]
     same: bool = False
 
-    def __call__(self, weights: Path | None = None) -> Network:
+    def __call__(self, weights: Path | None = None) -> ConvNet:
         return self.open(self, weights)
 
     @functools.cached_property
     def table(self) -> tuple[Layer, ...]:
         """The rows of the table, the image first."""
         rows = {IMAGE: Layer(IMAGE, 3, 1, 0, self.rounds_up)}
-        for step in self.steps:
-            sources = [rows[name] for name in step.sources]
+        for operation in self.operations:
+            sources = [rows[name] for name in operation.sources]
             stride = sources[0].stride
-            halo = max(row.halo for row in sources) + (step.kernel - 1) // 2 * stride
-            rows[step.name] = Layer(
-                step.name, step.channels, stride * step.stride, halo, self.rounds_up
+            halo = max(row.halo for row in sources) + (operation.kernel - 1) // 2 * stride
+            rows[operation.name] = Layer(
+                operation.name, operation.channels, stride * operation.stride, halo, self.rounds_up
             )
         return tuple(rows.values())
 
@@ -93,17 +93,21 @@ class Architecture:
         """The shape of each convolution's weight, [out, in / groups, kernel, kernel]."""
         channels = {row.name: row.channels for row in self.table}
         return {
-            step.name: (step.channels, channels[step.sources[0]] // step.groups, *[step.kernel] * 2)
-            for step in self.steps
-            if step.kind == "convolution"
+            operation.name: (
+                operation.channels,
+                channels[operation.sources[0]] // operation.groups,
+                *[operation.kernel] * 2,
+            )
+            for operation in self.operations
+            if operation.kind == "convolution"
         }
 
 
-class Network(Encoder):
-    """An architecture with weights, as a function from an image to the activations of layers.
+class ConvNet(Encoder):
+    """An blueprint with weights, as a function from an image to the activations of layers.
 
     Args:
-        architecture: its steps and defaults.
+        blueprint: its operations and defaults.
         read: returns the weight and bias of a convolution, in single precision on the CPU. It is
             called when they are needed.
         preprocessing: the input that the weights were trained on.
@@ -112,12 +116,12 @@ class Network(Encoder):
 
     def __init__(
         self,
-        architecture: Architecture,
+        blueprint: Blueprint,
         read: Callable[[str], tuple[Tensor, Tensor]],
         preprocessing: Preprocessing,
         kept: int = 0,
     ) -> None:
-        a = architecture
+        a = blueprint
         super().__init__(
             a.table,
             content_layer=a.content_layer,
@@ -126,14 +130,14 @@ class Network(Encoder):
             cut=a.cut,
             poolings=a.poolings,
         )
-        self.name, self.architecture, self.preprocessing = a.name, a, preprocessing
+        self.name, self.blueprint, self.preprocessing = a.name, a, preprocessing
         self.read, self.kept = read, kept
-        self.steps = {step.name: step for step in a.steps}
+        self.operations = {operation.name: operation for operation in a.operations}
         # Shared with all encoders made `like` this one: preparing weights takes a second or two.
         self._kernels = {
             name: ops.Convolution(functools.partial(read, name))
             for name, shape in a.convolutions.items()
-            if _suits_kernels(shape, self.steps[name])
+            if _suits_kernels(shape, self.operations[name])
         }
         self._plain: dict[object, tuple[Tensor, Tensor]] = {}
 
@@ -143,22 +147,22 @@ class Network(Encoder):
     @property
     def compiled(self) -> tuple[int, int]:
         count = len(self._kernels) if self._is_compiled() else 0
-        return count, len(self.architecture.convolutions)
+        return count, len(self.blueprint.convolutions)
 
     def prepare(self, layers: Iterable[str]) -> None:
-        for step in self._steps_to(map(self.layer, layers)):
-            if step.name in self._kernels and self._is_compiled():
-                self._kernels[step.name].prepare()
-            elif step.kind == "convolution":
-                self._weights(step)
+        for operation in self._leading_to(map(self.layer, layers)):
+            if operation.name in self._kernels and self._is_compiled():
+                self._kernels[operation.name].prepare()
+            elif operation.kind == "convolution":
+                self._weights(operation)
 
     def held(self, layers: Iterable[str]) -> int:
         total = self.kept
-        for step in self._steps_to(map(self.layer, layers)):
-            if step.kind == "convolution":
-                out, inside, *kernel = self.architecture.convolutions[step.name]
+        for operation in self._leading_to(map(self.layer, layers)):
+            if operation.kind == "convolution":
+                out, inside, *kernel = self.blueprint.convolutions[operation.name]
                 # Compiled kernels hold 36 values for every 9, twice: forward and backward.
-                copies = 8 if step.name in self._kernels and self._is_compiled() else 1
+                copies = 8 if operation.name in self._kernels and self._is_compiled() else 1
                 total += _BYTES * copies * out * (inside * kernel[0] * kernel[1] + 1)
         return total
 
@@ -172,94 +176,96 @@ class Network(Encoder):
         wanted = {self.layer(name) for name in layers}
         features = {IMAGE: x} if IMAGE in wanted else {}
         wanted -= features.keys()
-        steps = self._steps_to(wanted, start)
-        if not steps:
+        operations = self._leading_to(wanted, start)
+        if not operations:
             return features
         if start == IMAGE:
             x = self.preprocessing.apply(x).contiguous(memory_format=torch.channels_last)
         first = self.rows[start]
         height, width = whole or (x.shape[-2], x.shape[-1])
-        values = _Values(Counter(wanted) + Counter(name for s in steps for name in s.sources))
+        values = _Values(Counter(wanted) + Counter(name for s in operations for name in s.sources))
         values.put(start, x)
-        rectifiers = {s.sources[0]: s.kind for s in steps if s.kind in ("relu", "relu6")}
-        for step in steps:
-            source = step.sources[0]
-            taken = [values.take(name) for name in step.sources]
-            if step.kind == "sum":
-                made = taken[0] + taken[1]
-            elif step.kind in ("relu", "relu6"):
-                made = (
-                    taken[0]
-                    if source in values.rectified
-                    else _rectified(*taken, step, source in values.once)
-                )
-            elif step.kind == "same":
-                (made,) = taken
+        rectifiers = {s.sources[0]: s.kind for s in operations if s.kind in ("relu", "relu6")}
+        for operation in operations:
+            source = operation.sources[0]
+            x = values.take(source)
+            if operation.kind == "sum":
+                made = x + values.take(operation.sources[1])
+            elif operation.kind in ("relu", "relu6"):
+                alone = source in values.once  # then it can be changed in place
+                made = x if source in values.rectified else _rectified(x, operation.kind, alone)
+            elif operation.kind == "same":
+                made = x
             else:
                 stride = self.rows[source].stride // first.stride
-                up = self.architecture.rounds_up
-                size = [-(-side // stride) if up else side // stride for side in (height, width)]
-                if step.kind == "pool":
-                    made = self._pool(step, taken[0], size)
+                up = self.blueprint.rounds_up
+                size = [shrunk(side, stride, up) for side in (height, width)]
+                if operation.kind == "pool":
+                    made = self._pool(operation, x, size)
                 else:
                     # Together with its ReLU, unless the values before it are wanted.
-                    kind = rectifiers.get(step.name) if step.name in values.once else None
-                    made = self._convolve(step, taken[0], size, kind)
+                    once = operation.name in values.once
+                    kind = rectifiers.get(operation.name) if once else None
+                    made = self._convolve(operation, x, size, kind)
                     if kind:
-                        values.rectified.add(step.name)
-            values.put(step.name, made)
-            if step.name in wanted:
-                features[step.name] = values.take(step.name)
+                        values.rectified.add(operation.name)
+            values.put(operation.name, made)
+            if operation.name in wanted:
+                features[operation.name] = values.take(operation.name)
         return features
 
-    def _steps_to(self, layers: Iterable[str], start: str = IMAGE) -> list[Step]:
-        """The steps that lead from the start to these layers, in order."""
-        needed, steps = set(layers), []
-        for step in reversed(self.architecture.steps):
-            if step.name == start:
+    def _leading_to(self, layers: Iterable[str], start: str = IMAGE) -> list[Operation]:
+        """The operations that lead from the start to these layers, in order."""
+        needed, operations = set(layers), []
+        for operation in reversed(self.blueprint.operations):
+            if operation.name == start:
                 break
-            if step.name in needed:
-                steps.append(step)
-                needed.update(step.sources)
-        return steps[::-1]
+            if operation.name in needed:
+                operations.append(operation)
+                needed.update(operation.sources)
+        return operations[::-1]
 
     def _is_compiled(self) -> bool:
         is_single = self.device.type == "cpu" and self.dtype == torch.float32
         return is_single and bool(ops.status().ready)
 
-    def _convolve(self, step: Step, x: Tensor, size: Sequence[int], kind: str | None) -> Tensor:
+    def _convolve(
+        self, operation: Operation, x: Tensor, size: Sequence[int], kind: str | None
+    ) -> Tensor:
         """kind: of the rectifier that follows at once, if one does."""
-        if step.name in self._kernels and ops.suits(x):
+        if operation.name in self._kernels and ops.suits(x):
             wraps = self.padding == "circular"
             x = _wrapped(x, [(1, 1), (1, 1)]) if wraps else x
-            y = self._kernels[step.name](x, rectify=kind == "relu")
+            y = self._kernels[operation.name](x, rectify=kind == "relu")
             if wraps:  # cut off the added border, which zero padding has spoiled
                 y = y[..., 1:-1, 1:-1].contiguous(memory_format=torch.channels_last)
             return F.relu6(y, inplace=True) if kind == "relu6" else y
-        x, padding = self._padded(step, x, size)
-        weight, bias = self._weights(step)
-        y = F.conv2d(x, weight, bias, step.stride, padding, 1, step.groups)
-        if kind:
-            y = F.relu(y, inplace=True) if kind == "relu" else F.relu6(y, inplace=True)
-        return y
+        x, padding = self._padded(operation, x, size)
+        weight, bias = self._weights(operation)
+        y = F.conv2d(x, weight, bias, operation.stride, padding, 1, operation.groups)
+        return _rectified(y, kind, True) if kind else y
 
-    def _pool(self, step: Step, x: Tensor, size: Sequence[int]) -> Tensor:
-        if self.pooling == "avg" and step.kernel == 2 and ops.suits(x):
+    def _pool(self, operation: Operation, x: Tensor, size: Sequence[int]) -> Tensor:
+        if self.pooling == "avg" and operation.kernel == 2 and ops.suits(x):
             return ops.average_pool(x)
-        x, padding = self._padded(step, x, size)
+        x, padding = self._padded(operation, x, size)
         if self.pooling == "max":
-            y = F.max_pool2d(x, step.kernel, step.stride, padding)
+            y = F.max_pool2d(x, operation.kernel, operation.stride, padding)
         else:
-            y = F.avg_pool2d(x, step.kernel, step.stride, padding, count_include_pad=False)
+            y = F.avg_pool2d(
+                x, operation.kernel, operation.stride, padding, count_include_pad=False
+            )
         return y.contiguous(memory_format=torch.channels_last)  # which torch may have lost
 
-    def _padded(self, step: Step, x: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+    def _padded(
+        self, operation: Operation, x: Tensor, size: Sequence[int]
+    ) -> tuple[Tensor, tuple[int, int]]:
         """x with the padding that torch cannot add itself, and the padding that it has to add.
 
         size: the (height, width) of the layer that x is, or was cut from.
         """
         pads = [
-            self._pads(step, whole, own)
+            self._pads(operation, whole, own)
             for whole, own in zip(size, (x.shape[-2], x.shape[-1]), strict=True)
         ]
         if self.padding == "circular":
@@ -269,20 +275,20 @@ class Network(Encoder):
         (top, bottom), (left, right) = pads
         return F.pad(x, (left, right, top, bottom)), (0, 0)
 
-    def _pads(self, step: Step, whole: int, own: int) -> tuple[int, int]:
+    def _pads(self, operation: Operation, whole: int, own: int) -> tuple[int, int]:
         """How much to pad before and behind `own` positions that were cut from a `whole`."""
-        kernel, stride = step.kernel, step.stride
-        if not self.architecture.same:
+        kernel, stride = operation.kernel, operation.stride
+        if not self.blueprint.same:
             return ((kernel - 1) // 2,) * 2
         before = max((-(-whole // stride) - 1) * stride + kernel - whole, 0) // 2
         return before, max((-(-own // stride) - 1) * stride + kernel - own - before, 0)
 
     @ordinary()  # the weights are cached: the caller's torch settings must not reach them
-    def _weights(self, step: Step) -> tuple[Tensor, Tensor]:
+    def _weights(self, operation: Operation) -> tuple[Tensor, Tensor]:
         """A convolution's weight and bias for torch itself, on the encoder's device."""
-        key = step.name, self.device, self.dtype
+        key = operation.name, self.device, self.dtype
         if key not in self._plain:
-            weight, bias = (t.to(self.device, self.dtype) for t in self.read(step.name))
+            weight, bias = (t.to(self.device, self.dtype) for t in self.read(operation.name))
             # Channels-last weights need no reordering: a fifth faster on a CPU.
             self._plain[key] = weight.to(memory_format=torch.channels_last), bias
         return self._plain[key]
@@ -309,15 +315,14 @@ class _Values:
         return x
 
 
-def _rectified(x: Tensor, step: Step, alone: bool) -> Tensor:
-    """alone: nothing else reads x, so it can be changed in place."""
-    return F.relu(x, inplace=alone) if step.kind == "relu" else F.relu6(x, inplace=alone)
+def _rectified(x: Tensor, kind: str, in_place: bool) -> Tensor:
+    return F.relu(x, inplace=in_place) if kind == "relu" else F.relu6(x, inplace=in_place)
 
 
-def _suits_kernels(shape: tuple[int, ...], step: Step) -> bool:
+def _suits_kernels(shape: tuple[int, ...], operation: Operation) -> bool:
     """Whether the compiled kernels can compute a convolution with a weight of this shape."""
     out, inside, *kernel = shape
-    fits = kernel == [3, 3] and step.stride == step.groups == 1
+    fits = kernel == [3, 3] and operation.stride == operation.groups == 1
     return fits and not out % _PANEL and (inside == 3 or not inside % _PANEL)
 
 
