@@ -21,7 +21,9 @@ from torch import Tensor
 
 from impasto.pictures import colours
 
-WEIGHTS = Path(str(importlib.resources.files("impasto"))) / "data/efficientnet_lite0_features.safetensors"
+WEIGHTS = (
+    Path(str(importlib.resources.files("impasto"))) / "data/efficientnet_lite0_features.safetensors"
+)
 
 Array = npt.NDArray[np.float64]
 

@@ -7,6 +7,7 @@ import logging
 import re
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +103,17 @@ def painting() -> Tensor:
 @pytest.fixture
 def noise() -> Tensor:
     return torch.rand(1, 3, 36, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twelve photos: parts of the samples."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("kingfisher", "neuschwanstein", "owl", "scarlet_macaw"):
+        image = images.read(sample(name)).image
+        width, height = image.size
+        for number in range(3):
+            left = number * (width - height) // 2
+            part = image.crop((left, 0, left + height, height)).resize((96, 96 + 4 * number))
+            part.save(folder / f"{name}{number}.png")
+    return folder

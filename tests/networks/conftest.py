@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,20 +27,6 @@ def random_network(
     small = thumbnail(images.read(sample("great_wave")).image)
     told = tuple(Style(f"style{number}", "0" * 64, small) for number in range(styles))
     return NetworkFile(architecture, told, weights, "CC0")
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of twelve photos: parts of the samples."""
-    folder = tmp_path_factory.mktemp("photos")
-    for name in ("kingfisher", "neuschwanstein", "owl", "scarlet_macaw"):
-        image = images.read(sample(name)).image
-        width, height = image.size
-        for number in range(3):
-            left = number * (width - height) // 2
-            part = image.crop((left, 0, left + height, height)).resize((96, 96 + 4 * number))
-            part.save(folder / f"{name}{number}.png")
-    return folder
 
 
 @pytest.fixture

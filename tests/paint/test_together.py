@@ -30,6 +30,10 @@ PAINTING = images.resize(images.read(sample("great_wave")).image, (160, 108))
 LAYERS = ["image", "conv1_1", "relu1_1", "pool1", "relu2_1", "conv3_2", "block3_conv3", "pool3"]
 LAYERS += ["relu4_1", "relu4_2", "pool4", "relu5_1", "conv5_3", "pool5"]
 
+LITE = ["image", "stem.conv", "stem", "block0.merge", "block1.expand", "block2.depthwise.conv"]
+LITE += ["block2.merge", "block3.project", "block4.merge", "block5.expand", "block5.merge"]
+LITE += ["block8.merge", "block10.project", "block11.merge"]
+
 layers = st.sampled_from(LAYERS)
 shares = st.floats(0, 10)
 weights = st.one_of(st.just(0.0), st.floats(1e-3, 1e3))
@@ -48,7 +52,24 @@ RUN: Mapping[str, st.SearchStrategy[Any]] = {
     "pooling": st.sampled_from(["avg", "max"]),
     "seed": st.integers(0, 2**63 - 1),
     "memory": st.sampled_from([None, "1M", "2G"]),
+    "encoder": st.sampled_from([None, "vgg16", "efficientnet-lite0", "efficientnet-lite0"]),
+    "smoothing": st.one_of(st.none(), st.floats(0.1, 10)),
 }
+
+
+def translated(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The same choices; for EfficientNet, with its layers, and without what only VGG has."""
+    if choices.get("encoder") != "efficientnet-lite0":
+        return dict(choices)
+    names = dict(zip(LAYERS, LITE, strict=True))
+
+    def own(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {names[name]: share for name, share in value.items()}
+        return names[value] if isinstance(value, str) else [*map(own, value)]
+
+    asked = {k: own(v) if "layer" in k else v for k, v in choices.items() if k != "pooling"}
+    return asked if asked.get("preset") is None else {**asked, "preset": None}
 
 
 def cut(
@@ -136,7 +157,7 @@ def test_stylize(
     choices: dict[str, Any],
     in_a_region: bool,
 ) -> None:
-    choices = {"steps": 2, **choices}
+    choices = {"steps": 2, **translated(choices)}
     if in_a_region:
         choices["regions"] = [(cut(9, 7).convert("L"), painting)]
     made(lambda: stylize(photo, painting, size=size, **choices), fitted(photo, size))
@@ -151,7 +172,8 @@ def test_stylize(
     ),
 )
 def test_reconstruct(photo: Image.Image, size: int | str, choices: dict[str, Any]) -> None:
-    made(lambda: reconstruct(photo, size=size, **{"steps": 2, **choices}), fitted(photo, size))
+    choices = {"steps": 2, **translated(choices)}
+    made(lambda: reconstruct(photo, size=size, **choices), fitted(photo, size))
 
 
 @tried
@@ -176,7 +198,8 @@ def test_texture(
 ) -> None:
     if tileable:  # most sizes of most layers are refused
         size = (size[0] + 15) // 16 * 16, (size[1] + 15) // 16 * 16
-    made(lambda: texture(painting, size=size, tileable=tileable, **{"steps": 2, **choices}), size)
+    choices = {"steps": 2, **translated(choices)}
+    made(lambda: texture(painting, size=size, tileable=tileable, **choices), size)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,390 @@
+"""Would a ResNet do? What layers of other encoders keep, what they paint, and what they cost.
+
+    python benchmarks/encoders.py keeps   [--encoder NAME] [--layers ...] [--save FOLDER]
+    python benchmarks/encoders.py style   [--only WAY ...] [--photos ...] [--save FOLDER]
+    python benchmarks/encoders.py smooth  [--photos ...] [--paintings ...]
+    python benchmarks/encoders.py cost    [--sizes 256 512]
+    python benchmarks/encoders.py weights NAME FILE
+
+keeps: PSNR of a photo reconstructed from each layer. style: pairs painted by layers of several
+kinds, see `WAYS`. smooth: the grid in the first gradient, and evaluations until a loss is reached.
+cost: time and memory of an evaluation, relative to VGG-16 and to torch by itself. weights: writes
+a file of random weights (He et al. 2015, arXiv:1502.01852) for an encoder; `--weights FILE` uses
+it in the other commands.
+
+`judge` explains fine, shape and grid. vgg is the relative style loss of VGG-16 (mean over relu1_1
+to relu5_1) divided by the photo's own, lite the distance from the painting by EfficientNet-Lite0
+(`judge.Judge.painted`). Neither is fair to pictures of the other encoder, so both are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto import (
+    ContentLoss,
+    Encoder,
+    Evaluation,
+    Loss,
+    Objective,
+    Statistic,
+    StyleLoss,
+    catalog,
+    lbfgs,
+    load_encoder,
+    measure,
+    reconstruct,
+    sample,
+    sample_names,
+    stylize,
+)
+from impasto.kernels import ops
+from impasto.pictures import images
+from judge import Judge, fine, grid, shape
+from painted import resized, style_loss
+from reconstruction import decibels, error
+
+LITE = "efficientnet-lite0"
+BLOCKS = (0, 2, 4, 7, 10)
+"""The blocks whose layers are compared: the last but one of each size, and one before the last."""
+
+Choices = dict[str, Any]
+
+
+def lite(kind: str, blocks: Sequence[int] = BLOCKS, **more: Any) -> Choices:
+    """Settings for style from the stem and from layers of one kind, of these blocks."""
+    layers = [f"block{n}.{kind}" for n in blocks if n or not kind.startswith("expand")]
+    return {"encoder": LITE, "style_layers": ["stem", *layers], **more}
+
+
+WAYS: dict[str, Choices] = {
+    "vgg16": {"encoder": "vgg16"},
+    "merges": lite("merge"),
+    "arms: expand": lite("expand"),
+    "arms: depthwise": lite("depthwise"),
+    "arms: project": lite("project"),
+    "arms, before ReLU6": lite("expand.conv"),
+    "merges, smoothed": lite("merge", smoothing=1.0),
+    "arms: expand, smoothed": lite("expand", smoothing=1.0),
+}
+"""How style is compared, each by Gram matrices with equal shares (VGG-16 with its own)."""
+
+
+def keeps(options: argparse.Namespace) -> None:
+    encoder = load_encoder(options.weights, name=options.encoder)
+    layers = options.layers or [name for name in encoder.layers if name != "image"]
+    print("| layer | stride | channels | PSNR |")
+    print("| --- | --- | --- | --- |")
+    for layer in layers:
+        row = encoder.rows[encoder.layer(layer)]
+        found = []
+        for name in options.photos:
+            photo = images.read(sample(name)).image
+            how = {"size": options.size, "evaluations": options.evaluations, "steps": 9999}
+            made = reconstruct(
+                sample(name),
+                layers=[layer],
+                encoder=options.encoder,
+                weights=options.weights,
+                smoothing=options.smoothing,
+                **how,
+            )
+            found.append(decibels(error(made.image, photo)))
+            saved(options.save, f"{name}-{layer}.png", made.image)
+        mean = statistics.mean(found)
+        print(f"| {layer} | {row.stride} | {row.channels} | {mean:.1f} |", flush=True)
+
+
+def style(options: argparse.Namespace) -> None:
+    judge, vgg = Judge(), load_encoder()
+    names = ("way", "fine", "shape", "vgg", "lite", "grid 2", "grid 4", "grid 8", "seconds")
+    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    ways = {**WAYS, **{way: json.loads(way) for way in options.json}}
+    for way in [*options.only, *options.json] or WAYS:
+        rows, pictures = [], []
+        for painting, photo in itertools.product(options.paintings, options.photos):
+            start = time.perf_counter()
+            made = stylize(
+                sample(photo),
+                sample(painting),
+                size=options.size,
+                steps=options.steps,
+                **{"style_loss": "gram", "weights": options.weights, **ways[way]},
+            )
+            seconds = time.perf_counter() - start
+            name = "".join(c if c.isalnum() else "-" for c in way)
+            saved(options.save, f"{name}/{photo}-{painting}.png", made.image)
+            picture = images.to_tensor(made.image)
+            longer = max(picture.shape)
+            content, aim = resized(photo, longer), resized(painting, longer)
+            with torch.no_grad():
+                own = style_loss(vgg, picture, aim) / style_loss(vgg, content, aim)
+                rows.append(
+                    (
+                        fine(picture, content),
+                        shape(picture, content),
+                        own,
+                        judge.painted(picture, content, aim),
+                        seconds,
+                    )
+                )
+            pictures.append(picture)
+        *medians, seconds = (statistics.median(column) for column in zip(*rows, strict=True))
+        grids = [grid(pictures, period) for period in (2, 4, 8)]
+        told = [*(f"{value:.2f}" for value in medians), *(f"{value:.1f}" for value in grids)]
+        print(f"| {way} | {' | '.join(told)} | {seconds:.0f} |", flush=True)
+
+
+def saved(folder: Path | None, name: str, picture: Any) -> None:
+    if folder:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+
+
+class Shifted:
+    """An objective averaged over an image moved by 0 ... `side` - 1 pixels down and right.
+
+    What comes in at the top and left is the border, repeated. make: makes the objective for images
+    that are moved so.
+    """
+
+    def __init__(self, make: Callable[[Callable[[Tensor], Tensor]], Objective], side: int) -> None:
+        self.moves = [moved(*by) for by in itertools.product(range(side), repeat=2)]
+        self.objectives = [make(move) for move in self.moves]
+
+    def __call__(self, image: Tensor) -> Evaluation:
+        loss, gradient = 0.0, torch.zeros_like(image)
+        for move, objective in zip(self.moves, self.objectives, strict=True):
+            variables = image.detach().requires_grad_(True)
+            with torch.enable_grad():
+                there = move(variables)
+                found = objective(there.detach())
+                (pulled,) = torch.autograd.grad(there, variables, found.gradient)
+            loss += found.loss / len(self.moves)
+            gradient += pulled / len(self.moves)
+        return Evaluation(loss, gradient, {})
+
+
+def moved(down: int, right: int) -> Callable[[Tensor], Tensor]:
+    return lambda image: F.pad(image, (right, 0, down, 0), mode="replicate")
+
+
+def objective(
+    encoder: Encoder,
+    layers: Sequence[str],
+    content_layer: str,
+    photo: Tensor,
+    painting: Tensor,
+    move: Callable[[Tensor], Tensor] = lambda image: image,
+) -> Objective:
+    """Content and style, both relative; the style counts ten times."""
+    statistics_ = {f"style {layer}": Statistic(layer) for layer in layers}
+    targets = measure(encoder, move(painting), statistics=statistics_)
+    content = measure(encoder, move(photo), features=[content_layer])[content_layer]
+    losses: list[Loss] = [ContentLoss(content_layer, content)]
+    losses += [StyleLoss(n, targets[f"style {n}"], 10 / len(layers)) for n in layers]
+    return Objective(encoder, losses)
+
+
+def smooth(options: argparse.Namespace) -> None:
+    """From the blurred photo, at one size, by L-BFGS as it is."""
+    names = ("way", "grid 2", "grid 4", "grid 8", "to 1/2", "to 1/4", "to 1/8", "to 1/16")
+    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    vgg = load_encoder()
+    network = load_encoder(name=LITE)
+    merges, arms = lite("merge")["style_layers"], lite("expand")["style_layers"]
+    ways: dict[str, tuple[Encoder, Sequence[str], str, int]] = {
+        "vgg16": (vgg, list(vgg.style_layers), vgg.content_layer, 1),
+        "vgg16, max pooling": (vgg.like(pooling="max"), list(vgg.style_layers), "relu4_2", 1),
+        "merges": (network, merges, "block7.merge", 1),
+        "merges, 4 shifts": (network, merges, "block7.merge", 2),
+        "merges, 16 shifts": (network, merges, "block7.merge", 4),
+        "merges, smoothed": (network.like(smoothing=1.0), merges, "block7.merge", 1),
+        "arms: expand": (network, arms, "block7.merge", 1),
+        "arms: expand, 4 shifts": (network, arms, "block7.merge", 2),
+        "arms: expand, smoothed": (network.like(smoothing=1.0), arms, "block7.merge", 1),
+    }
+    for way in options.only or ways:
+        encoder, layers, content_layer, shifts = ways[way]
+        gradients, needed = [], []
+        for photo_name, painting_name in itertools.product(options.photos, options.paintings):
+            photo, painting = (resized(n, options.size) for n in (photo_name, painting_name))
+            start = images.blurred(photo, options.size / 80)
+
+            def make(
+                move: Callable[[Tensor], Tensor],
+                pair: tuple[Tensor, Tensor] = (photo, painting),
+                of: tuple[Encoder, Sequence[str], str] = (encoder, layers, content_layer),
+            ) -> Objective:
+                return objective(*of, *pair, move)
+
+            function = Shifted(make, shifts)
+            gradients.append(function(start).gradient)
+            steps: list[tuple[int, float]] = []
+            lbfgs(
+                function,
+                start,
+                steps=options.steps,
+                callback=lambda step, steps=steps: steps.append((step.evaluations, step.loss)),  # type: ignore[misc]
+            )
+            first = steps[0][1]
+            needed.append(
+                [
+                    next((n for n, loss in steps if loss <= first / part), options.steps)
+                    for part in (2, 4, 8, 16)
+                ]
+            )
+        grids = [grid(gradients, period) for period in (2, 4, 8)]
+        counts = [statistics.median(column) for column in zip(*needed, strict=True)]
+        told = [*(f"{value:.1f}" for value in grids), *(f"{value:.0f}" for value in counts)]
+        print(f"| {way} | {' | '.join(told)} |", flush=True)
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Torch alone, as a model of torchvision's would compute, without our kernels."""
+    suits = ops.suits
+    ops.suits = lambda x: False  # noqa: ARG005
+    try:
+        yield
+    finally:
+        ops.suits = suits
+
+
+def cost(options: argparse.Namespace) -> None:
+    """Time of an evaluation of content and style losses; memory of a process that makes three."""
+    print("| encoder | size | seconds | of VGG-16's | of plain torch's | memory | of VGG-16's |")
+    print(f"|{' --- |' * 7}")
+    for size in options.sizes:
+        base: Mapping[str, float] = {}
+        for name in catalog.ENCODERS:
+            command = [sys.executable, __file__, "one", name, str(size)]
+            told = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+            found = json.loads(told)
+            base = base or found
+            print(
+                f"| {name} | {size} | {found['seconds']:.2f} "
+                f"| {found['seconds'] / base['seconds']:.2f} "
+                f"| {found['seconds'] / found['plain']:.2f} | {found['memory'] / 2**20:.0f} MB "
+                f"| {found['memory'] / base['memory']:.2f} |",
+                flush=True,
+            )
+
+
+def one(options: argparse.Namespace) -> None:
+    row: Any = catalog.ENCODERS[options.name]
+    blueprint = row.load()
+    encoder = drawn(blueprint) if row.needs_file else load_encoder(name=options.name)
+    random = torch.Generator().manual_seed(0)
+    photo, painting, image = (
+        torch.rand(1, 3, options.side, options.side, generator=random) for _ in range(3)
+    )
+    layers = list(encoder.style_layers)
+    encoder.prepare([*layers, encoder.content_layer])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    function = objective(encoder, layers, encoder.content_layer, photo, painting)
+    times: dict[str, list[float]] = {"seconds": [], "plain": []}
+    memory = 0
+    for number in range(7):
+        for kind in times:
+            with plain_torch() if kind == "plain" else contextlib.nullcontext():
+                start = time.perf_counter()
+                function(image)
+                times[kind].append(time.perf_counter() - start)
+            if number == kind == 0 or not memory:
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    told = {kind: statistics.median(found[1:]) for kind, found in times.items()}
+    print(json.dumps({**told, "memory": 1024 * memory}))
+
+
+def drawn(blueprint: Any) -> Encoder:
+    """An encoder with random weights, through a file as a user would give it."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        write(blueprint, path)
+        return load_encoder(path, name=blueprint.name)
+
+
+def write(blueprint: Any, path: Path) -> None:
+    """Weights of variance 2 / inputs and no biases, with torchvision's names."""
+    random = torch.Generator().manual_seed(0)
+    state: dict[str, Tensor] = {}
+    for number, (name, weight) in enumerate(blueprint.convolutions.items()):
+        out, inside, *kernel = weight
+        values = torch.randn(weight, generator=random) * (2 / (inside * kernel[0] ** 2)) ** 0.5
+        if blueprint.name.startswith("vgg"):
+            state[f"features.{number}.weight"] = values
+            state[f"features.{number}.bias"] = torch.zeros(out)
+            continue
+        block, _, kind = name.rpartition(".")
+        last = "conv3" if blueprint.name == "resnet50" else "conv2"
+        kind = {"arm": last, "shortcut": "downsample.0"}.get(kind, kind)
+        norm = "downsample.1" if kind == "downsample.0" else f"bn{kind[-1]}"
+        prefix = f"{block}." if block else ""
+        state[f"{prefix}{kind}.weight"] = values
+        # An arm of half the weight, so that sums do not grow from block to block.
+        state[f"{prefix}{norm}.weight"] = torch.full((out,), 0.5 if "arm" in name else 1.0)
+        state[f"{prefix}{norm}.bias"] = state[f"{prefix}{norm}.running_mean"] = torch.zeros(out)
+        state[f"{prefix}{norm}.running_var"] = torch.ones(out)
+    torch.save(state, path)
+
+
+def weights(options: argparse.Namespace) -> None:
+    write(catalog.ENCODERS[options.name].load(), options.file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(required=True)
+
+    def command(run: Callable[[argparse.Namespace], None], size: int = 256) -> Any:
+        made = commands.add_parser(run.__name__)
+        made.set_defaults(run=run)
+        made.add_argument("--photos", nargs="+", default=sample_names()["photos"])
+        made.add_argument("--paintings", nargs="+", default=sample_names()["paintings"])
+        made.add_argument("--size", type=int, default=size)
+        made.add_argument("--weights", type=Path)
+        made.add_argument("--save", type=Path)
+        made.add_argument("--only", nargs="+", default=[])
+        return made
+
+    keeping = command(keeps, 192)
+    keeping.add_argument("--encoder", default=LITE)
+    keeping.add_argument("--layers", nargs="+")
+    keeping.add_argument("--evaluations", type=int, default=200)
+    keeping.add_argument("--smoothing", type=float)
+    painting = command(style)
+    painting.add_argument("--steps", type=int, default=100)
+    painting.add_argument("--json", nargs="+", default=[], help="settings of more ways")
+    command(smooth).add_argument("--steps", type=int, default=150)
+    command(cost).add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    single = command(one)
+    single.add_argument("name")
+    single.add_argument("side", type=int)
+    drawing = command(weights)
+    drawing.add_argument("name")
+    drawing.add_argument("file", type=Path)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
