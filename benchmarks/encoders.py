@@ -301,13 +301,13 @@ def one(options: argparse.Namespace) -> None:
     function = objective(encoder, layers, encoder.content_layer, photo, painting)
     times: dict[str, list[float]] = {"seconds": [], "plain": []}
     memory = 0
-    for number in range(7):
+    for _ in range(7):
         for kind in times:
             with plain_torch() if kind == "plain" else contextlib.nullcontext():
                 start = time.perf_counter()
                 function(image)
                 times[kind].append(time.perf_counter() - start)
-            if number == kind == 0 or not memory:
+            if not memory:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     told = {kind: statistics.median(found[1:]) for kind, found in times.items()}
     print(json.dumps({**told, "memory": 1024 * memory}))

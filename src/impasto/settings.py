@@ -173,6 +173,9 @@ class EncoderSettings(AnySettings):
             for vgg16 and efficientnet-lite0.
         smoothing: compare the softmax over channels instead of the activations themselves; the
             number is its temperature, in units of each layer's spread. None compares activations.
+        shifts: 2 lets the encoder look at each picture four times, moved by 0 or 1 pixel to the
+            right and down. It takes away the dots of encoders that begin with a stride of 2. None
+            for the encoder's own choice: 1 for VGG, else 2.
     """
 
     pooling: Pooling | None = None
@@ -181,6 +184,7 @@ class EncoderSettings(AnySettings):
     device: Device = "auto"
     weights: str | Path | None = None
     smoothing: Annotated[float, Interval(ge=0.01, le=100)] | None = None
+    shifts: Annotated[int, Interval(ge=1, le=2)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

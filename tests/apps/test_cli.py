@@ -405,7 +405,8 @@ def test_the_wheel_holds_weights_and_samples(tmp_path: Path) -> None:
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "impasto/data/vgg16_features.safetensors" in names
+    for network in ("vgg16", "efficientnet_lite0"):
+        assert f"impasto/data/{network}_features.safetensors" in names
     assert "impasto/py.typed" in names
     assert sum(name.endswith(".jpg") for name in names) == 9
     for licence in ("LICENSE", "CC-BY-4.0.txt", "CC0-1.0.txt"):

@@ -22,9 +22,7 @@ from impasto.apps.cli.main import main
 from impasto.networks import files as network_files
 from impasto.networks.judge import Judge, Judgement
 from tests.apps.conftest import files, interrupted
-from tests.networks.conftest import photos, random_network
-
-__all__ = ["photos"]  # a fixture
+from tests.networks.conftest import random_network
 
 PHOTO, OTHER = str(sample("kingfisher")), str(sample("owl"))
 WAVE, CAFE = str(sample("great_wave")), str(sample("night_cafe"))

@@ -124,6 +124,8 @@ class Encoder(ABC):
         cut: the layer where tiles cut the network in two: activations are small there, and halos
             before it narrow. All that comes after it in the table is computed from it alone.
         poolings: the kinds of pooling that it can be computed with, its own choice first.
+        shifts: how many times along each side it looks at a picture unless asked otherwise, see
+            `shifts.Shifted`.
 
     `name` is the encoder's name in `catalog.ENCODERS` if `load_encoder` made it.
     """
@@ -139,11 +141,12 @@ class Encoder(ABC):
         sets: Mapping[str, Mapping[str, float]],
         cut: str,
         poolings: Sequence[Pooling] = (),
+        shifts: int = 1,
     ) -> None:
         self.table = tuple(table)
         self.content_layer, self.style_layers = content_layer, style_layers
         self.sets, self.cut = sets, cut
-        self.poolings = tuple(poolings)
+        self.poolings, self.shifts = tuple(poolings), shifts
         self.pooling: Pooling | None = self.poolings[0] if self.poolings else None
         self.padding: Padding = "zeros"
         self.smoothing: float | None = None

@@ -71,6 +71,7 @@ class Blueprint:
     rounds_up: bool
     open: Callable[[Blueprint, Path | None], ConvNet]
     same: bool = False
+    shifts: int = 1
 
     def __call__(self, weights: Path | None = None) -> ConvNet:
         return self.open(self, weights)
@@ -129,6 +130,7 @@ class ConvNet(Encoder):
             sets=a.sets,
             cut=a.cut,
             poolings=a.poolings,
+            shifts=a.shifts,
         )
         self.name, self.blueprint, self.preprocessing = a.name, a, preprocessing
         self.read, self.kept = read, kept

@@ -102,5 +102,6 @@ LITE0 = Blueprint(
     poolings=(),
     rounds_up=True,
     same=True,
+    shifts=2,
     open=_open,
 )

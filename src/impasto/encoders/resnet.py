@@ -101,6 +101,7 @@ def _resnet(name: str, blocks: tuple[int, ...], widening: int = 1) -> Blueprint:
         cut="layer2.0.merge",
         poolings=("max", "avg"),
         rounds_up=True,
+        shifts=2,
         open=_open,
     )
 

@@ -25,6 +25,8 @@ from impasto.kernels import ops
 
 _FLOAT = 4
 _BUFFERS = 64 * 2**20  # for the threads of the kernels, and other small things
+_TORCH = 128 * 2**20  # for torch's convolutions, which compile themselves for every size
+_AT_ONCE = 3, 5  # tensors like the largest, beside those that are kept: in kernels, in torch
 _LEAST_TILE = 64
 
 Spans = tuple[slice, slice]
@@ -213,15 +215,19 @@ def needed(
 ) -> float:
     """About how many bytes one evaluation takes, including weights, image and gradient."""
     pixels = size[0] * size[1] * batch
-    kept = encoder.held(layers) + _BUFFERS + pixels * 6 * _FLOAT
+    ours, among = encoder.compiled
+    by_torch = not 0 < ours == among
+    kept = encoder.held(layers) + _BUFFERS + by_torch * _TORCH + pixels * 6 * _FLOAT
     if segments is None:
-        return kept + pixels * _bytes_per_position(encoder.run(IMAGE, encoder.deepest(layers).name))
+        rows = encoder.run(IMAGE, encoder.deepest(layers).name)
+        return kept + pixels * _bytes_per_position(rows, _AT_ONCE[by_torch])
     most = 0.0
     for segment in segments:
         row = segment.rows[0]
         own = [row.positions(side) for side in size]
         positions = math.prod(map(segment.longest, own))
-        most = max(most, batch * positions * _bytes_per_position(segment.rows))
+        each = _bytes_per_position(segment.rows, _AT_ONCE[by_torch])
+        most = max(most, batch * positions * each)
         if row.name != IMAGE:
             kept += 2 * _FLOAT * row.channels * batch * math.prod(own)
     return kept + most
@@ -242,14 +248,14 @@ def _segments(encoder: Encoder, wanted: set[str], side: int, deep: int) -> list[
     return segments
 
 
-def _bytes_per_position(rows: Sequence[Layer]) -> float:
-    """Bytes for each position of the first layer: all activations and three times the largest."""
+def _bytes_per_position(rows: Sequence[Layer], at_once: int) -> float:
+    """Bytes for each position of the first layer: all activations, and the largest `at_once`."""
     shares = [
         row.channels / (row.stride // rows[0].stride) ** 2
         for before, row in itertools.pairwise(rows)
         if (row.channels, row.stride, row.halo) != (before.channels, before.stride, before.halo)
     ]
-    return _FLOAT * (sum(shares) + 3 * max([rows[0].channels, *map(int, shares)]))
+    return _FLOAT * (sum(shares) + at_once * max([rows[0].channels, *map(int, shares)]))
 
 
 def _spans(length: int, tile: int, grid: int) -> list[slice]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from impasto import __version__, catalog, device as machine
 from impasto.encoders.base import IMAGE, Padding, load_encoder
+from impasto.encoders.shifts import Shifted
 from impasto.encoders.tiles import needed, plan
 from impasto.errors import ImpastoError, fitting, notice
 from impasto.kernels import ops
@@ -60,6 +61,9 @@ class Studio:
         self.settings = settings
         self.device = machine.choose_device(settings.device)
         encoder = load_encoder(settings.weights, settings.pooling, padding, settings.encoder)
+        if (shifts := settings.shifts or encoder.shifts) > 1:
+            encoder = Shifted(encoder, shifts)
+        self.shifts = shifts
         self.encoder = encoder.like(smoothing=settings.smoothing).to(self.device)
         self.layers = [IMAGE]
         self.targets: list[str] = []
@@ -266,8 +270,8 @@ class Studio:
             "size": list(size),
             "settings": dataclasses.asdict(self.settings) | settings,
         }
-        used = {"encoder": self.encoder.name, "pooling": self.encoder.pooling}
-        record["settings"] |= used
+        own = {"encoder": self.encoder.name, "pooling": self.encoder.pooling, "shifts": self.shifts}
+        record["settings"] |= own
         if self.settings.weights is not None:
             name = Path(self.settings.weights).name
             record["settings"]["weights"] = name
