@@ -114,8 +114,9 @@ def style(options: argparse.Namespace) -> None:
     judge, vgg = Judge(), load_encoder()
     names = ("way", "fine", "shape", "vgg", "lite", "grid 2", "grid 4", "grid 8", "seconds")
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
-    ways = {**WAYS, **{way: json.loads(way) for way in options.json}}
-    for way in [*options.only, *options.json] or WAYS:
+    more = {name: json.loads(text) for name, _, text in (x.partition("=") for x in options.more)}
+    ways = {**WAYS, **more}
+    for way in [*options.only, *more] or WAYS:
         rows, pictures = [], []
         for painting, photo in itertools.product(options.paintings, options.photos):
             start = time.perf_counter()
@@ -373,7 +374,7 @@ def main() -> None:
     keeping.add_argument("--smoothing", type=float)
     painting = command(style)
     painting.add_argument("--steps", type=int, default=100)
-    painting.add_argument("--json", nargs="+", default=[], help="settings of more ways")
+    painting.add_argument("--more", nargs="+", default=[], help="NAME=SETTINGS in JSON")
     command(smooth).add_argument("--steps", type=int, default=150)
     command(cost).add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     single = command(one)

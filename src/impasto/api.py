@@ -6,6 +6,7 @@ from impasto.encoders.base import (
     load_encoder as load_encoder,
     up_to as up_to,
 )
+from impasto.encoders.shifts import Shifted as Shifted
 from impasto.encoders.vgg import Vgg as Vgg
 from impasto.errors import ImpastoError as ImpastoError, ImpastoNotice as ImpastoNotice
 from impasto.losses.base import Loss as Loss, SumLoss as SumLoss

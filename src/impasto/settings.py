@@ -323,6 +323,9 @@ class ReconstructSettings(RunSettings):
     """
 
     history: Annotated[int, Ge(2)] = 50  # from noise, fine detail converges slowly
+    shifts: Annotated[int, Interval(ge=1, le=2)] | None = (
+        1  # more looks see more than a layer keeps
+    )
     layers: Layers | None = None
     size: Pixels | Full = 256
     tv: Weight | None = None

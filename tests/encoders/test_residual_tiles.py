@@ -191,9 +191,9 @@ def test_shifts_are_looks_at_the_moved_picture(encoders: dict[str, Encoder], nam
 
 
 def test_shifts_of_an_encoder_that_sees_every_pixel(encoders: dict[str, Encoder]) -> None:
-    with pytest.raises(ImpastoError, match="vgg16 has layers of stride 1, .* leave shifts out"):
+    with pytest.raises(ImpastoError, match=r"vgg16 has layers of stride 1, .* leave shifts out"):
         Shifted(load_encoder(), 2)
-    with pytest.raises(ImpastoError, match="resnet18 has layers of stride 2, which cannot be look"):
+    with pytest.raises(ImpastoError, match=r"resnet18 has layers of stride 2, "):
         Shifted(encoders["resnet18"], 4)
 
 

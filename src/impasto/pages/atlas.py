@@ -95,7 +95,7 @@ def channels(
     """
     chosen = choose(AtlasSettings, settings, choices)
     picture = images.read(photo)
-    studio = Studio(chosen)
+    studio = Studio(dataclasses.replace(chosen, shifts=chosen.shifts or 1))
     studio.read([layer])
     before, name = studio.layers
     if name == before:
