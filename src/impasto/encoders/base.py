@@ -127,10 +127,12 @@ class Encoder(ABC):
         shifts: how many times along each side it looks at a picture unless asked otherwise, see
             `shifts.Shifted`.
 
-    `name` is the encoder's name in `catalog.ENCODERS` if `load_encoder` made it.
+    `name` is the encoder's name in `catalog.ENCODERS` if `load_encoder` made it. `looks`: how many
+    times along each side it does look.
     """
 
     name = ""
+    looks = 1
 
     def __init__(
         self,

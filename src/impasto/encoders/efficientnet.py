@@ -43,7 +43,9 @@ BLOCKS = (
 PREPROCESSING = Preprocessing((0, 1, 2), 255.0, (127.0,) * 3, (128.0,) * 3)
 """RGB, 0..255, minus 127, divided by 128."""
 
-_STYLE = {"stem": 0.3, "block1.merge": 0.25, "block2.merge": 0.2, "block4.merge": 0.15}
+# By experiment (docs/answers.md, "Would a ResNet do?"): merges carry the picture, and the last ones
+# of strides 2 to 8 paint strokes. The two at stride 16 add the painting's larger forms.
+_STYLE = dict.fromkeys(("stem", *(f"block{n}.merge" for n in (0, 2, 4, 7, 10))), 1.0)
 
 
 def _rectified(name: str, source: str, channels: int, **options: int) -> Iterator[Operation]:
@@ -95,7 +97,7 @@ def _renamed(state: State) -> State:
 LITE0 = Blueprint(
     "efficientnet-lite0",
     tuple(_operations()),
-    content_layer="block4.merge",
+    content_layer="block7.merge",
     style_layers=_STYLE,
     sets={},
     cut="block3.merge",

@@ -56,7 +56,7 @@ class Shifted(Encoder):
             cut="",
             poolings=inner.poolings,
         )
-        self.inner, self.side, self.name = inner, side, inner.name
+        self.inner, self.looks, self.name = inner, side, inner.name
         self.pooling, self.padding, self.smoothing = inner.pooling, inner.padding, inner.smoothing
         self.device, self.dtype = inner.device, inner.dtype
 
@@ -72,7 +72,7 @@ class Shifted(Encoder):
         if start != IMAGE:
             raise ValueError("an encoder that looks several times can only start from the image")
         if wanted - found.keys():
-            moves = itertools.product(range(self.side), repeat=2)
+            moves = itertools.product(range(self.looks), repeat=2)
             looks = torch.cat([self._moved(x, down, right) for down, right in moves])
             for name, each in self.inner(looks, wanted - found.keys(), IMAGE, whole).items():
                 row = self.rows[name]
@@ -87,7 +87,7 @@ class Shifted(Encoder):
 
     def _stitched(self, looks: Tensor, height: int, width: int) -> Tensor:
         """The looks [side^2 batch, C, h, w] between each other: [batch, C, height, width]."""
-        side = self.side
+        side = self.looks
         parts = looks.view(side, side, -1, *looks.shape[1:]).permute(2, 3, 4, 0, 5, 1)
         whole: Tensor = parts.flatten(4, 5).flatten(2, 3)[..., :height, :width]
         return whole.contiguous(memory_format=torch.channels_last)

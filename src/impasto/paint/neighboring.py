@@ -38,8 +38,11 @@ in rounds of at most so many with the same neighbours.
 
 
 def matched_layers(encoder: Encoder) -> dict[str, float]:
-    """The layers whose neighbours are found unless others are given, each with its share."""
-    strides = {layer: encoder.rows[layer].stride for layer in encoder.style_layers}
+    """The layers whose neighbours are found unless others are given, each with its share.
+
+    Strides are those of one look.
+    """
+    strides = {layer: encoder.looks * encoder.rows[layer].stride for layer in encoder.style_layers}
     deepest = max(DEEPEST, min(strides.values()))
     return {layer: 1.0 for layer, stride in strides.items() if stride <= deepest}
 

@@ -63,7 +63,6 @@ class Studio:
         encoder = load_encoder(settings.weights, settings.pooling, padding, settings.encoder)
         if (shifts := settings.shifts or encoder.shifts) > 1:
             encoder = Shifted(encoder, shifts)
-        self.shifts = shifts
         self.encoder = encoder.like(smoothing=settings.smoothing).to(self.device)
         self.layers = [IMAGE]
         self.targets: list[str] = []
@@ -270,7 +269,8 @@ class Studio:
             "size": list(size),
             "settings": dataclasses.asdict(self.settings) | settings,
         }
-        own = {"encoder": self.encoder.name, "pooling": self.encoder.pooling, "shifts": self.shifts}
+        encoder = self.encoder
+        own = {"encoder": encoder.name, "pooling": encoder.pooling, "shifts": encoder.looks}
         record["settings"] |= own
         if self.settings.weights is not None:
             name = Path(self.settings.weights).name
