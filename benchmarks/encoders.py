@@ -33,15 +33,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from impasto import (
     ContentLoss,
     Encoder,
-    Evaluation,
     Loss,
     Objective,
+    Shifted,
     Statistic,
     StyleLoss,
     catalog,
@@ -75,12 +74,12 @@ def lite(kind: str, blocks: Sequence[int] = BLOCKS, **more: Any) -> Choices:
 WAYS: dict[str, Choices] = {
     "vgg16": {"encoder": "vgg16"},
     "merges": lite("merge"),
+    "merges, one look": lite("merge", shifts=1),
     "arms: expand": lite("expand"),
     "arms: depthwise": lite("depthwise"),
     "arms: project": lite("project"),
     "arms, before ReLU6": lite("expand.conv"),
     "merges, smoothed": lite("merge", smoothing=1.0),
-    "arms: expand, smoothed": lite("expand", smoothing=1.0),
 }
 """How style is compared, each by Gram matrices with equal shares (VGG-16 with its own)."""
 
@@ -158,46 +157,17 @@ def saved(folder: Path | None, name: str, picture: Any) -> None:
         picture.save(path)
 
 
-class Shifted:
-    """An objective averaged over an image moved by 0 ... `side` - 1 pixels down and right.
-
-    What comes in at the top and left is the border, repeated. make: makes the objective for images
-    that are moved so.
-    """
-
-    def __init__(self, make: Callable[[Callable[[Tensor], Tensor]], Objective], side: int) -> None:
-        self.moves = [moved(*by) for by in itertools.product(range(side), repeat=2)]
-        self.objectives = [make(move) for move in self.moves]
-
-    def __call__(self, image: Tensor) -> Evaluation:
-        loss, gradient = 0.0, torch.zeros_like(image)
-        for move, objective in zip(self.moves, self.objectives, strict=True):
-            variables = image.detach().requires_grad_(True)
-            with torch.enable_grad():
-                there = move(variables)
-                found = objective(there.detach())
-                (pulled,) = torch.autograd.grad(there, variables, found.gradient)
-            loss += found.loss / len(self.moves)
-            gradient += pulled / len(self.moves)
-        return Evaluation(loss, gradient, {})
-
-
-def moved(down: int, right: int) -> Callable[[Tensor], Tensor]:
-    return lambda image: F.pad(image, (right, 0, down, 0), mode="replicate")
-
-
 def objective(
     encoder: Encoder,
     layers: Sequence[str],
     content_layer: str,
     photo: Tensor,
     painting: Tensor,
-    move: Callable[[Tensor], Tensor] = lambda image: image,
 ) -> Objective:
     """Content and style, both relative; the style counts ten times."""
     statistics_ = {f"style {layer}": Statistic(layer) for layer in layers}
-    targets = measure(encoder, move(painting), statistics=statistics_)
-    content = measure(encoder, move(photo), features=[content_layer])[content_layer]
+    targets = measure(encoder, painting, statistics=statistics_)
+    content = measure(encoder, photo, features=[content_layer])[content_layer]
     losses: list[Loss] = [ContentLoss(content_layer, content)]
     losses += [StyleLoss(n, targets[f"style {n}"], 10 / len(layers)) for n in layers]
     return Objective(encoder, losses)
@@ -210,32 +180,29 @@ def smooth(options: argparse.Namespace) -> None:
     vgg = load_encoder()
     network = load_encoder(name=LITE)
     merges, arms = lite("merge")["style_layers"], lite("expand")["style_layers"]
-    ways: dict[str, tuple[Encoder, Sequence[str], str, int]] = {
-        "vgg16": (vgg, list(vgg.style_layers), vgg.content_layer, 1),
-        "vgg16, max pooling": (vgg.like(pooling="max"), list(vgg.style_layers), "relu4_2", 1),
-        "merges": (network, merges, "block7.merge", 1),
-        "merges, 4 shifts": (network, merges, "block7.merge", 2),
-        "merges, 16 shifts": (network, merges, "block7.merge", 4),
-        "merges, smoothed": (network.like(smoothing=1.0), merges, "block7.merge", 1),
-        "arms: expand": (network, arms, "block7.merge", 1),
-        "arms: expand, 4 shifts": (network, arms, "block7.merge", 2),
-        "arms: expand, smoothed": (network.like(smoothing=1.0), arms, "block7.merge", 1),
+    four = Shifted(network, 2)
+    ways: dict[str, tuple[Encoder, Sequence[str]]] = {
+        "vgg16": (vgg, list(vgg.style_layers)),
+        "vgg16, max pooling": (vgg.like(pooling="max"), list(vgg.style_layers)),
+        "vgg16, smoothed": (vgg.like(smoothing=1.0), list(vgg.style_layers)),
+        "merges, one look": (network, merges),
+        "merges": (four, merges),
+        "merges, one look, smoothed": (network.like(smoothing=1.0), merges),
+        "merges, smoothed": (four.like(smoothing=1.0), merges),
+        "arms: expand, one look": (network, arms),
+        "arms: expand": (four, arms),
+        "arms: expand, smoothed": (four.like(smoothing=1.0), arms),
     }
+    for kind in ("vgg16", "resnet18"):
+        random = drawn(catalog.ENCODERS[kind].load())
+        ways[f"random {kind}"] = random, list(random.style_layers)
     for way in options.only or ways:
-        encoder, layers, content_layer, shifts = ways[way]
+        encoder, layers = ways[way]
         gradients, needed = [], []
         for photo_name, painting_name in itertools.product(options.photos, options.paintings):
             photo, painting = (resized(n, options.size) for n in (photo_name, painting_name))
             start = images.blurred(photo, options.size / 80)
-
-            def make(
-                move: Callable[[Tensor], Tensor],
-                pair: tuple[Tensor, Tensor] = (photo, painting),
-                of: tuple[Encoder, Sequence[str], str] = (encoder, layers, content_layer),
-            ) -> Objective:
-                return objective(*of, *pair, move)
-
-            function = Shifted(make, shifts)
+            function = objective(encoder, layers, encoder.content_layer, photo, painting)
             gradients.append(function(start).gradient)
             steps: list[tuple[int, float]] = []
             lbfgs(

@@ -97,7 +97,7 @@ def _renamed(state: State) -> State:
 LITE0 = Blueprint(
     "efficientnet-lite0",
     tuple(_operations()),
-    content_layer="block7.merge",
+    content_layer="block10.merge",
     style_layers=_STYLE,
     sets={},
     cut="block3.merge",
