@@ -105,7 +105,7 @@ class Blueprint:
 
 
 class ConvNet(Encoder):
-    """An blueprint with weights, as a function from an image to the activations of layers.
+    """A blueprint with weights, as a function from an image to the activations of layers.
 
     Args:
         blueprint: its operations and defaults.
@@ -183,38 +183,38 @@ class ConvNet(Encoder):
             return features
         if start == IMAGE:
             x = self.preprocessing.apply(x).contiguous(memory_format=torch.channels_last)
-        first = self.rows[start]
-        height, width = whole or (x.shape[-2], x.shape[-1])
-        values = _Values(Counter(wanted) + Counter(name for s in operations for name in s.sources))
+        values = _Values(Counter(wanted) + Counter(name for o in operations for name in o.sources))
         values.put(start, x)
-        rectifiers = {s.sources[0]: s.kind for s in operations if s.kind in ("relu", "relu6")}
+        rectifiers = {o.sources[0]: o.kind for o in operations if o.kind in ("relu", "relu6")}
+        whole = whole or (x.shape[-2], x.shape[-1])
         for operation in operations:
-            source = operation.sources[0]
-            x = values.take(source)
-            if operation.kind == "sum":
-                made = x + values.take(operation.sources[1])
-            elif operation.kind in ("relu", "relu6"):
-                alone = source in values.once  # then it can be changed in place
-                made = x if source in values.rectified else _rectified(x, operation.kind, alone)
-            elif operation.kind == "same":
-                made = x
+            name, source = operation.name, operation.sources[0]
+            once = source in values.once
+            taken = [values.take(each) for each in operation.sources]
+            if operation.kind == "convolution":
+                # Together with its ReLU, unless the values before it are wanted.
+                kind = rectifiers.get(name) if name in values.once else None
+                size = self._size(start, source, whole)
+                made = self._convolve(operation, taken[0], size, kind)
+                values.rectified |= {name} if kind else set()
+            elif operation.kind == "pool":
+                made = self._pool(operation, taken[0], self._size(start, source, whole))
+            elif operation.kind == "sum":
+                made = taken[0] + taken[1]
+            elif operation.kind == "same" or source in values.rectified:
+                made = taken[0]
             else:
-                stride = self.rows[source].stride // first.stride
-                up = self.blueprint.rounds_up
-                size = [shrunk(side, stride, up) for side in (height, width)]
-                if operation.kind == "pool":
-                    made = self._pool(operation, x, size)
-                else:
-                    # Together with its ReLU, unless the values before it are wanted.
-                    once = operation.name in values.once
-                    kind = rectifiers.get(operation.name) if once else None
-                    made = self._convolve(operation, x, size, kind)
-                    if kind:
-                        values.rectified.add(operation.name)
-            values.put(operation.name, made)
-            if operation.name in wanted:
-                features[operation.name] = values.take(operation.name)
+                made = _rectified(taken[0], operation.kind, in_place=once)
+            values.put(name, made)
+            if name in wanted:
+                features[name] = values.take(name)
         return features
+
+    def _size(self, start: str, layer: str, whole: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) of a layer if the start is `whole`."""
+        stride = self.rows[layer].stride // self.rows[start].stride
+        height, width = (shrunk(side, stride, self.blueprint.rounds_up) for side in whole)
+        return height, width
 
     def _leading_to(self, layers: Iterable[str], start: str = IMAGE) -> list[Operation]:
         """The operations that lead from the start to these layers, in order."""
@@ -245,7 +245,7 @@ class ConvNet(Encoder):
         x, padding = self._padded(operation, x, size)
         weight, bias = self._weights(operation)
         y = F.conv2d(x, weight, bias, operation.stride, padding, 1, operation.groups)
-        return _rectified(y, kind, True) if kind else y
+        return _rectified(y, kind, in_place=True) if kind else y
 
     def _pool(self, operation: Operation, x: Tensor, size: Sequence[int]) -> Tensor:
         if self.pooling == "avg" and operation.kernel == 2 and ops.suits(x):
@@ -297,7 +297,11 @@ class ConvNet(Encoder):
 
 
 class _Values:
-    """Activations by layer, each until its last use. uses: how often each is still needed."""
+    """Activations by layer, each until its last use.
+
+    uses: how often each is still needed. once: those that are needed once only. rectified: the
+    convolutions whose ReLU is done already.
+    """
 
     def __init__(self, uses: Counter[str]) -> None:
         self.uses, self.once = uses, {name for name, count in uses.items() if count == 1}
@@ -317,7 +321,7 @@ class _Values:
         return x
 
 
-def _rectified(x: Tensor, kind: str, in_place: bool) -> Tensor:
+def _rectified(x: Tensor, kind: str, *, in_place: bool) -> Tensor:
     return F.relu(x, inplace=in_place) if kind == "relu" else F.relu6(x, inplace=in_place)
 
 
