@@ -4,11 +4,13 @@
     python benchmarks/encoders.py style   [--only WAY ...] [--photos ...] [--save FOLDER]
     python benchmarks/encoders.py smooth  [--photos ...] [--paintings ...]
     python benchmarks/encoders.py cost    [--sizes 256 512]
+    python benchmarks/encoders.py layers  [--size 512]
     python benchmarks/encoders.py weights NAME FILE
 
 keeps: PSNR of a photo reconstructed from each layer. style: pairs painted by layers of several
 kinds, see `WAYS`. smooth: the grid in the first gradient, and evaluations until a loss is reached.
-cost: time and memory of an evaluation, relative to VGG-16 and to torch by itself. weights: writes
+cost: time and memory of an evaluation, relative to VGG-16 and to torch by itself. layers: the time
+of single convolutions, relative to torch by itself. weights: writes
 a file of random weights (He et al. 2015, arXiv:1502.01852) for an encoder; `--weights FILE` uses
 it in the other commands.
 
@@ -33,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from impasto import (
@@ -53,6 +56,7 @@ from impasto import (
     stylize,
 )
 from impasto.kernels import ops
+from impasto.pages import layout
 from impasto.pictures import images
 from judge import Judge, fine, grid, shape
 from painted import resized, style_loss
@@ -87,6 +91,7 @@ WAYS: dict[str, Choices] = {
 def keeps(options: argparse.Namespace) -> None:
     encoder = load_encoder(options.weights, name=options.encoder)
     layers = options.layers or [name for name in encoder.layers if name != "image"]
+    shown: dict[str, tuple[Any, float]] = {}
     print("| layer | stride | channels | PSNR |")
     print("| --- | --- | --- | --- |")
     for layer in layers:
@@ -103,10 +108,27 @@ def keeps(options: argparse.Namespace) -> None:
                 smoothing=options.smoothing,
                 **how,
             )
-            found.append(decibels(error(made.image, photo)))
+            found.append(decibels(max(error(made.image, photo), 0.01)))  # 68 dB at most
             saved(options.save, f"{name}-{layer}.png", made.image)
+            shown.setdefault(layer, (made.image, found[-1]))
         mean = statistics.mean(found)
         print(f"| {layer} | {row.stride} | {row.channels} | {mean:.1f} |", flush=True)
+    if options.sheet:
+        kept_sheet(options.photos[0], shown).save(options.sheet, quality=85, optimize=True)
+
+
+def kept_sheet(photo: str, shown: Mapping[str, tuple[Any, float]]) -> Any:
+    """A page of one photo: a row for each kind of layer, and a column for each block."""
+    blocks = [*dict.fromkeys(name.split(".")[0] for name in shown if "." in name)]
+    kinds = [*dict.fromkeys(name.partition(".")[2] for name in shown if "." in name)]
+    cells = []
+    for kind, block in itertools.product(kinds, blocks):
+        picture, kept = shown.get(f"{block}.{kind}", (None, 0.0))
+        cells.append((f"{kept:.1f} dB" if picture else "no such layer", picture))
+    original = images.read(sample(photo)).image
+    return layout.contact_sheet(
+        cells, row_labels=kinds, column_labels=blocks, originals=[(photo, original)]
+    )
 
 
 def style(options: argparse.Namespace) -> None:
@@ -241,13 +263,14 @@ def cost(options: argparse.Namespace) -> None:
     print(f"|{' --- |' * 7}")
     for size in options.sizes:
         base: Mapping[str, float] = {}
-        for name in catalog.ENCODERS:
-            command = [sys.executable, __file__, "one", name, str(size)]
+        looks = [(name, 1) for name in catalog.ENCODERS] + [(LITE, 2), ("resnet18", 2)]
+        for name, shifts in looks:
+            command = [sys.executable, __file__, "one", name, str(size), str(shifts)]
             told = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
             found = json.loads(told)
             base = base or found
             print(
-                f"| {name} | {size} | {found['seconds']:.2f} "
+                f"| {name}{', four looks' if shifts > 1 else ''} | {size} | {found['seconds']:.2f} "
                 f"| {found['seconds'] / base['seconds']:.2f} "
                 f"| {found['seconds'] / found['plain']:.2f} | {found['memory'] / 2**20:.0f} MB "
                 f"| {found['memory'] / base['memory']:.2f} |",
@@ -259,6 +282,7 @@ def one(options: argparse.Namespace) -> None:
     row: Any = catalog.ENCODERS[options.name]
     blueprint = row.load()
     encoder = drawn(blueprint) if row.needs_file else load_encoder(name=options.name)
+    encoder = encoder if options.shifts == 1 else Shifted(encoder, options.shifts)
     random = torch.Generator().manual_seed(0)
     photo, painting, image = (
         torch.rand(1, 3, options.side, options.side, generator=random) for _ in range(3)
@@ -279,6 +303,59 @@ def one(options: argparse.Namespace) -> None:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     told = {kind: statistics.median(found[1:]) for kind, found in times.items()}
     print(json.dumps({**told, "memory": 1024 * memory}))
+
+
+SINGLE = (
+    ("7 x 7, stride 2", "resnet18", "image", "conv1"),
+    ("3 x 3, stride 2", LITE, "image", "stem.conv"),
+    ("3 x 3, stride 2", "resnet18", "layer1.1.merge", "layer2.0.conv1"),
+    ("3 x 3, compiled", "resnet18", "layer1.0.merge", "layer1.1.conv1"),
+    ("depthwise 3 x 3", LITE, "block2.expand", "block2.depthwise.conv"),
+    ("depthwise 3 x 3, stride 2", LITE, "block1.expand", "block1.depthwise.conv"),
+    ("depthwise 5 x 5", LITE, "block4.expand", "block4.depthwise.conv"),
+    ("depthwise 5 x 5, stride 2", LITE, "block3.expand", "block3.depthwise.conv"),
+    ("1 x 1", LITE, "block4.depthwise", "block4.project"),
+)
+"""Single convolutions: what they are, the encoder, the layer before, the layer."""
+
+
+def layers_(options: argparse.Namespace) -> None:
+    """Forward and back through one convolution, relative to torch's as it is, in its own layout."""
+    print("| convolution | layer | seconds, of torch's |\n| --- | --- | --- |")
+    for kind, name, before, layer in SINGLE:
+        row: Any = catalog.ENCODERS[name]
+        encoder: Any = drawn(row.load()) if row.needs_file else load_encoder(name=name)
+        operation = encoder.operations[layer]
+        side = options.size // encoder.rows[before].stride
+        x = torch.rand(1, encoder.rows[before].channels, side, side)
+        weight, bias = encoder.read(layer)
+        padding = (operation.kernel - 1) // 2
+
+        def ours(x: Tensor, encoder: Any = encoder, layer: str = layer, at: str = before) -> Tensor:
+            result: Tensor = encoder(x, [layer], at)[layer]
+            return result
+
+        def theirs(
+            x: Tensor,
+            how: Any = (weight, bias, operation.stride, padding, 1, operation.groups),
+        ) -> Tensor:
+            return F.conv2d(x, *how)
+
+        ways: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
+            (ours, x.contiguous(memory_format=torch.channels_last)),
+            (theirs, x),
+        ]
+        ratios = []
+        for _ in range(15):
+            times = []
+            for compute, given in ways:
+                variables = given.detach().requires_grad_(True)
+                start = time.perf_counter()
+                y = compute(variables)
+                torch.autograd.grad(y, variables, torch.ones_like(y))
+                times.append(time.perf_counter() - start)
+            ratios.append(times[0] / times[1])
+        print(f"| {kind} | {name} {layer} | {statistics.median(ratios):.2f} |", flush=True)
 
 
 def drawn(blueprint: Any) -> Encoder:
@@ -324,7 +401,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
 
     def command(run: Callable[[argparse.Namespace], None], size: int = 256) -> Any:
-        made = commands.add_parser(run.__name__)
+        made = commands.add_parser(run.__name__.strip("_"))
         made.set_defaults(run=run)
         made.add_argument("--photos", nargs="+", default=sample_names()["photos"])
         made.add_argument("--paintings", nargs="+", default=sample_names()["paintings"])
@@ -339,6 +416,7 @@ def main() -> None:
     keeping.add_argument("--layers", nargs="+")
     keeping.add_argument("--evaluations", type=int, default=200)
     keeping.add_argument("--smoothing", type=float)
+    keeping.add_argument("--sheet", type=Path, help="a page of the first photo")
     painting = command(style)
     painting.add_argument("--steps", type=int, default=100)
     painting.add_argument("--more", nargs="+", default=[], help="NAME=SETTINGS in JSON")
@@ -347,6 +425,8 @@ def main() -> None:
     single = command(one)
     single.add_argument("name")
     single.add_argument("side", type=int)
+    single.add_argument("shifts", type=int)
+    command(layers_)
     drawing = command(weights)
     drawing.add_argument("name")
     drawing.add_argument("file", type=Path)

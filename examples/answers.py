@@ -51,6 +51,30 @@ QUESTIONS: dict[str, Sequence[str]] = {
         "--vary",
         "style-loss=gram,mmd-linear,mmd-poly,mmd-gaussian,bn,covariance,wasserstein",
     ),
+    "encoder": (
+        "kingfisher",
+        "great_wave",
+        *GRAM,
+        *("--size", "384", "--vary", "encoder=vgg16,efficientnet-lite0"),
+    ),
+    "encoder-looks": (
+        "kingfisher",
+        "great_wave",
+        *GRAM,
+        *("--encoder", "efficientnet-lite0"),
+        *("--vary", "shifts=1,2", "--vary", "smoothing=none,1"),
+    ),
+    "encoder-layers": (
+        "kingfisher",
+        "night_cafe",
+        *GRAM,
+        *("--encoder", "efficientnet-lite0", "--vary"),
+        "style-layer="
+        + ",".join(
+            "+".join(["stem", *(f"block{n}.{kind}" for n in (2, 4, 7, 10))])
+            for kind in ("merge", "expand", "expand.conv", "depthwise", "project")
+        ),
+    ),
     **{
         f"method-{pair}": (
             *pair.split("-"),

@@ -76,7 +76,7 @@ def test_presets_are_the_published_ones() -> None:
 def test_defaults() -> None:
     settings = choose(Settings)
     assert settings == Settings()
-    assert (settings.size, settings.pooling, settings.optimizer) == (512, "avg", "lbfgs")
+    assert (settings.size, settings.pooling, settings.optimizer) == (512, None, "lbfgs")
     assert (settings.init, settings.content_layer) == ("photo", None)
     assert shares_of("relu2_1") == {"relu2_1": 1.0}
     assert Settings(init=Path("a.png")).init == Path("a.png")
