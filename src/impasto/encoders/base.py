@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -282,6 +282,11 @@ class Encoder(ABC):
                 (features,) = self.to("cpu").like(padding="zeros")(_clouds(), [layer]).values()
             self._spreads[layer] = max(features.std().item(), 1e-12)
         return self._spreads[layer]
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The settings that make this encoder, apart from its weights, for a record."""
+        return {"encoder": self.name, "pooling": self.pooling, "shifts": self.looks}
 
     @property
     def compiled(self) -> tuple[int, int]:

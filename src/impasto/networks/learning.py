@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from impasto.device import ordinary
+from impasto.encoders.base import Encoder
 from impasto.errors import fitting
 from impasto.networks import critics, files
 from impasto.networks.critics import Adversary, Opponent, PatchCritic, Round
@@ -53,7 +54,8 @@ class Learning(ABC):
 
     `network` is what has been learned so far. `state` and `restore` save and continue it.
 
-    looks: the shares of the training after which `look` is called. columns: the names of what
+    encoder: the one that judges, if one does. looks: the shares of the training after which `look`
+    is called. columns: the names of what
     `course` has for each step beside the step and the seconds.
     """
 
@@ -63,6 +65,7 @@ class Learning(ABC):
     paintings: Sequence[Picture]
     names: Sequence[str]
     device: torch.device
+    encoder: Encoder | None = None
     averaged: float
     """The network that is kept is a running mean of the one that learns, with this decay a step."""
 
@@ -102,6 +105,7 @@ class Learning(ABC):
         """What a network file says of each painting, and of how it was learned."""
         settings = dataclasses.asdict(self.settings)
         del settings["licence"]
+        settings |= self.encoder.choices if self.encoder else {}
         if settings["weights"] is not None:
             settings["weights"] = Path(settings["weights"]).name
         return tuple(

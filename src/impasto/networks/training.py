@@ -83,7 +83,7 @@ class Training(Learning):
         self.names = files.named([picture.name for picture in paintings], base)
         with fitting("training"):
             self.judge = Judge(paintings, settings)
-            self.device = self.judge.device
+            self.device, self.encoder = self.judge.device, self.judge.encoder
             crops = photos.crops(0, MEASURED).to(self.device)
             self.judge.weigh(torch.split(crops, settings.batch))
         count = max(VALIDATION, len(paintings))

@@ -267,11 +267,8 @@ class Studio:
             "threads": torch.get_num_threads(),
             "command": command,
             "size": list(size),
-            "settings": dataclasses.asdict(self.settings) | settings,
+            "settings": dataclasses.asdict(self.settings) | self.encoder.choices | settings,
         }
-        encoder = self.encoder
-        own = {"encoder": encoder.name, "pooling": encoder.pooling, "shifts": encoder.looks}
-        record["settings"] |= own
         if self.settings.weights is not None:
             name = Path(self.settings.weights).name
             record["settings"]["weights"] = name
