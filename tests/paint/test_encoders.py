@@ -142,6 +142,7 @@ def test_a_network_learns_from_it(photos: Path, chosen: dict[str, Any]) -> None:
     training = Training([painting], Photos(photos, 64, 0), settings, architecture=TINY)
     losses = [step.validation for step in training if step.validation]
     assert np.isfinite(losses[-1].total)
+    assert training.told_styles()[0].settings["encoder"] == name_of(chosen)
 
 
 def test_smoothing_is_part_of_the_record_and_changes_the_picture() -> None:
