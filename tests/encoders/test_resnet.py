@@ -112,6 +112,8 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
 
     state = resnet("resnet18")
     rejects({}, "holds no resnet18 weights that impasto can use .*conv1.weight is missing")
+    rejects({1: torch.zeros(1)}, "holds no state dict; save one with")  # type: ignore[dict-item]
+    rejects(state | {"layer1.0.conv1.weight": torch.zeros(())}, "the weights of another ResNet")
     less = {name: tensor for name, tensor in state.items() if name != "layer2.0.bn1.bias"}
     rejects(less, "layer2.0.bn1.bias is missing")
     rejects(state | {"layer1.0.bn1.bias": torch.zeros(3)}, r"bn1.bias has the shape \(3,\)")

@@ -100,7 +100,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}); "
             "give a .safetensors or .pth file with a state dict"
         ) from None
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        for name, tensor in state.items()
+    ):
         raise ImpastoError(
             f"{path} holds no state dict; save one with torch.save(model.state_dict(), FILE)"
         )
@@ -121,8 +124,9 @@ def single(state: State, name: str) -> tuple[Tensor, Tensor]:
 def _resnet(state: State) -> str:
     blocks = {re.match(r"layer3\.(\d+)\.", name) for name in state}
     count = max(int(found[1]) for found in blocks if found) + 1 if any(blocks) else 0
-    if state["layer1.0.conv1.weight"].shape[2:] == (3, 3):
+    shape = state["layer1.0.conv1.weight"].shape
+    if shape[2:] == (3, 3):
         return {2: "resnet18", 6: "resnet34"}.get(count, "another ResNet")
-    if state["layer1.0.conv1.weight"].shape[0] != 64:
+    if shape[:1] != (64,):
         return "another ResNet"  # a wide one, or one with groups
     return {6: "resnet50", 23: "resnet101", 36: "resnet152"}.get(count, "another ResNet")
