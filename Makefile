@@ -18,7 +18,7 @@ ready := $(VENV)/.impasto-ready
 browser := $(VENV)/.impasto-browser
 samples := src/impasto/pictures/samples
 
-.PHONY: demo web cluster serving test lint format lesson bench painted one-pass adversaries reconstruction gallery answers parts clean
+.PHONY: demo web cluster serving test lint format lesson bench painted one-pass adversaries encoders reconstruction gallery answers parts clean
 
 demo: $(ready)
 	$(VENV)/bin/impasto stylize $(samples)/photos/kingfisher.jpg \
@@ -81,6 +81,17 @@ adversaries: $(ready)
 
 reconstruction: $(ready)
 	$(VENV)/bin/python benchmarks/reconstruction.py
+
+# The figures of "Would a ResNet do?" in docs/answers.md, and the tables.
+encoders: $(ready)
+	$(VENV)/bin/python benchmarks/encoders.py keeps --photos kingfisher --size 160 --evaluations 300 \
+		--layers $(foreach kind,merge expand depthwise project,$(foreach n,2 4 7 10,block$(n).$(kind))) \
+		--sheet docs/answers/encoder-keeps.jpg
+	$(VENV)/bin/python benchmarks/encoders.py style --size 192 --steps 60
+	$(VENV)/bin/python benchmarks/encoders.py smooth --size 160 --steps 80 \
+		--photos kingfisher neuschwanstein --paintings great_wave night_cafe
+	$(VENV)/bin/python benchmarks/encoders.py cost --sizes 512
+	$(VENV)/bin/python benchmarks/encoders.py layers
 
 answers: $(ready)
 	$(VENV)/bin/python examples/answers.py

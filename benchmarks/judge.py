@@ -1,4 +1,4 @@
-"""Measures of how painted a picture looks; impasto optimises none of them.
+"""Measures of how painted a picture looks; impasto optimises none of them by default.
 
 All of them compare two pictures [1, 3, height, width] of the same size; only the painting, in
 `painted` and `weave`, may have any size.
@@ -156,7 +156,11 @@ def sliced_wasserstein(ours: Array, theirs: Array, directions: int = 256) -> flo
 
 
 class Judge:
-    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), which impasto never optimises by."""
+    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), computed apart from impasto.
+
+    Of pictures made with `--encoder efficientnet-lite0`, which are optimised by it, it is no fair
+    judge.
+    """
 
     MERGES = "block2", "block4"
     """The blocks whose outputs are compared: residual sums at strides 4 and 8."""
