@@ -134,6 +134,7 @@ def kept_sheet(photo: str, shown: Mapping[str, tuple[Any, float]]) -> Any:
 def style(options: argparse.Namespace) -> None:
     judge, vgg = Judge(), load_encoder()
     names = ("way", "fine", "shape", "vgg", "lite", "grid 2", "grid 4", "grid 8", "seconds")
+    shown: list[tuple[str, Any]] = []
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
     more = {name: json.loads(text) for name, _, text in (x.partition("=") for x in options.more)}
     ways = {**WAYS, **more}
@@ -170,6 +171,16 @@ def style(options: argparse.Namespace) -> None:
         grids = [grid(pictures, period) for period in (2, 4, 8)]
         told = [*(f"{value:.2f}" for value in medians), *(f"{value:.1f}" for value in grids)]
         print(f"| {way} | {' | '.join(told)} | {seconds:.0f} |", flush=True)
+        shown += [(way, images.to_image(picture)) for picture in pictures[:1]]
+    if options.sheet:
+        names = options.photos[0], options.paintings[0]
+        originals = [(name, images.read(sample(name)).image) for name in names]
+        labels = [way for way, _ in shown]
+        cells = [("", picture) for _, picture in shown]
+        page = layout.contact_sheet(
+            cells, row_labels=[""], column_labels=labels, originals=originals
+        )
+        page.save(options.sheet, quality=85, optimize=True)
 
 
 def saved(folder: Path | None, name: str, picture: Any) -> None:
@@ -419,6 +430,7 @@ def main() -> None:
     keeping.add_argument("--sheet", type=Path, help="a page of the first photo")
     painting = command(style)
     painting.add_argument("--steps", type=int, default=100)
+    painting.add_argument("--sheet", type=Path, help="a page of the first pair")
     painting.add_argument("--more", nargs="+", default=[], help="NAME=SETTINGS in JSON")
     command(smooth).add_argument("--steps", type=int, default=150)
     command(cost).add_argument("--sizes", type=int, nargs="+", default=[256, 512])

@@ -64,17 +64,6 @@ QUESTIONS: dict[str, Sequence[str]] = {
         *("--encoder", "efficientnet-lite0"),
         *("--vary", "shifts=1,2", "--vary", "smoothing=none,1"),
     ),
-    "encoder-layers": (
-        "kingfisher",
-        "night_cafe",
-        *GRAM,
-        *("--encoder", "efficientnet-lite0", "--vary"),
-        "style-layer="
-        + ",".join(
-            "+".join(["stem", *(f"block{n}.{kind}" for n in (2, 4, 7, 10))])
-            for kind in ("merge", "expand", "expand.conv", "depthwise", "project")
-        ),
-    ),
     **{
         f"method-{pair}": (
             *pair.split("-"),
