@@ -173,8 +173,8 @@ def style(options: argparse.Namespace) -> None:
         print(f"| {way} | {' | '.join(told)} | {seconds:.0f} |", flush=True)
         shown += [(way, images.to_image(picture)) for picture in pictures[:1]]
     if options.sheet:
-        names = options.photos[0], options.paintings[0]
-        originals = [(name, images.read(sample(name)).image) for name in names]
+        pair = options.photos[0], options.paintings[0]
+        originals = [(name, images.read(sample(name)).image) for name in pair]
         labels = [way for way, _ in shown]
         cells = [("", picture) for _, picture in shown]
         page = layout.contact_sheet(
