@@ -153,7 +153,7 @@ class Encoder(ABC):
         self.padding: Padding = "zeros"
         self.smoothing: float | None = None
         self.device, self.dtype = torch.device("cpu"), torch.float32
-        self._spreads: dict[str, float] = {}  # shared with all encoders made `like` this one
+        self._spreads: dict[object, float] = {}  # shared with all encoders made `like` this one
         self.rows = {row.name: row for row in self.table}
         self.layers = tuple(self.rows)
 
@@ -267,8 +267,9 @@ class Encoder(ABC):
 
             C exp(f_c / t) / sum_k exp(f_k / t)
 
-        where t is `smoothing` times the spread of the layer's activations (`spread`). Wang, Li &
-        Vasconcelos 2021 (arXiv:2104.05623), section 4.2, who divide by nothing: their t is 1.
+        where t is `smoothing` times the spread of the layer's activations (`spread`). The softmax
+        is that of Wang, Li & Vasconcelos 2021 (arXiv:2104.05623); the temperature t is ours, since
+        the activations of some networks are a hundred times as large as those of others.
         """
         if self.smoothing is None or layer == IMAGE:
             return features
@@ -277,11 +278,12 @@ class Encoder(ABC):
 
     def spread(self, layer: str) -> float:
         """The standard deviation of a layer's activations: those of clouds, always the same."""
-        if layer not in self._spreads:
+        key = layer, self.pooling
+        if key not in self._spreads:
             with torch.no_grad():
                 (features,) = self.to("cpu").like(padding="zeros")(_clouds(), [layer]).values()
-            self._spreads[layer] = max(features.std().item(), 1e-12)
-        return self._spreads[layer]
+            self._spreads[key] = max(features.std().item(), 1e-12)
+        return self._spreads[key]
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -369,16 +371,14 @@ def _named(weights: Path | None, _version: object) -> str:
 
 
 def _owner(layer: str) -> str:
-    """The name of the first encoder that has this layer, or a set of layers of this name.
+    """The name of the first encoder that has this layer, or a set of layers of this name; or "".
 
-    "" if none has, or if that is not known without weights. It is where a row of the catalog is an
-    `Blueprint`.
+    Only those are asked whose row of the catalog is a `Blueprint`, which knows them without weights.
     """
     for name, row in catalog.ENCODERS.items():
-        known = row.load()
-        if layer in [row.name for row in getattr(known, "table", ())] + [
-            *getattr(known, "sets", ())
-        ]:
+        blueprint = row.load()
+        layers = [each.name for each in getattr(blueprint, "table", ())]
+        if layer in layers or layer in getattr(blueprint, "sets", ()):
             return name
     return ""
 

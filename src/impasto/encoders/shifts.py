@@ -24,13 +24,13 @@ from impasto.settings import Pooling
 
 
 class Shifted(Encoder):
-    """An encoder looked through at `side` x `side` places: 0 ... `side` - 1 pixels down and right.
+    """An encoder that looks from `side` x `side` places, 0 ... `side` - 1 pixels down and right.
 
     Every stride is `side` times smaller. Beyond the bottom and the right, the last row and column
     go on. It computes all layers from the image, so it has no cut, and no `start` but the image.
 
     Raises:
-        ImpastoError: the encoder has layers with a smaller stride than `side`.
+        ImpastoError: the encoder has layers whose stride is no multiple of `side`.
     """
 
     def __init__(self, inner: Encoder, side: int) -> None:
@@ -70,7 +70,7 @@ class Shifted(Encoder):
         wanted = {self.layer(name) for name in layers}
         found = {IMAGE: x} if IMAGE in wanted else {}
         if start != IMAGE:
-            raise ValueError("an encoder that looks several times can only start from the image")
+            raise ValueError("an encoder that looks several times always starts from the image")
         if wanted - found.keys():
             moves = itertools.product(range(self.looks), repeat=2)
             looks = torch.cat([self._moved(x, down, right) for down, right in moves])
