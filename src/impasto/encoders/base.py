@@ -373,7 +373,7 @@ def _named(weights: Path | None, _version: object) -> str:
 def _owner(layer: str) -> str:
     """The name of the first encoder that has this layer, or a set of layers of this name; or "".
 
-    Only those are asked whose row of the catalog is a `Blueprint`, which knows them without weights.
+    Only encoders are asked that are a `Blueprint` in the catalog: it knows them without weights.
     """
     for name, row in catalog.ENCODERS.items():
         blueprint = row.load()
