@@ -25,15 +25,16 @@ import argparse
 import contextlib
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -300,20 +301,37 @@ def one(options: argparse.Namespace) -> None:
     )
     layers = list(encoder.style_layers)
     encoder.prepare([*layers, encoder.content_layer])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     function = objective(encoder, layers, encoder.content_layer, photo, painting)
+    with peak() as memory:
+        function(image)
     times: dict[str, list[float]] = {"seconds": [], "plain": []}
-    memory = 0
-    for _ in range(7):
+    for _ in range(options.steps):
         for kind in times:
             with plain_torch() if kind == "plain" else contextlib.nullcontext():
                 start = time.perf_counter()
                 function(image)
                 times[kind].append(time.perf_counter() - start)
-            if not memory:
-                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    told = {kind: statistics.median(found[1:]) for kind, found in times.items()}
-    print(json.dumps({**told, "memory": 1024 * memory}))
+    told = {kind: statistics.median(found[1:] or found) for kind, found in times.items()}
+    print(json.dumps({**told, "memory": memory[0]}))
+
+
+@contextlib.contextmanager
+def peak() -> Iterator[list[int]]:
+    """How many bytes more the process takes meanwhile at most, looked at every 2 milliseconds."""
+    process, over, most = psutil.Process(), threading.Event(), [0]
+    before: int = process.memory_info().rss
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            most[0] = max(most[0], process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        watcher.join()
 
 
 SINGLE = (
@@ -349,8 +367,9 @@ def layers_(options: argparse.Namespace) -> None:
         def theirs(
             x: Tensor,
             how: Any = (weight, bias, operation.stride, padding, 1, operation.groups),
+            first: Any = encoder.preprocessing.apply if before == "image" else None,
         ) -> Tensor:
-            return F.conv2d(x, *how)
+            return F.conv2d(first(x) if first else x, *how)
 
         ways: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
             (ours, x.contiguous(memory_format=torch.channels_last)),
@@ -438,6 +457,7 @@ def main() -> None:
     single.add_argument("name")
     single.add_argument("side", type=int)
     single.add_argument("shifts", type=int)
+    single.add_argument("--steps", type=int, default=7)
     command(layers_)
     drawing = command(weights)
     drawing.add_argument("name")
