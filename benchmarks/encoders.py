@@ -358,7 +358,7 @@ def layers_(options: argparse.Namespace) -> None:
         side = options.size // encoder.rows[before].stride
         x = torch.rand(1, encoder.rows[before].channels, side, side)
         weight, bias = encoder.read(layer)
-        padding = (operation.kernel - 1) // 2
+        pads = encoder._pads(operation, side, side)
 
         def ours(x: Tensor, encoder: Any = encoder, layer: str = layer, at: str = before) -> Tensor:
             result: Tensor = encoder(x, [layer], at)[layer]
@@ -366,10 +366,15 @@ def layers_(options: argparse.Namespace) -> None:
 
         def theirs(
             x: Tensor,
-            how: Any = (weight, bias, operation.stride, padding, 1, operation.groups),
+            how: Any = (weight, bias, operation.stride),
+            pads: tuple[int, int] = pads,
+            groups: int = operation.groups,
             first: Any = encoder.preprocessing.apply if before == "image" else None,
         ) -> Tensor:
-            return F.conv2d(first(x) if first else x, *how)
+            x = first(x) if first else x
+            if pads[0] == pads[1]:
+                return F.conv2d(x, *how, padding=pads[0], groups=groups)
+            return F.conv2d(F.pad(x, pads * 2), *how, groups=groups)
 
         ways: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
             (ours, x.contiguous(memory_format=torch.channels_last)),
