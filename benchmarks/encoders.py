@@ -366,15 +366,14 @@ def layers_(options: argparse.Namespace) -> None:
 
         def theirs(
             x: Tensor,
-            how: Any = (weight, bias, operation.stride),
-            pads: tuple[int, int] = pads,
-            groups: int = operation.groups,
+            given: Any = (weight, bias, operation.stride, pads, operation.groups),
             first: Any = encoder.preprocessing.apply if before == "image" else None,
         ) -> Tensor:
+            weight, bias, stride, (before, behind), groups = given
             x = first(x) if first else x
-            if pads[0] == pads[1]:
-                return F.conv2d(x, *how, padding=pads[0], groups=groups)
-            return F.conv2d(F.pad(x, pads * 2), *how, groups=groups)
+            if before == behind:
+                return F.conv2d(x, weight, bias, stride, before, 1, groups)
+            return F.conv2d(F.pad(x, (before, behind) * 2), weight, bias, stride, 0, 1, groups)
 
         ways: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
             (ours, x.contiguous(memory_format=torch.channels_last)),
