@@ -466,7 +466,7 @@ def test_the_form_has_every_setting_and_sends_what_was_changed(site: Site) -> No
     without = ("device", "memory", "weights")
     form = Form(Settings, without)
     names = [control.name for control in form.controls]
-    assert {*names} == {*hints(Settings)} - {*without, "encoder", "size"}
+    assert {*names} == {*hints(Settings)} - {*without, "size"}
     assert all(control.component.info for control in form.controls)
     values = [control.first for control in form.controls]
     assert form.changed(values) == {}

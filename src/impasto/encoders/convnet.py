@@ -189,7 +189,7 @@ class ConvNet(Encoder):
         whole = whole or (x.shape[-2], x.shape[-1])
         for operation in operations:
             name, source = operation.name, operation.sources[0]
-            once = source in values.once
+            once = source in values.once and source != start  # which is the caller's
             taken = [values.take(each) for each in operation.sources]
             if operation.kind == "convolution":
                 # Together with its ReLU, unless the values before it are wanted.

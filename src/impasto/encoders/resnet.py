@@ -68,6 +68,8 @@ def _renamed(state: State) -> State:
         if not found:
             continue
         block, kind = found.groups()
+        if weight.dim() != 4 or weight.is_meta:
+            raise WrongWeights(f"{key} has the shape {tuple(weight.shape)}, or no values")
         norm = block + ("downsample.1" if kind == "downsample.0" else f"bn{kind[-1]}")
         parts = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
         for part in parts:

@@ -29,7 +29,7 @@ MOST = 60
 """The most pictures that a browser remembers."""
 
 # Chosen by whoever runs the page, or shown elsewhere on it.
-_ELSEWHERE = ("device", "memory", "weights", "encoder", "size", "strength", "keep_colors")
+_ELSEWHERE = ("device", "memory", "weights", "encoder", "shifts", "size", "strength", "keep_colors")
 
 _TITLES = {
     "cafe_terrace_at_night": "Café Terrace at Night",
