@@ -215,18 +215,20 @@ def needed(
 ) -> float:
     """About how many bytes one evaluation takes, including weights, image and gradient."""
     pixels = size[0] * size[1] * batch
+    # Measured: what smoothing keeps of the layers that are read, and what puts looks together.
+    copies = 1 + 0.5 * (encoder.smoothing is not None) + 0.3 * (encoder.looks > 1)
     ours, among = encoder.compiled
     by_torch = not 0 < ours == among
     kept = encoder.held(layers) + _BUFFERS + by_torch * _TORCH + pixels * 6 * _FLOAT
     if segments is None:
         rows = encoder.run(IMAGE, encoder.deepest(layers).name)
-        return kept + pixels * _bytes_per_position(rows, _AT_ONCE[by_torch])
+        return kept + pixels * copies * _bytes_per_position(rows, _AT_ONCE[by_torch])
     most = 0.0
     for segment in segments:
         row = segment.rows[0]
         own = [row.positions(side) for side in size]
         positions = math.prod(map(segment.longest, own))
-        each = _bytes_per_position(segment.rows, _AT_ONCE[by_torch])
+        each = copies * _bytes_per_position(segment.rows, _AT_ONCE[by_torch])
         most = max(most, batch * positions * each)
         if row.name != IMAGE:
             kept += 2 * _FLOAT * row.channels * batch * math.prod(own)
