@@ -10,13 +10,16 @@ So a layer has twice as many rows and columns of positions, and losses need to k
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from impasto.encoders.base import IMAGE, Encoder, Padding
 from impasto.errors import ImpastoError
@@ -30,10 +33,12 @@ class Shifted(Encoder):
     go on. It computes all layers from the image, so it has no cut, and no `start` but the image.
 
     Raises:
-        ImpastoError: the encoder has layers whose stride is no multiple of `side`.
+        ImpastoError: `side` is below 1, or no divisor of the strides of the encoder's layers.
     """
 
     def __init__(self, inner: Encoder, side: int) -> None:
+        if side < 1:
+            raise ImpastoError(f"an encoder cannot look {side} times; give at least 1")
         least = min(row.stride for row in inner.table if row.name != IMAGE)
         if least % side:
             raise ImpastoError(
@@ -71,26 +76,35 @@ class Shifted(Encoder):
         found = {IMAGE: x} if IMAGE in wanted else {}
         if start != IMAGE:
             raise ValueError("an encoder that looks several times always starts from the image")
-        if wanted - found.keys():
-            moves = itertools.product(range(self.looks), repeat=2)
-            looks = torch.cat([self._moved(x, down, right) for down, right in moves])
-            for name, each in self.inner(looks, wanted - found.keys(), IMAGE, whole).items():
-                row = self.rows[name]
-                found[name] = self._stitched(each, *map(row.positions, x.shape[-2:]))
+        read = wanted - found.keys()
+        if not read:
+            return found
+        # One look at a time, done again for the gradient: four at once take four times the memory.
+        looks = [
+            checkpoint(self._look, x, read, whole, move, use_reentrant=False)
+            for move in itertools.product(range(self.looks), repeat=2)
+        ]
+        for name in read:
+            size = tuple(map(self.rows[name].positions, x.shape[-2:]))
+            stitched: Tensor = _Stitched.apply(size, *(look.pop(name) for look in looks))  # type: ignore[no-untyped-call]
+            found[name] = stitched
         return found
+
+    def _look(
+        self,
+        x: Tensor,
+        layers: set[str],
+        whole: tuple[int, int] | None,
+        move: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """The inner encoder's layers of x moved by (down, right)."""
+        return self.inner(self._moved(x, *move), layers, IMAGE, whole)
 
     def _moved(self, x: Tensor, down: int, right: int) -> Tensor:
         """x from `down` and `right` on, as large as it was."""
         if self.padding == "circular":
             return x.roll((-down, -right), (-2, -1))
         return F.pad(x[..., down:, right:], (0, right, 0, down), mode="replicate")
-
-    def _stitched(self, looks: Tensor, height: int, width: int) -> Tensor:
-        """The looks [side^2 batch, C, h, w] between each other: [batch, C, height, width]."""
-        side = self.looks
-        parts = looks.view(side, side, -1, *looks.shape[1:]).permute(2, 3, 4, 0, 5, 1)
-        whole: Tensor = parts.flatten(4, 5).flatten(2, 3)[..., :height, :width]
-        return whole.contiguous(memory_format=torch.channels_last)
 
     def prepare(self, layers: Iterable[str]) -> None:
         self.inner.prepare(layers)
@@ -126,3 +140,34 @@ class Shifted(Encoder):
         other = super().to(device, dtype)
         other.inner = self.inner.to(device, dtype)
         return other
+
+
+class _Stitched(torch.autograd.Function):
+    """side^2 looks [batch, C, h, w] between each other: [batch, C, *size], channels last."""
+
+    @staticmethod
+    def forward(ctx: Any, size: tuple[int, int], *looks: Tensor) -> Tensor:
+        first = looks[0]
+        ctx.side, ctx.shape = math.isqrt(len(looks)), first.shape
+        whole = first.new_empty(len(first), *size, first.shape[1]).permute(0, 3, 1, 2)
+        for part, look in zip(_parts(whole, ctx.side), looks, strict=True):
+            part.copy_(look[..., : part.shape[-2], : part.shape[-1]])
+        return whole
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        height, width = ctx.shape[-2:]
+        pulled = [
+            F.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2])).contiguous(
+                memory_format=torch.channels_last
+            )
+            for part in _parts(gradient, ctx.side)
+        ]
+        return None, *pulled
+
+
+def _parts(whole: Tensor, side: int) -> Iterator[Tensor]:
+    """The positions of each look, row by row of places."""
+    for down, right in itertools.product(range(side), repeat=2):
+        yield whole[..., down::side, right::side]

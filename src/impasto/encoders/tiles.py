@@ -27,6 +27,8 @@ _FLOAT = 4
 _BUFFERS = 64 * 2**20  # for the threads of the kernels, and other small things
 _TORCH = 128 * 2**20  # for torch's convolutions, which compile themselves for every size
 _AT_ONCE = 3, 5  # tensors like the largest, beside those that are kept: in kernels, in torch
+_LOOKS = 0.35  # of what all looks would take together: they are done one after the other
+_SMOOTHING = 3  # tensors like each layer that is smoothed
 _LEAST_TILE = 64
 
 Spans = tuple[slice, slice]
@@ -215,20 +217,19 @@ def needed(
 ) -> float:
     """About how many bytes one evaluation takes, including weights, image and gradient."""
     pixels = size[0] * size[1] * batch
-    # Measured: what smoothing keeps of the layers that are read, and what puts looks together.
-    copies = 1 + 0.5 * (encoder.smoothing is not None) + 0.3 * (encoder.looks > 1)
+    wanted = {encoder.layer(name) for name in layers} if encoder.smoothing else set()
     ours, among = encoder.compiled
     by_torch = not 0 < ours == among
     kept = encoder.held(layers) + _BUFFERS + by_torch * _TORCH + pixels * 6 * _FLOAT
     if segments is None:
         rows = encoder.run(IMAGE, encoder.deepest(layers).name)
-        return kept + pixels * copies * _bytes_per_position(rows, _AT_ONCE[by_torch])
+        return kept + pixels * _bytes_of(encoder, rows, wanted, _AT_ONCE[by_torch])
     most = 0.0
     for segment in segments:
         row = segment.rows[0]
         own = [row.positions(side) for side in size]
         positions = math.prod(map(segment.longest, own))
-        each = copies * _bytes_per_position(segment.rows, _AT_ONCE[by_torch])
+        each = _bytes_of(encoder, segment.rows, wanted, _AT_ONCE[by_torch])
         most = max(most, batch * positions * each)
         if row.name != IMAGE:
             kept += 2 * _FLOAT * row.channels * batch * math.prod(own)
@@ -248,6 +249,17 @@ def _segments(encoder: Encoder, wanted: set[str], side: int, deep: int) -> list[
         tile = side if start == IMAGE else deep
         segments.append(Segment(rows, layers, tile, encoder.padding == "circular"))
     return segments
+
+
+def _bytes_of(
+    encoder: Encoder, rows: Sequence[Layer], smoothed: Collection[str], at_once: int
+) -> float:
+    """Bytes for each position of the first layer, with copies of the layers that are smoothed."""
+    copies = sum(
+        row.channels * (rows[0].stride / row.stride) ** 2 for row in rows if row.name in smoothed
+    )
+    share = _LOOKS if encoder.looks > 1 else 1.0
+    return share * _bytes_per_position(rows, at_once) + _SMOOTHING * _FLOAT * copies
 
 
 def _bytes_per_position(rows: Sequence[Layer], at_once: int) -> float:
