@@ -73,7 +73,7 @@ class EncoderRow(Row):
 
 _RESNET = "impasto.encoders.resnet:RESNET"
 
-ENCODERS: dict[str, Row] = {
+ENCODERS: dict[str, EncoderRow] = {
     "vgg16": EncoderRow("impasto.encoders.vgg:VGG16", "VGG-16 as released; the default", True),
     "vgg19": EncoderRow("impasto.encoders.vgg:VGG19", "of your weights file", True, True),
     "efficientnet-lite0": EncoderRow(

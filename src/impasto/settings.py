@@ -595,11 +595,11 @@ def choose(
     known = Annotated[str, Among(hints(kind))]
     for name in choices:
         _check("setting", name, known)
-    encoder = choices.get("encoder")
-    if preset and encoder and not getattr(catalog.ENCODERS.get(encoder), "has_presets", True):
+    encoder = catalog.ENCODERS.get(str(choices.get("encoder")))
+    if preset and encoder and not encoder.has_presets:
         raise ImpastoError(
-            f"the preset {preset!r} is for VGG, and the encoder is {encoder!r}; leave one of them "
-            "out, or choose the encoder 'vgg16'"
+            f"the preset {preset!r} is for VGG, and the encoder is {choices['encoder']!r}; leave "
+            "one of them out, or choose the encoder 'vgg16'"
         )
     chosen = {**(PRESETS[preset] if preset else {}), **choices}
     return kind(**chosen) if settings is None else dataclasses.replace(settings, **chosen)

@@ -124,11 +124,11 @@ def test_preprocessing() -> None:
 
 
 def test_names_of_other_encoders_layers(lite: Encoder) -> None:
-    with pytest.raises(ImpastoError, match="relu4_1 belongs to vgg16, and the encoder is effic"):
+    with pytest.raises(ImpastoError, match=r"relu4_1 belongs to vgg16, and the encoder is effic"):
         lite.layer("relu4_1")
     with pytest.raises(ImpastoError, match=r"layer2.0.arm belongs to resnet18, and the encoder"):
         lite.layer("layer2.0.arm")
-    with pytest.raises(ImpastoError, match="first belongs to vgg16"):
+    with pytest.raises(ImpastoError, match=r"'first' .* is a set of layers of vgg16, and the enc"):
         lite.shares("first")
     with pytest.raises(ImpastoError, match=r"no layer 'block3.exp'; did you mean 'block3.expand"):
         lite.layer("block3.exp")
@@ -138,7 +138,7 @@ def test_names_of_other_encoders_layers(lite: Encoder) -> None:
 
 def test_it_has_no_pooling_to_choose(lite: Encoder) -> None:
     assert lite.pooling is None
-    with pytest.raises(ImpastoError, match="efficientnet-lite0 has no pooling to choose; leave"):
+    with pytest.raises(ImpastoError, match=r"efficientnet-lite0 has no pooling to choose; leave"):
         load_encoder(pooling="max", name="efficientnet-lite0")
 
 
@@ -149,13 +149,13 @@ def test_weights_of_its_own_and_of_others(tmp_path: Path, lite: Encoder) -> None
     mine = load_encoder(tmp_path / "mine.safetensors")
     assert mine.name == "efficientnet-lite0"
     assert torch.equal(mine(image, ["head"])["head"], lite(image, ["head"])["head"])
-    with pytest.raises(ImpastoError, match="holds the weights of efficientnet-lite0, not of vgg16"):
+    with pytest.raises(
+        ImpastoError, match=r"holds the weights of efficientnet-lite0, not of vgg16"
+    ):
         load_encoder(tmp_path / "mine.safetensors", name="vgg16")
     del state["block9.project.bias"]
     save_file(state, tmp_path / "less.safetensors")
-    with pytest.raises(
-        ImpastoError, match=r"holds no efficientnet-lite0 weights .*block9\.project"
-    ):
+    with pytest.raises(ImpastoError, match=r"\(block9\.project\.bias is missing\); give the tens"):
         load_encoder(tmp_path / "less.safetensors")
 
 

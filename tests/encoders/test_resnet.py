@@ -96,9 +96,9 @@ def test_what_is_in_the_file_is_told_apart(tmp_path: Path) -> None:
     match = "holds the weights of resnet34, not of resnet18; choose the encoder resnet34, or give"
     with pytest.raises(ImpastoError, match=match):
         load_encoder(path, name="resnet18")
-    with pytest.raises(ImpastoError, match="holds the weights of resnet34, not of vgg19"):
+    with pytest.raises(ImpastoError, match=r"holds the weights of resnet34, not of vgg19"):
         load_encoder(path, name="vgg19")
-    with pytest.raises(ImpastoError, match="no weights for resnet50; give weights, a file with"):
+    with pytest.raises(ImpastoError, match=r"no weights for resnet50; give weights, a file with"):
         load_encoder(name="resnet50")
 
 
@@ -112,6 +112,21 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
 
     state = resnet("resnet18")
     rejects({}, "holds no resnet18 weights that impasto can use .*conv1.weight is missing")
+    rejects(state | {"bn1.running_var": -torch.ones(64)}, "bn1.running_var is negative")
+    weight = state["layer2.0.conv1.weight"]
+    for wrong, told in (
+        (weight * torch.nan, "holds values that are not finite"),
+        (weight.to("meta"), "holds no real numbers"),
+        (weight.to(torch.complex64), "holds no real numbers"),
+        (weight[..., None], "has the shape"),
+    ):
+        rejects(state | {"layer2.0.conv1.weight": wrong}, f"layer2.0.conv1.weight {told}")
+    path = tmp_path / "other.pth"
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
+    with pytest.raises(
+        ImpastoError, match=r"the weights of no network that impasto knows; give th"
+    ):
+        load_encoder(path)
     rejects({1: torch.zeros(1)}, "holds no state dict; save one with")  # type: ignore[dict-item]
     rejects(state | {"layer1.0.conv1.weight": torch.zeros(())}, "the weights of another ResNet")
     less = {name: tensor for name, tensor in state.items() if name != "layer2.0.bn1.bias"}

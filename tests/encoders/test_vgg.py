@@ -252,7 +252,7 @@ def test_weights_with_the_bundled_names(tmp_path: Path, encoder: Encoder, noise:
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     def rejects(path: Path, match: str) -> None:
         with pytest.raises(ImpastoError, match=match):
-            load_encoder(path)
+            load_encoder(path, name="vgg16")
 
     rejects(tmp_path / "none.pth", "no weights file")
     (tmp_path / "text.pth").write_text("hello")

@@ -111,7 +111,7 @@ def test_textures_repeat(chosen: dict[str, Any]) -> None:
     assert made.losses[-1] < 0.5 * made.losses[0]
     odd = impasto.texture(PAINTING, size=(75, 51), steps=2, painting_size=83, **chosen)
     assert odd.image.size == (75, 51)
-    with pytest.raises(ImpastoError, match="its sides have to be multiples of"):
+    with pytest.raises(ImpastoError, match=r"its sides have to be multiples of"):
         impasto.texture(PAINTING, size=(75, 51), tileable=True, **chosen)
 
 
@@ -132,7 +132,7 @@ def test_a_comparison_of_encoders_and_of_layers() -> None:
     page = impasto.compare(PHOTO, PAINTING, vary=layers, size=48, steps=1, **LITE)
     assert [run.stopped for run in page.runs] == ["budget", "budget"]
     layers["style_layers"].append(["relu1_1"])
-    with pytest.raises(ImpastoError, match="relu1_1 belongs to vgg16, and the encoder is effici"):
+    with pytest.raises(ImpastoError, match=r"relu1_1 belongs to vgg16, and the encoder is effici"):
         impasto.compare(PHOTO, PAINTING, vary=layers, size=48, steps=1, **LITE)
 
 
@@ -142,7 +142,10 @@ def test_a_network_learns_from_it(photos: Path, chosen: dict[str, Any]) -> None:
     training = Training([painting], Photos(photos, 64, 0), settings, architecture=TINY)
     losses = [step.validation for step in training if step.validation]
     assert np.isfinite(losses[-1].total)
-    assert training.told_styles()[0].settings["encoder"] == name_of(chosen)
+    told = training.told_styles()[0].settings
+    assert told["encoder"] == name_of(chosen)
+    assert told["style_layers"] == dict(training.judge.encoder.style_layers)
+    assert ("weights_sha256" in told) == ("weights" in chosen)
 
 
 def test_smoothing_is_part_of_the_record_and_changes_the_picture() -> None:
@@ -153,7 +156,7 @@ def test_smoothing_is_part_of_the_record_and_changes_the_picture() -> None:
     assert smooth.record["settings"]["smoothing"] == 1
     assert plain.image.tobytes() != smooth.image.tobytes()
     for wrong in (0, -1, "much"):
-        with pytest.raises(ImpastoError, match="smoothing is"):
+        with pytest.raises(ImpastoError, match=r"smoothing is"):
             Settings(smoothing=wrong)  # type: ignore[arg-type]
 
 

@@ -205,8 +205,13 @@ class Encoder(ABC):
         `layers` may name a set. `up-to:relu4_1` stands for the style layers up to that one, each
         with the share given.
         """
-        if isinstance(layers, str) and layers in self.sets:
-            layers = self.sets[layers]
+        if isinstance(layers, str):
+            if layers not in self.sets and (owner := _owner(layers, sets=True)):
+                raise ImpastoError(
+                    f"{layers!r} (given, or by a preset) is a set of layers of {owner}, and the "
+                    f"encoder is {self.name or 'another'}; leave it out, or name single layers"
+                )
+            layers = self.sets.get(layers, layers)
         total: dict[str, float] = {}
         for name, share in shares_of(self.style_layers if layers is None else layers).items():
             first, _, last = name.partition(":")
@@ -220,6 +225,7 @@ class Encoder(ABC):
         if not layer:
             raise ImpastoError(f"up-to needs a layer behind a colon, as in up-to:{known[-1]}")
         if last not in known:
+            self.layer(layer)  # which knows whether it is a layer of another encoder
             raise ImpastoError(
                 f"style layers cannot go up to {layer!r}; did you mean {nearest(last, known)!r}? "
                 f"(there are: {', '.join(known)})"
@@ -248,7 +254,10 @@ class Encoder(ABC):
         padding: Padding | None = None,
         smoothing: float | None = None,
     ) -> Self:
-        """The same encoder with this pooling, padding or smoothing; it shares the weights."""
+        """The same encoder with this pooling, padding or smoothing; None leaves one as it is.
+
+        It shares the weights.
+        """
         if pooling and pooling not in self.poolings:
             raise ImpastoError(
                 f"the encoder {self.name} has no pooling to choose; leave pooling out"
@@ -276,6 +285,7 @@ class Encoder(ABC):
         scale = 1 / (self.smoothing * self.spread(layer))
         return features.shape[1] * torch.softmax(features * scale, 1)
 
+    @ordinary()  # it is kept: the caller's torch settings must not reach it
     def spread(self, layer: str) -> float:
         """The standard deviation of a layer's activations: those of clouds, always the same."""
         key = layer, self.pooling
@@ -363,22 +373,29 @@ def _loaded(name: str, weights: Path | None, _version: object) -> Encoder:
 
 @functools.lru_cache(maxsize=8)
 def _named(weights: Path | None, _version: object) -> str:
-    """The name of the encoder whose weights these are; VGG16 if that cannot be told."""
+    """The name of the encoder whose weights these are; VGG16 without any."""
     from impasto.encoders.weights import owner, read_tensors
 
-    found = owner(read_tensors(weights)) if weights else VGG16
-    return found if found in catalog.ENCODERS else VGG16
+    if weights is None:
+        return VGG16
+    found = owner(read_tensors(weights))
+    if found not in catalog.ENCODERS:
+        raise ImpastoError(
+            f"{weights} holds the weights of {found or 'no network that impasto knows'}; "
+            f"give those of {', '.join(catalog.ENCODERS)}"
+        )
+    return found
 
 
-def _owner(layer: str) -> str:
-    """The name of the first encoder that has this layer, or a set of layers of this name; or "".
+def _owner(layer: str, *, sets: bool = False) -> str:
+    """The name of the first encoder that has this layer, or this set of layers; "" if none has.
 
     Only encoders are asked that are a `Blueprint` in the catalog: it knows them without weights.
     """
     for name, row in catalog.ENCODERS.items():
         blueprint = row.load()
-        layers = [each.name for each in getattr(blueprint, "table", ())]
-        if layer in layers or layer in getattr(blueprint, "sets", ()):
+        rows = [each.name for each in getattr(blueprint, "table", ())]
+        if layer in (getattr(blueprint, "sets", ()) if sets else rows):
             return name
     return ""
 

@@ -57,8 +57,8 @@ class Blueprint:
     """A network without its weights; called with the path of a weights file, it loads them.
 
     Arguments beyond `operations` are those of `Encoder`. same: the convention of padding.
-    rounds_up: see `Layer`. open: makes the encoder from this blueprint and a path (None: the
-    weights in the package).
+    rounds_up: see `Layer`. published: what files of its weights hold, for messages. open: makes the
+    encoder from this blueprint and a path (None: the weights in the package).
     """
 
     name: str
@@ -69,6 +69,7 @@ class Blueprint:
     cut: str
     poolings: tuple[Pooling, ...]
     rounds_up: bool
+    published: str
     open: Callable[[Blueprint, Path | None], ConvNet]
     same: bool = False
     shifts: int = 1

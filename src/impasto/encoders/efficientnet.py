@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from impasto.encoders.base import IMAGE, Preprocessing
 from impasto.encoders.convnet import Blueprint, ConvNet, Operation
-from impasto.encoders.weights import State, bytes_of, read_for, read_tensors, single
+from impasto.encoders.weights import State, WrongWeights, bytes_of, read_for, read_tensors, single
 
 # Kernel, stride, expansion, channels in and out of every block.
 BLOCKS = (
@@ -87,10 +88,12 @@ def _open(blueprint: Blueprint, path: Path | None) -> ConvNet:
 
 def _renamed(state: State) -> State:
     """The file names a convolution with a ReLU6 like its output; here it is `.conv`."""
-    renamed: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        name, _, kind = key.rpartition(".")
-        renamed[key if name.endswith("project") else f"{name}.conv.{kind}"] = tensor
+    renamed: dict[str, Tensor] = {}
+    for name, kind in itertools.product(LITE0.convolutions, ("weight", "bias")):
+        filed = f"{name.removesuffix('.conv')}.{kind}"
+        if filed not in state:
+            raise WrongWeights(f"{filed} is missing")
+        renamed[f"{name}.{kind}"] = state[filed]
     return renamed
 
 
@@ -103,6 +106,7 @@ LITE0 = Blueprint(
     cut="block3.merge",
     poolings=(),
     rounds_up=True,
+    published="the tensors of the file in the package, by the same names",
     same=True,
     shifts=2,
     open=_open,

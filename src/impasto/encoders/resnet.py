@@ -68,8 +68,8 @@ def _renamed(state: State) -> State:
         if not found:
             continue
         block, kind = found.groups()
-        if weight.dim() != 4 or weight.is_meta:
-            raise WrongWeights(f"{key} has the shape {tuple(weight.shape)}, or no values")
+        if weight.dim() != 4:
+            raise WrongWeights(f"{key} has the shape {tuple(weight.shape)}")
         norm = block + ("downsample.1" if kind == "downsample.0" else f"bn{kind[-1]}")
         parts = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
         for part in parts:
@@ -103,6 +103,7 @@ def _resnet(name: str, blocks: tuple[int, ...], widening: int = 1) -> Blueprint:
         cut="layer2.0.merge",
         poolings=("max", "avg"),
         rounds_up=True,
+        published=f"the state dict of torchvision's {name}",
         shifts=2,
         open=_open,
     )

@@ -141,6 +141,7 @@ def _vgg(name: str, blocks: tuple[int, ...]) -> Blueprint:
         cut="pool3",
         poolings=("avg", "max"),
         rounds_up=False,
+        published=f"the state dict of torchvision's {name}",
         open=_open,
     )
 

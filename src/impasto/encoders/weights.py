@@ -23,7 +23,7 @@ class WrongWeights(ValueError):
 
 
 def read_for(blueprint: Blueprint, path: Path | None, renamed: Callable[[State], State]) -> State:
-    """`convolution.weight` [out, in / groups, kernel, kernel] and `.bias` [out], by step.
+    """`convolution.weight` [out, in / groups, kernel, kernel] and `.bias` [out], by operation.
 
     renamed: turns the names of a file into those of the operations; it may raise `WrongWeights`.
 
@@ -33,8 +33,8 @@ def read_for(blueprint: Blueprint, path: Path | None, renamed: Callable[[State],
     name = blueprint.name
     if path is None:
         raise ImpastoError(
-            f"the package has no weights for {name}; give weights, a file with the state dict of "
-            f"torchvision's {name}"
+            f"the package has no weights for {name}; give weights, a file with "
+            f"{blueprint.published}"
         )
     state = read_tensors(path)
     own = owner(state)
@@ -42,16 +42,18 @@ def read_for(blueprint: Blueprint, path: Path | None, renamed: Callable[[State],
         mend = (
             f"choose the encoder {own}, or give the weights of {name}"
             if own in catalog.ENCODERS
-            else f"give the state dict of torchvision's {name}"
+            else f"give {blueprint.published}"
         )
         raise ImpastoError(f"{path} holds the weights of {own}, not of {name}; {mend}")
     try:
+        for tensor in state.items():
+            _check_values(*tensor)
         found = renamed(state)
         check_shapes(found, blueprint)
     except WrongWeights as error:
         raise ImpastoError(
             f"{path} holds no {name} weights that impasto can use ({error}); "
-            f"give a state dict of torchvision's {name}"
+            f"give {blueprint.published}"
         ) from None
     return found
 
@@ -65,6 +67,16 @@ def check_shapes(state: State, blueprint: Blueprint) -> None:
                 raise WrongWeights(f"{name} is missing")
             if (found := tuple(state[name].shape)) != wanted:
                 raise WrongWeights(f"{name} has the shape {found} instead of {wanted}")
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    """Raise `WrongWeights` unless these are real numbers, and finite."""
+    if tensor.is_meta or tensor.is_complex():
+        raise WrongWeights(f"{name} holds no real numbers")
+    if not tensor.isfinite().all():
+        raise WrongWeights(f"{name} holds values that are not finite")
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise WrongWeights(f"{name} is negative")
 
 
 def owner(state: State) -> str:

@@ -169,6 +169,12 @@ def chosen(order: Order) -> AnySettings:
     for name, value in choices.items():
         if isinstance(value, list) and name == "size":
             choices[name] = tuple(value)
+    row = catalog.ENCODERS.get(str(choices.get("encoder")))
+    if row and row.needs_file:
+        raise ImpastoError(
+            f"{choices['encoder']} needs a weights file, which is not a job's to choose; choose "
+            "the encoder vgg16 or efficientnet-lite0"
+        )
     preset = choices.pop("preset", None) if issubclass(kind, Settings) else None
     settings = choose(kind, None, choices, preset)
     _check_variations(order)

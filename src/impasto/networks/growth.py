@@ -87,7 +87,6 @@ class Growth(Learning):
         longer, seed = settings.painting_size, settings.seed
         with fitting("training"):
             self.judge = StyleJudge(paintings, settings, longer) if settings.style_loss else None
-            self.encoder = self.judge.encoder if self.judge else None
             self.device = (
                 self.judge.device if self.judge else machine.choose_device(settings.device)
             )

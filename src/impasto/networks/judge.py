@@ -66,8 +66,9 @@ class StyleJudge:
         }
         studio = Studio(RunSettings(**common))
         self.encoder, self.device, self.settings = studio.encoder, studio.device, settings
+        self.weights_sha256 = studio.weights_sha256
         self.longer = longer
-        shares = self.encoder.shares(settings.style_layers)
+        self.style_layers = shares = self.encoder.shares(settings.style_layers)
         self.content_layer = self.encoder.content_layer
         studio.read(shares, [self.content_layer])
         style = catalog.STYLES[settings.style_loss].made(settings)
@@ -77,6 +78,12 @@ class StyleJudge:
             studio.check_size(f"the painting {painting.name}", size, shares)
             exemplar = studio.exemplar(painting, size)
             self.goals.append(list(style.losses(studio.mixed, [exemplar], shares)))
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What judged, as settings for a record: those that the encoder chose by itself, too."""
+        own = {**self.encoder.choices, "style_layers": self.style_layers}
+        return own | ({"weights_sha256": self.weights_sha256} if self.weights_sha256 else {})
 
     def style(self, pictures: Tensor, number: int) -> tuple[float, Tensor]:
         """The mean style loss of pictures [N, 3, h, w] in one style, and its gradient."""

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from impasto.device import ordinary
-from impasto.encoders.base import Encoder
 from impasto.errors import fitting
 from impasto.networks import critics, files
 from impasto.networks.critics import Adversary, Opponent, PatchCritic, Round
 from impasto.networks.crops import PaintingCrops
 from impasto.networks.files import NetworkFile, Style
+from impasto.networks.judge import StyleJudge
 from impasto.pictures.images import Picture
 
 
@@ -54,8 +54,8 @@ class Learning(ABC):
 
     `network` is what has been learned so far. `state` and `restore` save and continue it.
 
-    encoder: the one that judges, if one does. looks: the shares of the training after which `look`
-    is called. columns: the names of what
+    judge: the style losses that judge what is made, if any do. looks: the shares of the training
+    after which `look` is called. columns: the names of what
     `course` has for each step beside the step and the seconds.
     """
 
@@ -65,7 +65,7 @@ class Learning(ABC):
     paintings: Sequence[Picture]
     names: Sequence[str]
     device: torch.device
-    encoder: Encoder | None = None
+    judge: StyleJudge | None
     averaged: float
     """The network that is kept is a running mean of the one that learns, with this decay a step."""
 
@@ -105,7 +105,7 @@ class Learning(ABC):
         """What a network file says of each painting, and of how it was learned."""
         settings = dataclasses.asdict(self.settings)
         del settings["licence"]
-        settings |= self.encoder.choices if self.encoder else {}
+        settings |= self.judge.choices if self.judge else {}
         if settings["weights"] is not None:
             settings["weights"] = Path(settings["weights"]).name
         return tuple(

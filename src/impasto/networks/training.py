@@ -68,6 +68,7 @@ class Training(Learning):
     """
 
     looks, averaged = PREVIEWS, 0.995
+    judge: Judge
 
     @ordinary()
     def __init__(
@@ -83,7 +84,7 @@ class Training(Learning):
         self.names = files.named([picture.name for picture in paintings], base)
         with fitting("training"):
             self.judge = Judge(paintings, settings)
-            self.device, self.encoder = self.judge.device, self.judge.encoder
+            self.device = self.judge.device
             crops = photos.crops(0, MEASURED).to(self.device)
             self.judge.weigh(torch.split(crops, settings.batch))
         count = max(VALIDATION, len(paintings))

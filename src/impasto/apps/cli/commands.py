@@ -338,6 +338,8 @@ def info(
         "encoders": ", ".join(f"{name} ({row.help})" for name, row in catalog.ENCODERS.items()),
         "encoder": f"{chosen.name}: {ours} of {among} convolutions on compiled kernels (on a CPU), "
         "the others on torch",
+        "pooling": " or ".join(chosen.poolings) or "none to choose",
+        "shifts": str(chosen.shifts),
         "layers": " ".join(chosen.layers),
         "content": chosen.content_layer,
         "style": " ".join(f"{layer}:{share:g}" for layer, share in chosen.style_layers.items()),
