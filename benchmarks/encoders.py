@@ -1,16 +1,17 @@
 """Would a ResNet do? What layers of other encoders keep, what they paint, and what they cost.
 
     python benchmarks/encoders.py keeps   [--encoder NAME] [--layers ...] [--save FOLDER]
+    python benchmarks/encoders.py textures --sheet FILE
     python benchmarks/encoders.py style   [--only WAY ...] [--photos ...] [--save FOLDER]
     python benchmarks/encoders.py smooth  [--photos ...] [--paintings ...]
     python benchmarks/encoders.py cost    [--sizes 256 512]
-    python benchmarks/encoders.py layers  [--size 512]
+    python benchmarks/encoders.py convolutions [--size 512]
     python benchmarks/encoders.py weights NAME FILE
 
 keeps: PSNR of a photo reconstructed from each layer. style: pairs painted by layers of several
 kinds, see `WAYS`. smooth: the grid in the first gradient, and evaluations until a loss is reached.
-cost: time and memory of an evaluation, relative to VGG-16 and to torch by itself. layers: the time
-of single convolutions, relative to torch by itself. weights: writes
+cost: time and memory of an evaluation, relative to VGG-16 and to torch by itself. convolutions:
+the time of single ones, relative to torch by itself. weights: writes
 a file of random weights (He et al. 2015, arXiv:1502.01852) for an encoder; `--weights FILE` uses
 it in the other commands.
 
@@ -55,6 +56,7 @@ from impasto import (
     sample,
     sample_names,
     stylize,
+    texture,
 )
 from impasto.kernels import ops
 from impasto.pages import layout
@@ -130,6 +132,22 @@ def kept_sheet(photo: str, shown: Mapping[str, tuple[Any, float]]) -> Any:
     return layout.contact_sheet(
         cells, row_labels=kinds, column_labels=blocks, originals=[(photo, original)]
     )
+
+
+def textures(options: argparse.Namespace) -> None:
+    """A page of textures: a row for each kind of layer; layers are added from column to column."""
+    painting, kinds, cells = options.paintings[0], ("merge", "expand", "depthwise", "project"), []
+    blocks = [2, 4, 7, 10]
+    for kind, count in itertools.product(kinds, range(1, len(blocks) + 1)):
+        layers = [f"block{n}.{kind}" for n in blocks[:count]]
+        how = {"size": (options.size, options.size), "steps": 100, "painting_size": options.size}
+        made = texture(sample(painting), encoder=LITE, layers=["stem", *layers], **how)
+        cells.append(("", made.image))
+        print(kind, count, f"{made.losses[-1]:.3g}", flush=True)
+    labels = ["stem, block2", *(f"and block{n}" for n in blocks[1:])]
+    original = (painting, images.read(sample(painting)).image)
+    page = layout.contact_sheet(cells, row_labels=kinds, column_labels=labels, originals=[original])
+    page.save(options.sheet, quality=85, optimize=True)
 
 
 def style(options: argparse.Namespace) -> None:
@@ -348,7 +366,7 @@ SINGLE = (
 """Single convolutions: what they are, the encoder, the layer before, the layer."""
 
 
-def layers_(options: argparse.Namespace) -> None:
+def convolutions(options: argparse.Namespace) -> None:
     """Forward and back through one convolution, relative to torch's as it is, in its own layout."""
     print("| convolution | layer | seconds, of torch's |\n| --- | --- | --- |")
     for kind, name, before, layer in SINGLE:
@@ -435,7 +453,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
 
     def command(run: Callable[[argparse.Namespace], None], size: int = 256) -> Any:
-        made = commands.add_parser(run.__name__.strip("_"))
+        made = commands.add_parser(run.__name__)
         made.set_defaults(run=run)
         made.add_argument("--photos", nargs="+", default=sample_names()["photos"])
         made.add_argument("--paintings", nargs="+", default=sample_names()["paintings"])
@@ -451,6 +469,8 @@ def main() -> None:
     keeping.add_argument("--evaluations", type=int, default=200)
     keeping.add_argument("--smoothing", type=float)
     keeping.add_argument("--sheet", type=Path, help="a page of the first photo")
+    grown = command(textures, 128)
+    grown.add_argument("--sheet", type=Path, required=True, help="the page")
     painting = command(style)
     painting.add_argument("--steps", type=int, default=100)
     painting.add_argument("--sheet", type=Path, help="a page of the first pair")
@@ -462,7 +482,7 @@ def main() -> None:
     single.add_argument("side", type=int)
     single.add_argument("shifts", type=int)
     single.add_argument("--steps", type=int, default=7)
-    command(layers_)
+    command(convolutions)
     drawing = command(weights)
     drawing.add_argument("name")
     drawing.add_argument("file", type=Path)

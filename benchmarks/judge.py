@@ -6,24 +6,17 @@ All of them compare two pictures [1, 3, height, width] of the same size; only th
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude, uniform_filter
 from torch import Tensor
 
+from impasto import load_encoder
 from impasto.pictures import colours
-
-WEIGHTS = (
-    Path(str(importlib.resources.files("impasto"))) / "data/efficientnet_lite0_features.safetensors"
-)
 
 Array = npt.NDArray[np.float64]
 
@@ -156,19 +149,17 @@ def sliced_wasserstein(ours: Array, theirs: Array, directions: int = 256) -> flo
 
 
 class Judge:
-    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), computed apart from impasto.
+    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), which no default is optimised by.
 
     Of pictures made with `--encoder efficientnet-lite0`, which are optimised by it, it is no fair
     judge.
     """
 
-    MERGES = "block2", "block4"
+    MERGES = "block2.merge", "block4.merge"
     """The blocks whose outputs are compared: residual sums at strides 4 and 8."""
 
-    def __init__(self, path: Path = WEIGHTS) -> None:
-        with safe_open(str(path), framework="pt") as file:
-            self.blocks = json.loads(file.metadata()["blocks"])
-            self.values = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    def __init__(self) -> None:
+        self.encoder = load_encoder(name="efficientnet-lite0")
 
     def painted(self, picture: Tensor, photo: Tensor, painting: Tensor) -> float:
         """The picture's distance from the painting, divided by the photo's distance from it.
@@ -208,29 +199,8 @@ class Judge:
     @torch.no_grad()
     def features(self, image: Tensor) -> list[Tensor]:
         """The features [channels, positions] of both merges of an image in 0..1."""
-        x = (image * 255 - 127) / 128
-        x = self._convolved(x, "stem", 2).clamp(0, 6)
-        found = []
-        for number, (_, stride, expansion, inside, outside) in enumerate(self.blocks[:5]):
-            name, arm = f"block{number}", x
-            if expansion > 1:
-                arm = self._convolved(arm, f"{name}.expand").clamp(0, 6)
-            arm = self._convolved(arm, f"{name}.depthwise", stride).clamp(0, 6)
-            arm = self._convolved(arm, f"{name}.project")
-            x = x + arm if stride == 1 and inside == outside else arm
-            if name in self.MERGES:
-                found.append(x[0].flatten(1))
-        return found
-
-    def _convolved(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
-        """Convolve with TensorFlow's "same" padding: an odd row goes below, an odd column right."""
-        weight, bias = self.values[f"{name}.weight"], self.values[f"{name}.bias"]
-        kernel = weight.shape[-1]
-        height, width = (
-            max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]
-        )
-        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return F.conv2d(x, weight, bias, stride, groups=x.shape[1] // weight.shape[1])
+        found = self.encoder(image, self.MERGES)
+        return [found[name][0].flatten(1) for name in self.MERGES]
 
 
 def _to_nearest(places: Tensor, aims: Tensor) -> float:

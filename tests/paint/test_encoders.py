@@ -14,6 +14,7 @@ import impasto
 from impasto import ImpastoError, Settings, Shifted, TrainSettings, sample
 from impasto.apps.cli.main import main
 from impasto.encoders.base import load_encoder
+from impasto.jobs.orders import Order, chosen as chosen_by
 from impasto.networks.photos import Photos
 from impasto.networks.training import Training
 from impasto.paint.neighboring import matched_layers
@@ -124,10 +125,18 @@ def test_an_atlas_and_channels(chosen: dict[str, Any]) -> None:
     assert shown.record["layer"] == LAYERS[encoder.name]
 
 
-def test_a_comparison_of_encoders_and_of_layers() -> None:
+def test_a_comparison_of_encoders_and_of_layers(tmp_path: Path) -> None:
+    chosen_file = tmp_path / "net.pth"
+    torch.save(resnet("resnet18"), chosen_file)
     vary = {"encoder": ["vgg16", "efficientnet-lite0"]}
     page = impasto.compare(PHOTO, PAINTING, vary=vary, size=48, steps=1)
     assert [run.stopped for run in page.runs] == ["budget", "budget"]
+    files: dict[str, list[Any]] = {"weights": [None, chosen_file]}
+    page = impasto.compare(PHOTO, PAINTING, vary=files, size=48, steps=1)
+    assert [run.artwork.record["settings"]["encoder"] for run in page.runs if run.artwork] == [
+        "vgg16",
+        "resnet18",
+    ]
     layers = {"style_layers": [["block2.merge"], ["block2.expand"]]}
     page = impasto.compare(PHOTO, PAINTING, vary=layers, size=48, steps=1, **LITE)
     assert [run.stopped for run in page.runs] == ["budget", "budget"]
@@ -146,6 +155,15 @@ def test_a_network_learns_from_it(photos: Path, chosen: dict[str, Any]) -> None:
     assert told["encoder"] == name_of(chosen)
     assert told["style_layers"] == dict(training.judge.encoder.style_layers)
     assert ("weights_sha256" in told) == ("weights" in chosen)
+
+
+def test_a_job_cannot_choose_what_needs_a_file() -> None:
+    for name in ("vgg19", "resnet50"):
+        with pytest.raises(
+            ImpastoError, match=f"{name} needs a weights file, which is not a job's"
+        ):
+            chosen_by(Order("stylize", {"encoder": name}))
+    assert chosen_by(Order("stylize", LITE)) == Settings(**LITE)
 
 
 def test_smoothing_is_part_of_the_record_and_changes_the_picture() -> None:
