@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,7 +24,7 @@ from impasto import read_record
 from impasto.errors import ImpastoError
 from impasto.jobs.orders import Order
 from impasto.jobs.queue import Full, Jobs
-from impasto.jobs.store import Gone, Store, Unknown
+from impasto.jobs.store import Gone, Job, Store, Unknown
 from impasto.jobs.workers import Worker
 from impasto.settings import WorkSettings
 from tests.jobs.conftest import over, stylize, until
@@ -91,11 +92,30 @@ def test_those_who_wait_know_their_place(jobs: Jobs, given: dict[str, bytes]) ->
 
 
 def test_a_worker_that_dies_costs_a_retry(jobs: Jobs, given: dict[str, bytes]) -> None:
-    job = jobs.submit(stylize(steps=300), given)
+    job = jobs.submit(stylize(steps=5000), given)
     until(lambda: jobs.get(job.id).step > 1)
     killed(jobs)
     until(lambda: jobs.get(job.id).deaths == 1)
     jobs.cancel(job.id)
+    assert over(jobs, job).state == "cancelled"
+
+
+def test_a_cancel_as_the_worker_dies_is_heard(
+    jobs: Jobs, given: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = jobs.store.change
+
+    def changed(id: str, **fields: Any) -> Job:  # noqa: A002
+        job = change(id, **fields)
+        if fields.get("deaths"):
+            jobs.cancel(id)  # it waits again, but has not been let go
+        return job
+
+    monkeypatch.setattr(jobs.store, "change", changed)
+    job = jobs.submit(stylize(steps=5000), given)
+    until(lambda: jobs.get(job.id).step > 0)
+    killed(jobs)
+    until(lambda: jobs.get(job.id).deaths == 1)
     assert over(jobs, job).state == "cancelled"
 
 

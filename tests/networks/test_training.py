@@ -25,7 +25,7 @@ from impasto import (
     train,
 )
 from impasto.networks import files, training as module
-from impasto.networks.judge import Judgement, Losses
+from impasto.networks.judge import Judge, Judgement, Losses
 from impasto.networks.photos import Photos
 from impasto.networks.train import Course, TrainingCheckpoint, start, start_again
 from impasto.pages import training as pages
@@ -78,15 +78,17 @@ def test_what_was_learned_does_not_change_with_the_training(photos: Path) -> Non
     assert all(np.array_equal(network.weights[name], each) for name, each in before.items())
 
 
-def test_a_gradient_that_is_no_number_stays_out_of_the_weights(photos: Path) -> None:
+def test_a_gradient_that_is_no_number_stays_out_of_the_weights(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = tiny([WAVE], photos)
     training.advance()
-    before, judge = training.network.weights, training.judge
+    before, judged = training.network.weights, Judge.__call__
 
     def broken(*given: Any) -> Judgement:
-        return judge(*given)._replace(gradient=torch.full((2, 3, 32, 32), math.nan))
+        return judged(*given)._replace(gradient=torch.full((2, 3, 32, 32), math.nan))
 
-    training.judge = broken  # type: ignore[assignment]
+    monkeypatch.setattr(Judge, "__call__", broken)
     with pytest.raises(ImpastoError, match="no number after 1 steps; train with a smaller rate"):
         training.advance()
     assert all(

@@ -235,9 +235,16 @@ class Jobs:
             finally:
                 with self._changed:
                     if job:
-                        self._live.pop(job.id, None)
+                        self._let_go(job)
                     self._changed.notify_all()
             self._tidy()
+
+    def _let_go(self, job: Job) -> None:
+        """A job is with no worker any more; a cancel that its worker did not hear counts still."""
+        live = self._live.pop(job.id)
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if live.wish == "cancel" and self.store.get(job.id).state in ("waiting", "running"):
+                self._end(job, "cancelled")
 
     def _next(self) -> Job | None:
         """The job that has waited longest, as one that runs; None at the end, and now and then."""
