@@ -183,7 +183,7 @@ def test_kill_9_while_painting(photos: Path) -> None:
     for name in ("trip/owl.png", "trip/scarlet_macaw.png"):
         (photos / name).unlink()
     Path("wave.png").write_bytes(small("great_wave"))
-    words = ["photos", "-o", "out", "--paint", "wave.png", "--size", "64", "--steps", "120"]
+    words = ["photos", "-o", "out", "--paint", "wave.png", "--size", "64", "--steps", "60"]
     process = begun(words)
     until(lambda: list(Path("out").rglob("painting.checkpoint")))
     time.sleep(0.3)
@@ -222,7 +222,7 @@ def test_forced_and_killed_it_mixes_nothing(photos: Path) -> None:
 def test_a_photo_that_changed_is_not_painted_from_before(photos: Path) -> None:
     Path("wave.png").write_bytes(small("great_wave"))
     photo = photos / "kingfisher.png"
-    words = [str(photo), "-o", "out", "--paint", "wave.png", "--size", "64", "--steps", "200"]
+    words = [str(photo), "-o", "out", "--paint", "wave.png", "--size", "64", "--steps", "60"]
     process = begun(words)
     until(lambda: list(Path("out").rglob("painting.checkpoint")))
     killed(process)

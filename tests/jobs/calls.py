@@ -34,6 +34,10 @@ def die(tell: Tell) -> None:  # noqa: ARG001
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def threads(tell: Tell) -> str:  # noqa: ARG001
+    return os.environ["OMP_NUM_THREADS"]
+
+
 def ignores_signals(tell: Tell) -> bool:  # noqa: ARG001
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)

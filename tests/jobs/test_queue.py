@@ -372,7 +372,7 @@ def test_a_full_disk_ends_no_queue(tmp_path: Path, given: dict[str, bytes]) -> N
     jobs = opened(tmp_path / "jobs")
     table = jobs.store._table
     try:
-        running = jobs.submit(stylize(steps=300, size=96), given)
+        running = jobs.submit(stylize(steps=40, size=96), given)
         until(lambda: jobs.get(running.id).step > 0)
         waiting = jobs.submit(stylize(steps=1), given)
         with jobs.store._lock:
@@ -385,7 +385,7 @@ def test_a_full_disk_ends_no_queue(tmp_path: Path, given: dict[str, bytes]) -> N
         with jobs.store._lock:
             table.execute("pragma query_only = off")
         assert over(jobs, running).state == "done"
-        assert jobs.get(running.id).step == 300
+        assert jobs.get(running.id).step == 40
         assert over(jobs, waiting).state == "done"
         assert jobs.is_alive
     finally:

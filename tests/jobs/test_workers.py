@@ -46,6 +46,18 @@ def test_a_worker_is_spawned_not_forked(worker: Worker) -> None:
     assert any("spawn" in word for word in psutil.Process(worker.pid).cmdline())
 
 
+@pytest.mark.parametrize(("allowed", "given"), [("1", "1"), ("8", "2"), ("", "2")])
+def test_no_more_threads_than_are_allowed(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, given: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+    worker = Worker(2)
+    try:
+        assert worker.run(f"{CALLS}threads")[0] == given
+    finally:
+        worker.close()
+
+
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(

@@ -170,6 +170,7 @@ def test_gram_matrices_of_large_pictures_in_strips() -> None:
 def test_gradients_of_a_fork_add_up(batch: int) -> None:
     x = random(batch, 64, 5, 7).contiguous(memory_format=torch.channels_last).requires_grad_(True)
     one, other = ops.fork(x * 1)
+    assert one.stride() == other.stride() == x.stride()  # by which torch tells how memory lies
     (both,) = torch.autograd.grad((3 * one + other.square()).sum(), x, retain_graph=True)
     assert torch.allclose(both, 3 + 2 * x)
     (single,) = torch.autograd.grad(other.sum(), x)

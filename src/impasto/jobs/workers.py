@@ -89,7 +89,8 @@ def machine_cores() -> int:
 class Worker:
     """A process on this machine; see `Runs`.
 
-    threads: how many threads compute in it; None for one a core.
+    threads: how many threads compute in it, at most as many as OMP_NUM_THREADS says; None for
+        that, or for one a core.
     """
 
     is_here = True
@@ -203,8 +204,9 @@ def _serve(connection: Connection, threads: int | None) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the parent's to answer
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
-    if threads:  # before torch is imported
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    if threads and not (allowed.isdigit() and 0 < int(allowed) < threads):
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
     threading.Thread(target=_end_with_parent, daemon=True).start()
     collected = Collected()
     LOGGER.addHandler(collected)

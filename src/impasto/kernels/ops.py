@@ -171,7 +171,8 @@ class _Forked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        return x.view_as(x), x.view_as(x)
+        # `view_as` would change the first stride of a batch of one, and with it what torch sees.
+        return x.expand_as(x), x.expand_as(x)
 
     @staticmethod
     @once_differentiable
