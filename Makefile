@@ -87,7 +87,8 @@ encoders: $(ready)
 	$(VENV)/bin/python benchmarks/encoders.py keeps --photos kingfisher --size 160 --evaluations 300 \
 		--layers $(foreach kind,merge expand depthwise project,$(foreach n,2 4 7 10,block$(n).$(kind))) \
 		--sheet docs/answers/encoder-keeps.jpg
-	$(VENV)/bin/python benchmarks/encoders.py textures --sheet docs/answers/encoder-textures.jpg
+	$(VENV)/bin/python benchmarks/encoders.py textures --paintings great_wave --size 128 \
+		--sheet docs/answers/encoder-textures.jpg
 	$(VENV)/bin/python benchmarks/encoders.py style --size 192 --steps 60 \
 		--photos neuschwanstein kingfisher owl scarlet_macaw --paintings night_cafe great_wave \
 		composition_viii church_at_auvers cafe_terrace_at_night --sheet docs/answers/encoder-layers.jpg

@@ -147,7 +147,7 @@ def textures(options: argparse.Namespace) -> None:
     labels = ["stem, block2", *(f"and block{n}" for n in blocks[1:])]
     original = (painting, images.read(sample(painting)).image)
     page = layout.contact_sheet(cells, row_labels=kinds, column_labels=labels, originals=[original])
-    page.save(options.sheet, quality=85, optimize=True)
+    page.save(options.sheet, quality=68, optimize=True)
 
 
 def style(options: argparse.Namespace) -> None:
@@ -199,7 +199,7 @@ def style(options: argparse.Namespace) -> None:
         page = layout.contact_sheet(
             cells, row_labels=[""], column_labels=labels, originals=originals
         )
-        page.save(options.sheet, quality=85, optimize=True)
+        page.save(options.sheet, quality=68, optimize=True)
 
 
 def saved(folder: Path | None, name: str, picture: Any) -> None:
@@ -393,8 +393,10 @@ def convolutions(options: argparse.Namespace) -> None:
                 return F.conv2d(x, weight, bias, stride, before, 1, groups)
             return F.conv2d(F.pad(x, (before, behind) * 2), weight, bias, stride, 0, 1, groups)
 
+        # Activations come as other layers leave them, an image as an optimiser does.
+        own = x if before == "image" else x.contiguous(memory_format=torch.channels_last)
         ways: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
-            (ours, x.contiguous(memory_format=torch.channels_last)),
+            (ours, own),
             (theirs, x),
         ]
         ratios = []

@@ -65,8 +65,8 @@ def told_once() -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that looks most like `name`."""
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]
+    """The known name that looks most like `name`; of several, the one that comes first."""
+    return max(known, key=lambda each: difflib.SequenceMatcher(None, each, name).ratio())
 
 
 def reason_of(error: BaseException) -> str:
