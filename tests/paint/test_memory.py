@@ -208,11 +208,11 @@ def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Pat
 
 
 @LINUX
-@pytest.mark.parametrize("paintings", [1, 3])
+@pytest.mark.parametrize("paintings", [1, 2])
 def test_a_search_keeps_within_its_bound(paintings: int, tmp_path: Path) -> None:
-    bound = f"{(940 if paintings == 1 else 1060) + CUDA_LIBRARIES // 2**20}M"
-    more = [f"--style={sample(name)}" for name in ("great_wave", "church_at_auvers")]
-    ways = ["--size", "384", "--steps", "2", "--memory", bound, *more[: paintings - 1]]
+    bound = f"{(940 if paintings == 1 else 1000) + CUDA_LIBRARIES // 2**20}M"
+    second = [f"--style={sample('great_wave')}"] * (paintings - 1)
+    ways = ["--size", "384", "--steps", "2", "--memory", bound, *second]
     peak, told = peak_of(*ways, folder=tmp_path)
     assert peak <= parse_memory(bound)
     assert "allowed" not in told
