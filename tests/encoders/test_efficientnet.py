@@ -136,6 +136,12 @@ def test_names_of_other_encoders_layers(lite: Encoder) -> None:
         load_encoder().layer("block4.merge")
 
 
+@pytest.mark.parametrize("smoothing", [0.0, -1.0, float("nan")])
+def test_smoothing_is_above_zero(lite: Encoder, smoothing: float) -> None:
+    with pytest.raises(ImpastoError, match=r"smoothing is .*; give a number above 0"):
+        lite.like(smoothing=smoothing)
+
+
 def test_it_has_no_pooling_to_choose(lite: Encoder) -> None:
     assert lite.pooling is None
     with pytest.raises(ImpastoError, match=r"efficientnet-lite0 has no pooling to choose; leave"):

@@ -118,6 +118,7 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
         (weight * torch.nan, "holds values that are not finite"),
         (weight.to("meta"), "holds no real numbers"),
         (weight.to(torch.complex64), "holds no real numbers"),
+        (weight.to(torch.float8_e5m2), "is kept in float8_e5m2; save it in float32"),
         (weight[..., None], "has the shape"),
     ):
         rejects(state | {"layer2.0.conv1.weight": wrong}, f"layer2.0.conv1.weight {told}")

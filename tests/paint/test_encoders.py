@@ -163,6 +163,8 @@ def test_a_job_cannot_choose_what_needs_a_file() -> None:
             ImpastoError, match=f"{name} needs a weights file, which is not a job's"
         ):
             chosen_by(Order("stylize", {"encoder": name}))
+        with pytest.raises(ImpastoError, match=f"{name} needs a weights file"):
+            chosen_by(Order("compare", {}, vary={"encoder": ["vgg16", name]}))
     assert chosen_by(Order("stylize", LITE)) == Settings(**LITE)
 
 

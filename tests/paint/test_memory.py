@@ -24,6 +24,7 @@ from impasto.paint.studio import CUDA_LIBRARIES
 from impasto.pictures import images
 from impasto.settings import parse_memory
 from tests.conftest import tolerated
+from tests.encoders.states import resnet
 from tests.paint.conftest import ctrl_c_at
 
 PHOTO, PAINTING = sample("owl"), sample("night_cafe")
@@ -205,6 +206,35 @@ def test_a_whole_run_keeps_within_its_bound(ways: tuple[str, ...], tmp_path: Pat
     peak, told = peak_of("--size", "256", "--memory", bound, *ways, folder=tmp_path)
     assert peak <= parse_memory(bound)
     assert "allowed" not in told
+
+
+EVALUATED = """
+import sys
+import torch
+from impasto import Objective, Shifted, Statistic, StyleLoss, load_encoder, measure
+from impasto.encoders.tiles import needed
+
+def resident(most):
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:" if most else "VmRSS:")[1].split()[0]) * 1024
+
+encoder = Shifted(load_encoder(sys.argv[1]), 2)
+layers, image = list(encoder.style_layers), torch.rand(1, 3, 512, 512)
+targets = measure(encoder, image, statistics={name: Statistic(name) for name in layers})
+objective = Objective(encoder, [StyleLoss(name, 0.9 * targets[name]) for name in layers])
+before = resident(most=False)
+objective(image)
+told = needed(encoder, layers, (512, 512), None) - encoder.held(layers)
+print((resident(most=True) - before) / told)
+"""
+
+
+@LINUX
+def test_four_looks_take_what_is_estimated(tmp_path: Path) -> None:
+    torch.save(resnet("resnet50"), tmp_path / "net.pth")
+    words = [sys.executable, "-c", EVALUATED, str(tmp_path / "net.pth")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert 0.3 < float(done.stdout) <= 1
 
 
 @LINUX

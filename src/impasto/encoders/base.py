@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -257,7 +258,12 @@ class Encoder(ABC):
         """The same encoder with this pooling, padding or smoothing; None leaves one as it is.
 
         It shares the weights.
+
+        Raises:
+            ImpastoError: the encoder knows no such pooling, or `smoothing` is not above 0.
         """
+        if smoothing is not None and not 0 < smoothing < math.inf:
+            raise ImpastoError(f"smoothing is {smoothing}; give a number above 0, or leave it out")
         if pooling and pooling not in self.poolings:
             raise ImpastoError(
                 f"the encoder {self.name} has no pooling to choose; leave pooling out"

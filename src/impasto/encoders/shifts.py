@@ -5,6 +5,8 @@ An optimiser makes use of that: it fills calm areas with dots two pixels apart. 
 places, all pixels are alike, and the dots go. The activations of the four looks are put between
 each other, as in *shift-and-stitch* (Long, Shelhamer & Darrell 2015, arXiv:1411.4038, section 3.2).
 So a layer has twice as many rows and columns of positions, and losses need to know nothing of it.
+The looks move by one pixel in all layers: in deep ones, the four positions that lie side by side
+see nearly the same square of the picture.
 """
 
 from __future__ import annotations

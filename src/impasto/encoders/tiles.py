@@ -27,8 +27,7 @@ _FLOAT = 4
 _BUFFERS = 64 * 2**20  # for the threads of the kernels, and other small things
 _TORCH = 128 * 2**20  # for torch's convolutions, which compile themselves for every size
 _AT_ONCE = 3, 5  # tensors like the largest, beside those that are kept: in kernels, in torch
-_LOOKS = 0.35  # of what all looks would take together: they are done one after the other
-_SMOOTHING = 3  # tensors like each layer that is smoothed
+_COPIES = 3  # of each layer that is read, if it is smoothed or put together from several looks
 _LEAST_TILE = 64
 
 Spans = tuple[slice, slice]
@@ -217,7 +216,7 @@ def needed(
 ) -> float:
     """About how many bytes one evaluation takes, including weights, image and gradient."""
     pixels = size[0] * size[1] * batch
-    wanted = {encoder.layer(name) for name in layers} if encoder.smoothing else set()
+    wanted = {encoder.layer(name) for name in layers}
     ours, among = encoder.compiled
     by_torch = not 0 < ours == among
     kept = encoder.held(layers) + _BUFFERS + by_torch * _TORCH + pixels * 6 * _FLOAT
@@ -252,14 +251,15 @@ def _segments(encoder: Encoder, wanted: set[str], side: int, deep: int) -> list[
 
 
 def _bytes_of(
-    encoder: Encoder, rows: Sequence[Layer], smoothed: Collection[str], at_once: int
+    encoder: Encoder, rows: Sequence[Layer], wanted: Collection[str], at_once: int
 ) -> float:
-    """Bytes for each position of the first layer, with copies of the layers that are smoothed."""
-    copies = sum(
-        row.channels * (rows[0].stride / row.stride) ** 2 for row in rows if row.name in smoothed
+    """Bytes for each position of the first layer, if losses read the layers `wanted`."""
+    read = sum(
+        row.channels * (rows[0].stride / row.stride) ** 2 for row in rows if row.name in wanted
     )
-    share = _LOOKS if encoder.looks > 1 else 1.0
-    return share * _bytes_per_position(rows, at_once) + _SMOOTHING * _FLOAT * copies
+    copies = _COPIES if encoder.smoothing or encoder.looks > 1 else 0
+    # Looks are done one after the other.
+    return _bytes_per_position(rows, at_once) / encoder.looks**2 + copies * _FLOAT * read
 
 
 def _bytes_per_position(rows: Sequence[Layer], at_once: int) -> float:

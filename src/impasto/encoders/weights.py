@@ -17,6 +17,8 @@ from impasto.pictures.files import is_file
 State = Mapping[str, Tensor]
 """The tensors of a file by name."""
 
+_PRECISIONS = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
 
 class WrongWeights(ValueError):
     """The tensors are not those of this network; the text says why."""
@@ -70,9 +72,12 @@ def check_shapes(state: State, blueprint: Blueprint) -> None:
 
 
 def _check_values(name: str, tensor: Tensor) -> None:
-    """Raise `WrongWeights` unless these are real numbers, and finite."""
-    if tensor.is_meta or tensor.is_complex():
+    """Raise `WrongWeights` unless these are real numbers that torch computes with, and finite."""
+    if tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
         raise WrongWeights(f"{name} holds no real numbers")
+    if tensor.is_floating_point() and tensor.dtype not in _PRECISIONS:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise WrongWeights(f"{name} is kept in {kind}; save it in float32")
     if not tensor.isfinite().all():
         raise WrongWeights(f"{name} holds values that are not finite")
     if name.endswith("running_var") and (tensor < 0).any():

@@ -169,12 +169,7 @@ def chosen(order: Order) -> AnySettings:
     for name, value in choices.items():
         if isinstance(value, list) and name == "size":
             choices[name] = tuple(value)
-    row = catalog.ENCODERS.get(str(choices.get("encoder")))
-    if row and row.needs_file:
-        raise ImpastoError(
-            f"{choices['encoder']} needs a weights file, which is not a job's to choose; choose "
-            "the encoder vgg16 or efficientnet-lite0"
-        )
+    _check_encoder(choices.get("encoder"))
     preset = choices.pop("preset", None) if issubclass(kind, Settings) else None
     settings = choose(kind, None, choices, preset)
     _check_variations(order)
@@ -271,6 +266,17 @@ def _check_variations(order: Order) -> None:
             raise ImpastoError(f"{name} varies over {values!r}; give a list of values")
         for value in values:
             choose(command.settings, None, {**order.settings, name: value})
+            if name == "encoder":
+                _check_encoder(value)
+
+
+def _check_encoder(name: object) -> None:
+    row = catalog.ENCODERS.get(str(name))
+    if row and row.needs_file:
+        raise ImpastoError(
+            f"{name} needs a weights file, which is not a job's to choose; choose the encoder "
+            "vgg16 or efficientnet-lite0"
+        )
 
 
 def _check_result(

@@ -310,7 +310,7 @@ def info(
     The first call may have to compile the kernels, which takes some seconds.
 
     Args:
-        encoder: the encoder whose layers are printed (default vgg16).
+        encoder: the encoder whose layers are printed (default: that of the weights, or vgg16).
         weights: its weights, if they are not in the package.
         as_json: print one JSON object.
     """
