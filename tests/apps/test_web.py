@@ -181,6 +181,8 @@ def with_photo(page: Page, longer: int = 96) -> Page:
 
 def chosen(page: Page, style: str = "great_wave") -> Page:
     page.check(f"#styles input[value={style}]", force=True)
+    # The next control must not be turned before the answer: it would send what was chosen before.
+    expect(page.locator("#stage .words")).not_to_have_text("Now tap a style.")
     return page
 
 
