@@ -48,8 +48,8 @@ def read_for(blueprint: Blueprint, path: Path | None, renamed: Callable[[State],
         )
         raise ImpastoError(f"{path} holds the weights of {own}, not of {name}; {mend}")
     try:
-        for tensor in state.items():
-            _check_values(*tensor)
+        for key, tensor in state.items():
+            _check_values(key, tensor)
         found = renamed(state)
         check_shapes(found, blueprint)
     except WrongWeights as error:

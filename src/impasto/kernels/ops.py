@@ -171,7 +171,7 @@ class _Forked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        # `view_as` would change the first stride of a batch of one, and with it what torch sees.
+        # `view_as` would change the first stride of one picture, and torch then copies it.
         return x.expand_as(x), x.expand_as(x)
 
     @staticmethod
