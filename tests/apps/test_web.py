@@ -26,6 +26,7 @@ from playwright.sync_api import (
     FilePayload,
     Page,
     Request,
+    Route,
     expect,
     sync_playwright,
 )
@@ -181,8 +182,6 @@ def with_photo(page: Page, longer: int = 96) -> Page:
 
 def chosen(page: Page, style: str = "great_wave") -> Page:
     page.check(f"#styles input[value={style}]", force=True)
-    # The next control must not be turned before the answer: it would send what was chosen before.
-    expect(page.locator("#stage .words")).not_to_have_text("Now tap a style.")
     return page
 
 
@@ -320,6 +319,83 @@ def test_photos_and_paintings_are_taken_apart(site: Site, visit: Visit) -> None:
     site.wait(job, "cancelled")
     page.get_by_role("tab", name="Paint", exact=True).click()
     expect(page.locator("#stage .words")).to_have_text("Now press “Paint it”.")
+
+
+class _Slow:
+    """Holds back the events that a page sends, as a slow network would."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.held = page, list[Route]()
+        page.route("**/queue/join*", lambda route: self.held.append(route))
+
+    def sent(self, count: int) -> list[Any]:
+        """Wait until so many are held, and tell the values that are in each."""
+        end = time.monotonic() + PATIENCE
+        while len(self.held) < count:
+            assert time.monotonic() < end
+            self.page.wait_for_timeout(50)
+        return [json.loads(route.request.post_data or "")["data"] for route in self.held]
+
+    def let_go(self, *indices: int) -> None:
+        """Let these through, one after the other, each after the answer to the one before."""
+        for index in indices:
+            with self.page.expect_response("**/queue/join*"):
+                self.held[index].continue_()
+            self.page.wait_for_timeout(500)
+
+
+def test_a_slow_reload_loses_nothing(visit: Visit) -> None:
+    page = chosen(with_photo(visit()))
+    picture = page.locator("#stage .picture")
+    expect(picture).to_have_attribute("alt", "Your photo in the style of The Great Wave")
+    slow = _Slow(page)
+    page.reload()
+    slow.sent(1)
+    for part in ("#stage .stage", "#styles .tiles"):
+        expect(page.locator(f"{part}[inert]")).to_have_count(1)
+    page.get_by_label("1024").first.check()
+    page.wait_for_timeout(500)
+    assert len(slow.held) == 1
+    slow.let_go(0)
+    _, turned = slow.sent(2)
+    assert (turned[0]["style"], turned[1]) == ("great_wave", "1024")
+    slow.let_go(1)
+    expect(picture).to_have_attribute("alt", "Your photo in the style of The Great Wave")
+    page.wait_for_function("document.querySelector('#stage .picture').naturalWidth == 1024")
+
+
+def test_what_is_chosen_is_not_lost_before_it_is_answered(visit: Visit) -> None:
+    page = with_photo(visit())
+    slow = _Slow(page)
+    page.check("#styles input[value=great_wave]", force=True)
+    page.get_by_label("As the photo").first.check()
+    page.click("#paint-it")
+    one, two, three = slow.sent(3)
+    assert one[0]["style"] == two[0]["style"] == three[0]["style"] == "great_wave"
+    assert (one[1], two[1]) == ("512", "full")
+    slow.let_go(0, 1)
+    picture = page.locator("#stage .picture")
+    expect(picture).to_have_attribute("alt", "Your photo in the style of The Great Wave")
+    slow.let_go(2)
+    paints(page)
+
+
+def test_of_two_taps_the_later_stays(visit: Visit) -> None:
+    page = with_photo(visit())
+    slow = _Slow(page)
+    page.check("#styles input[value=great_wave]", force=True)
+    slow.sent(1)
+    page.check("#styles input[value=night_cafe]", force=True)
+    page.get_by_label("As the photo").first.check()
+    slow.sent(2)
+    slow.let_go(0)
+    expect(page.locator("#styles input[value=night_cafe]")).to_be_checked()
+    expect(page.locator("#stage .words")).to_have_text("Now tap a style.")
+    slow.sent(3)
+    slow.let_go(1, 2)
+    picture = page.locator("#stage .picture")
+    expect(picture).to_have_attribute("alt", "Your photo in the style of The Night Café")
+    expect(page.locator("#styles input[value=night_cafe]")).to_be_checked()
 
 
 def _bomb() -> bytes:

@@ -3,6 +3,27 @@
 window.impasto ??= (() => {
   const POLL = 500; // milliseconds between two looks at a job
 
+  // What is chosen and shown. The server answers each event with it, and the browser keeps it for
+  // the next visit; but a choice is in this copy at once. Every event sends this copy, so none
+  // forgets a choice that is not answered yet.
+  let now = { turn: 0 };
+  let greet;
+  const greeted = new Promise((done) => (greet = done));
+
+  const choose = (trigger, fields) => {
+    now = { ...now, ...fields, turn: now.turn + 1 };
+    trigger("choose");
+  };
+
+  // Gradio calls it before it sends an event.
+  const asked = async (_, ...values) => {
+    await greeted;
+    return [now, ...values];
+  };
+
+  // Whether an answer knows the latest choice; if not, the answer to that choice is on its way.
+  const isNew = (answer) => answer.turn >= now.turn;
+
   const ask = async (path, options) => {
     let answer;
     try {
@@ -85,6 +106,7 @@ window.impasto ??= (() => {
     let loading = null;
     let current = "";
     let shown = null; // source and alt of the picture, while the photo is seen in its place
+    let viewed = {};
 
     const says = (sentence) => (part("says").textContent = sentence);
     const words = (sentence) => {
@@ -231,7 +253,12 @@ window.impasto ??= (() => {
     };
 
     const update = () => {
-      const { photo = "", view = {}, error = "", hint = "" } = props.value || {};
+      const { now: answer, view, error, hint } = props.value;
+      if (!answer || !isNew(answer)) return;
+      now = answer;
+      greet();
+      viewed = view;
+      const { photo } = now;
       says(error);
       const key = JSON.stringify([photo, view, hint]);
       const isNews = error || (view.kind === "job" && current && key !== current);
@@ -252,11 +279,10 @@ window.impasto ??= (() => {
       root.classList.remove("is-empty");
       busy("Reading your photo…");
       try {
-        const id = await send(file, props.most);
-        trigger("photo", { id });
+        choose(trigger, { photo: await send(file, props.most), view: {}, apart: {} });
       } catch (error) {
         says(error.message);
-        if (!(props.value || {}).photo && !current.includes("kind")) root.classList.add("is-empty");
+        if (!now.photo && !current.includes("kind")) root.classList.add("is-empty");
       } finally {
         busy("");
       }
@@ -267,13 +293,13 @@ window.impasto ??= (() => {
     part("stop").addEventListener("click", async () => {
       words("Stopping…");
       try {
-        await ask(`pictures/${props.value.view.id}/cancel`, { method: "POST" });
+        await ask(`pictures/${viewed.id}/cancel`, { method: "POST" });
       } catch (error) {
         says(error.message);
       }
     });
     part("keep").addEventListener("click", () => {
-      trigger("keep", props.value.view);
+      trigger("keep", viewed);
       part("keep").hidden = true;
       words("Kept in My pictures.");
     });
@@ -282,12 +308,12 @@ window.impasto ??= (() => {
       const see = part("photo").getAttribute("aria-pressed") !== "true";
       part("photo").setAttribute("aria-pressed", String(see));
       if (!film.hidden) flip(false);
-      if (see) show(picture, `photos/${props.value.photo}/preview.jpg`, "Your photo");
+      if (see) show(picture, `photos/${now.photo}/preview.jpg`, "Your photo");
       else if (shown) show(picture, shown.source, shown.alt);
     });
     watch("value", update);
     update();
-    root.inert = false; // what is chosen before would be lost
+    greeted.then(() => (root.inert = false));
   };
 
   const styles = (element, trigger, props, watch) => {
@@ -297,15 +323,16 @@ window.impasto ??= (() => {
     let photo = "";
 
     const update = () => {
-      const value = props.value || {};
+      const value = props.value;
+      if (!isNew(value)) return;
       for (const input of element.querySelectorAll("input[type=radio]")) {
         input.checked = input.value === value.chosen;
       }
       own.hidden = !value.painting;
       add.querySelector("span").textContent = value.painting ? "Another painting" : "Your own painting";
       if (value.painting) own.querySelector("img").src = `photos/${value.painting}/preview.jpg`;
-      if ((value.photo || "") === photo) return;
-      photo = value.photo || "";
+      if (value.photo === photo) return;
+      photo = value.photo;
       for (const tile of element.querySelectorAll(".tile:not(.add, .own)")) {
         paint(tile, photo);
       }
@@ -338,7 +365,7 @@ window.impasto ??= (() => {
       says("");
       add.classList.add("is-busy");
       try {
-        trigger("painting", { id: await send(file, props.most) });
+        choose(trigger, { painting: await send(file, props.most), style: "own" });
       } catch (error) {
         says(error.message);
       } finally {
@@ -348,11 +375,11 @@ window.impasto ??= (() => {
     receives(element, "input[type=file]", take);
     drops(add, take);
     element.addEventListener("change", (event) => {
-      if (event.target.type === "radio") trigger("style", { style: event.target.value });
+      if (event.target.type === "radio") choose(trigger, { style: event.target.value });
     });
     watch("value", update);
     update();
-    element.querySelector(".tiles").inert = false;
+    greeted.then(() => (element.querySelector(".tiles").inert = false));
   };
 
   const cards = (element, trigger, props, watch) => {
@@ -418,5 +445,5 @@ window.impasto ??= (() => {
   };
   new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
-  return { stage, styles, cards };
+  return { stage, styles, cards, asked };
 })();

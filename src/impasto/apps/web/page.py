@@ -47,7 +47,15 @@ _DEPTHS = [
     ("4 · parts of things", "relu4_1"),
     ("5 · the gist", "relu5_1"),
 ]
-_NOTHING: dict[str, Any] = {"photo": "", "painting": "", "style": "", "view": {}, "apart": {}}
+# `turn` counts what was chosen; the page drops answers that come after a later choice.
+_NOTHING: dict[str, Any] = {
+    "photo": "",
+    "painting": "",
+    "style": "",
+    "view": {},
+    "apart": {},
+    "turn": 0,
+}
 _HERE = Path(__file__).parent
 _SCRIPT = '<script src="web/page.js"></script>'
 _SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "sans-serif")
@@ -204,14 +212,12 @@ class _Page:
             "concurrency_limit": None,
         }
         self.blocks.load(self.reload, [self.now, self.history], [*shown, self.cards], **ways)
-        for stage in (self.stage, self.stage_apart):
-            stage.photo(self.sent, [self.now, *quick], shown, **ways)
-        for styles in (self.styles, self.textures):
-            styles.painting(self.brought, [self.now, *quick], shown, **ways)
-            styles.style(self.chose, [self.now, *quick], shown, **ways)
-        control: Any
-        for control in quick:
-            happened = control.release if control in (self.quick, self.share) else control.input
+        ways["js"] = "impasto.asked"
+        choosers = (self.stage, self.stage_apart, self.styles, self.textures)
+        turned = [chooser.choose for chooser in choosers]
+        turned += [slider.release for slider in (self.quick, self.share)]
+        turned += [radio.input for radio in (self.size, self.colours, self.other)]
+        for happened in turned:
             happened(self.turned, [self.now, *quick], shown, trigger_mode="always_last", **ways)
         history = [self.history, self.cards]
         more = [self.size, self.colours, self.other, self.share, self.strength, self.film]
@@ -229,14 +235,16 @@ class _Page:
             [*shown, *history],
             **ways,
         )
-        self.stage.keep(self.keeps, [self.history], history, **ways)
         self.cards.open(self.opens, [self.now], [*shown, self.tabs], **ways)
+        del ways["js"]
+        self.stage.keep(self.keeps, [self.history], history, **ways)
         self.cards.forget(self.forgets, [self.history], history, **ways)
 
-    def shown(self, now: dict[str, Any]) -> list[Any]:
+    def shown(self, now: dict[str, Any], error: str = "") -> list[Any]:
         """The values of what every event changes."""
         styles = {"photo": now["photo"], "painting": now["painting"], "chosen": now["style"]}
-        common = {"photo": now["photo"], "error": now.pop("error", ""), "at": time.time()}
+        styles |= {"turn": now["turn"]}
+        common = {"now": now, "error": error, "at": time.time()}
         hint = ""
         if now["photo"] and not now["view"]:
             hint = "Now press “Paint it”." if now["style"] == OWN else "Now tap a style."
@@ -248,7 +256,7 @@ class _Page:
 
     def reload(self, now: Any, history: Any) -> list[Any]:
         """What was there before the page was loaded anew."""
-        now = {**_NOTHING, **now} if isinstance(now, dict) else dict(_NOTHING)
+        now = {**_NOTHING, **(now if isinstance(now, dict) else {}), "turn": 0}
         for role in ("photo", "painting"):
             if not self.photos.knows(str(now[role])):
                 now[role] = ""
@@ -262,21 +270,11 @@ class _Page:
         history = [each for each in history if self._is_listed(each)] if history else []
         return [*self.shown(now), history]
 
-    def sent(self, event: gr.EventData, now: dict[str, Any], *quick: Any) -> list[Any]:
-        """A photo was chosen."""
-        now = {**now, "photo": str(event.id), "view": {}, "apart": {}}
-        return self.turned(now, *quick)
-
-    def brought(self, event: gr.EventData, now: dict[str, Any], *quick: Any) -> list[Any]:
-        """A painting was chosen."""
-        return self.turned({**now, "painting": str(event.id), "style": OWN}, *quick)
-
-    def chose(self, event: gr.EventData, now: dict[str, Any], *quick: Any) -> list[Any]:
-        """A style was tapped."""
-        return self.turned({**now, "style": str(event.style)}, *quick)
-
     def turned(self, now: dict[str, Any], *quick: Any) -> list[Any]:
-        """A control was turned: the photo is shown in the style, if it is one of a network."""
+        """A photo, a painting or a style was chosen, or a control turned.
+
+        The photo is shown in the style, if it is one of a network.
+        """
         size, colours, strength, other, share = quick
         if now["photo"] and now["style"] in STYLES:
             shares = _shares(now["style"], other, share)
@@ -347,6 +345,7 @@ class _Page:
         place: str,
         order: Callable[[], tuple[Order, dict[str, str], str]],
     ) -> list[Any]:
+        told = ""
         try:
             made, roles, name = order()
             if not roles.get("photo", "none"):
@@ -354,12 +353,12 @@ class _Page:
             files = {role: self.photos.data(id_) for role, id_ in roles.items()}
             job = self.jobs.submit(made, files)
         except ImpastoError as error:
-            now = {**now, "error": sentence(str(error))}
+            told = sentence(str(error))
         else:
             view = {"kind": "job", "id": job.id, "title": name}
             now = {**now, place: view}
             history = _first({**view, "place": place, "at": time.time()}, history)
-        return [*self.shown(now), history, history]
+        return [*self.shown(now, told), history, history]
 
     def keeps(self, event: gr.EventData, history: list[Any]) -> list[Any]:
         """Remember a picture that was painted in one pass."""
@@ -426,7 +425,7 @@ def _stage(name: str, most: int) -> Any:
         value={},
         html_template=_STAGE,
         head=_SCRIPT,
-        js_on_load="impasto.stage(element, trigger, props, watch, ['photo', 'keep'])",
+        js_on_load="impasto.stage(element, trigger, props, watch, ['choose', 'keep'])",
         apply_default_css=False,
         elem_id=name,
         most=most,
@@ -444,7 +443,7 @@ def _styles(name: str, label: str, most: int) -> Any:
         value={},
         html_template=_TILES.format(label=label, tiles=tiles, name=name),
         head=_SCRIPT,
-        js_on_load="impasto.styles(element, trigger, props, watch, ['style', 'painting'])",
+        js_on_load="impasto.styles(element, trigger, props, watch, ['choose'])",
         apply_default_css=False,
         elem_id=name,
         most=most,
