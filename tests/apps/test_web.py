@@ -337,7 +337,7 @@ class _Slow:
         return [json.loads(route.request.post_data or "")["data"] for route in self.held]
 
     def let_go(self, *indices: int) -> None:
-        """Let these through, one after the other, each after the answer to the one before."""
+        """Let these through, one after the other, with time for the answer to each."""
         for index in indices:
             with self.page.expect_response("**/queue/join*"):
                 self.held[index].continue_()

@@ -7,17 +7,17 @@ window.impasto ??= (() => {
   // the next visit; but a choice is in this copy at once. Every event sends this copy, so none
   // forgets a choice that is not answered yet.
   let now = { turn: 0 };
-  let greet;
-  const greeted = new Promise((done) => (greet = done));
+  let loaded;
+  const whenLoaded = new Promise((done) => (loaded = done)); // the server's first answer
 
   const choose = (trigger, fields) => {
     now = { ...now, ...fields, turn: now.turn + 1 };
     trigger("choose");
   };
 
-  // Gradio calls it before it sends an event.
-  const asked = async (_, ...values) => {
-    await greeted;
+  // What Gradio sends with an event: this copy in place of its own, then the controls' values.
+  const withNow = async (_, ...values) => {
+    await whenLoaded;
     return [now, ...values];
   };
 
@@ -106,7 +106,7 @@ window.impasto ??= (() => {
     let loading = null;
     let current = "";
     let shown = null; // source and alt of the picture, while the photo is seen in its place
-    let viewed = {};
+    let viewed = {}; // what the latest answer shows here: a job, or a picture in one pass
 
     const says = (sentence) => (part("says").textContent = sentence);
     const words = (sentence) => {
@@ -256,7 +256,7 @@ window.impasto ??= (() => {
       const { now: answer, view, error, hint } = props.value;
       if (!answer || !isNew(answer)) return;
       now = answer;
-      greet();
+      loaded();
       viewed = view;
       const { photo } = now;
       says(error);
@@ -313,7 +313,7 @@ window.impasto ??= (() => {
     });
     watch("value", update);
     update();
-    greeted.then(() => (root.inert = false));
+    whenLoaded.then(() => (root.inert = false));
   };
 
   const styles = (element, trigger, props, watch) => {
@@ -326,7 +326,7 @@ window.impasto ??= (() => {
       const value = props.value;
       if (!isNew(value)) return;
       for (const input of element.querySelectorAll("input[type=radio]")) {
-        input.checked = input.value === value.chosen;
+        input.checked = input.value === value.style;
       }
       own.hidden = !value.painting;
       add.querySelector("span").textContent = value.painting ? "Another painting" : "Your own painting";
@@ -379,7 +379,7 @@ window.impasto ??= (() => {
     });
     watch("value", update);
     update();
-    greeted.then(() => (element.querySelector(".tiles").inert = false));
+    whenLoaded.then(() => (element.querySelector(".tiles").inert = false));
   };
 
   const cards = (element, trigger, props, watch) => {
@@ -445,5 +445,5 @@ window.impasto ??= (() => {
   };
   new MutationObserver(name).observe(document.documentElement, { childList: true, subtree: true });
 
-  return { stage, styles, cards, asked };
+  return { stage, styles, cards, withNow };
 })();

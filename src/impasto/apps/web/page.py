@@ -212,38 +212,38 @@ class _Page:
             "concurrency_limit": None,
         }
         self.blocks.load(self.reload, [self.now, self.history], [*shown, self.cards], **ways)
-        ways["js"] = "impasto.asked"
+        with_now = {**ways, "js": "impasto.withNow"}
         choosers = (self.stage, self.stage_apart, self.styles, self.textures)
         turned = [chooser.choose for chooser in choosers]
         turned += [slider.release for slider in (self.quick, self.share)]
         turned += [radio.input for radio in (self.size, self.colours, self.other)]
         for happened in turned:
-            happened(self.turned, [self.now, *quick], shown, trigger_mode="always_last", **ways)
+            happened(self.turned, [self.now, *quick], shown, trigger_mode="always_last", **with_now)
         history = [self.history, self.cards]
         more = [self.size, self.colours, self.other, self.share, self.strength, self.film]
         more += [self.preset, *self.form.components]
-        self.paint.click(self.paints, [self.now, self.history, *more], [*shown, *history], **ways)
+        self.paint.click(
+            self.paints, [self.now, self.history, *more], [*shown, *history], **with_now
+        )
         self.take.click(
             self.takes_apart,
             [self.now, self.history, self.depth, self.film_layers],
             [*shown, *history],
-            **ways,
+            **with_now,
         )
         self.grow.click(
             self.grows,
             [self.now, self.history, self.side, self.tileable],
             [*shown, *history],
-            **ways,
+            **with_now,
         )
-        self.cards.open(self.opens, [self.now], [*shown, self.tabs], **ways)
-        del ways["js"]
+        self.cards.open(self.opens, [self.now], [*shown, self.tabs], **with_now)
         self.stage.keep(self.keeps, [self.history], history, **ways)
         self.cards.forget(self.forgets, [self.history], history, **ways)
 
     def shown(self, now: dict[str, Any], error: str = "") -> list[Any]:
         """The values of what every event changes."""
-        styles = {"photo": now["photo"], "painting": now["painting"], "chosen": now["style"]}
-        styles |= {"turn": now["turn"]}
+        styles = {name: now[name] for name in ("photo", "painting", "style", "turn")}
         common = {"now": now, "error": error, "at": time.time()}
         hint = ""
         if now["photo"] and not now["view"]:
